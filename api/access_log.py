@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-GATHER_SECONDS = 0.1
+BATCH_INTERVAL_SECONDS = 0.1
 MAX_WAITING_LINES = 20_000
 
 
@@ -24,7 +24,7 @@ class BatchingHandler(logging.Handler):
         self._stream = stream or sys.stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._dropped = 0  # only changed by emit, whose callers hold the handler's lock
-        self._unwritten = 0  # only changed by the thread
+        self._unwritten = 0  # only changed by the writer thread
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
@@ -48,7 +48,7 @@ class BatchingHandler(logging.Handler):
         while not ended:
             first = self._lines.get()
             if first is not None:
-                time.sleep(GATHER_SECONDS)
+                time.sleep(BATCH_INTERVAL_SECONDS)
             batch = [first]
             while not self._lines.empty():
                 batch.append(self._lines.get())

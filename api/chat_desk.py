@@ -1,4 +1,4 @@
-"""State that all chats of this process share: the limit per project, the connection to runners, and the rows."""
+"""State shared by all chats of this process: the limit per project, the connection to runners, and the SQL rows."""
 
 import asyncio
 import logging
@@ -17,14 +17,14 @@ from jobs.errors import OutcomeUnknownError, TooManyRequestsError
 from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
-RENEW_SECONDS = 30.0  # a quarter of the time after which the leader considers a chat abandoned
-LIMIT_RETRY_SECONDS = 2  # Retry-After when a project has reached its limit of open chats
+RENEWAL_INTERVAL_SECONDS = 30.0  # a quarter of the time after which the leader considers a chat abandoned
+CHAT_LIMIT_RETRY_SECONDS = 2  # Retry-After when a project has reached its limit of open chats
 
 log = logging.getLogger(__name__)
 
 
 class ChatDesk:
-    """Counts chats, sends them to runners and records their usage; rows are written in the background.
+    """Counts chats, sends them to runners and records their usage; writes rows in the background.
 
     Args:
         settings: Settings of the deployment.
@@ -52,9 +52,9 @@ class ChatDesk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run in the background while the block runs; write all rows at its end."""
+        """Run in the background while the block runs, and finish writing rows at its end."""
         self._client = ChatClient(self._settings.redis)
-        renewal = asyncio.create_task(self._renew())
+        renewal = asyncio.create_task(self._renew_chats())
         try:
             async with self._client.running():
                 yield
@@ -71,7 +71,7 @@ class ChatDesk:
         limit = self._settings.chats_per_project
         if self._projects[project_id] >= limit:
             message = f"this project has {limit} open chats, as many as one API process answers at the same time"
-            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=LIMIT_RETRY_SECONDS)
+            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=CHAT_LIMIT_RETRY_SECONDS)
         self._projects[project_id] += 1
 
     def leave(self, project_id: str) -> None:
@@ -105,9 +105,9 @@ class ChatDesk:
         except (*OUTAGES, OutcomeUnknownError) as error:
             log.warning("a chat was not recorded because the database failed: %s", error)
 
-    async def _renew(self) -> None:
+    async def _renew_chats(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEWAL_INTERVAL_SECONDS)
             if ids := list(self._open):
                 try:
                     await self._writer.run(lambda connection, ids=ids: chats.renew(connection, ids))  # type: ignore[misc]

@@ -35,7 +35,7 @@ def expected_tags(header: str | None) -> frozenset[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """The bytes [start, stop)."""
+    """A range of bytes, [start, stop)."""
 
     start: int
     stop: int

@@ -93,7 +93,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
         database.close()
 
 
-def service_of(request: Request) -> Service:
+def get_service(request: Request) -> Service:
     """Return the service that the application's lifespan has opened."""
     service: Service = request.app.state.service
     return service
@@ -109,7 +109,7 @@ def refuse_tags(if_match: IfMatch = None) -> None:
         VersionConflictError: the request has an If-Match header other than `*`.
     """
     if expected_tags(if_match) is not None:
-        raise VersionConflictError("this has no ETag to compare with; leave If-Match out", param="If-Match")
+        raise VersionConflictError("this resource has no ETag to compare with; leave If-Match out", param="If-Match")
 
 
 WithoutTags = Depends(refuse_tags)
@@ -135,7 +135,7 @@ class Caller:
 
 async def get_caller(request: Request) -> Caller:
     """Return the caller, identified by the request's key, which also appears in the access log."""
-    service = service_of(request)
+    service = get_service(request)
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)
     request.state.key = key

@@ -61,8 +61,8 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
 }
 
-# The `type` of the `error` member, which clients of OpenAI's API use to distinguish errors.
-OPENAI_TYPES = {
+# The `type` in the `error` object, by which clients of OpenAI's API distinguish errors.
+OPENAI_ERROR_TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.NOT_FOUND: "not_found_error",
@@ -77,7 +77,7 @@ class ProblemResponse(JSONResponse):
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        """Return the content as JSON, with lone surrogates, which UTF-8 cannot encode, as JSON escapes."""
+        """Encode the content as JSON; lone surrogates, which UTF-8 cannot encode, become JSON escapes."""
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
@@ -107,13 +107,13 @@ def problem(
 
 
 def openai_error(error: domain.DomainError) -> dict[str, Any]:
-    """Describe an error as OpenAI's API does, for an answer that has begun with status 200."""
+    """Describe an error as OpenAI's API does, for a response that has already begun with status 200."""
     return _openai_error(PROBLEM_TYPES[type(error)].status, error.code, error.message, error.param)
 
 
 def _openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
     fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return {"message": message, "type": OPENAI_TYPES.get(HTTPStatus(status), fault), "param": param, "code": code}
+    return {"message": message, "type": OPENAI_ERROR_TYPES.get(HTTPStatus(status), fault), "param": param, "code": code}
 
 
 def internal_error(request_id: str) -> JSONResponse:
@@ -123,7 +123,7 @@ def internal_error(request_id: str) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Install the error handlers of the application."""
+    """Install the application's error handlers."""
     app.add_exception_handler(domain.DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -177,7 +177,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields)
 
 
-# For errors that the framework raises: the code, and the message unless the error has its own.
+# The code and message for errors that the framework raises; None keeps the error's own message.
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
     404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),

@@ -16,11 +16,11 @@ from jobs.errors import AuthenticationError, NotFoundError
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 
-PAGE = 100
+PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedJob:
     """The job that a client watches, the event types that it wants, and its credentials."""
 
     job: JobKey
@@ -28,21 +28,21 @@ class Watched:
     credentials: Credentials
 
 
-async def follow(service: Service, watched: Watched, after: int) -> AsyncIterator[bytes]:
-    """Yield events after the sequence number `after` until the job is final, the key is revoked or the server stops."""
+async def follow_job(service: Service, watched: WatchedJob, after: int) -> AsyncIterator[bytes]:
+    """Yield events after the sequence number `after` until the job ends, the key is revoked or the server stops."""
     settings, job, types = service.settings, watched.job, watched.types
     spoke = checked = time.monotonic()
     while not service.closing.is_set():
         if time.monotonic() - checked > settings.stream_idle_seconds:
             checked = time.monotonic()
-            if not await may_stay(service, watched.credentials):
+            if not await is_still_valid(service, watched.credentials):
                 return
         try:
             record = await service.reader.call(jobs.find_records, job)
         except NotFoundError:
             return
         while after < record.last_event:
-            text, after = await _page(service, job, after, types, record.last_event)
+            text, after = await _read_page(service, job, after, types, record.last_event)
             if text:
                 spoke = time.monotonic()
                 yield text
@@ -54,7 +54,7 @@ async def follow(service: Service, watched: Watched, after: int) -> AsyncIterato
         await asyncio.sleep(settings.stream_poll_seconds)
 
 
-async def may_stay(service: Service, credentials: Credentials) -> bool:
+async def is_still_valid(service: Service, credentials: Credentials) -> bool:
     """Whether the key or the session of a client is still valid."""
     try:
         await identify(service.authenticator, credentials)
@@ -63,11 +63,11 @@ async def may_stay(service: Service, credentials: Credentials) -> bool:
     return True
 
 
-async def _page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
-    """Return some events as text, and the sequence number up to which all events have been seen."""
-    found = await service.reader.run(lambda c: jobs.page_events(c, job, after=after, limit=PAGE, types=types))
+async def _read_page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
+    """Return the next events as text, and the sequence number up to which all events have been seen."""
+    found = await service.reader.run(lambda c: jobs.page_events(c, job, after=after, limit=PAGE_SIZE, types=types))
     text = b"".join(_render(EventObject.of(event)) for event in found)
-    return text, found[-1].sequence if len(found) == PAGE else max(last, found[-1].sequence if found else 0)
+    return text, found[-1].sequence if len(found) == PAGE_SIZE else max(last, found[-1].sequence if found else 0)
 
 
 def _render(event: EventObject) -> bytes:

@@ -20,7 +20,7 @@ from jobs.database.batching import Lane
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
 
-LOOK_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
+POLL_INTERVAL_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
 RECONNECT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class WatchedProject:
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, position: int, seconds: float) -> None:
-        """Wait until the feed is no longer at `position`, or until the time is over."""
+        """Wait until the feed is no longer at `position`, but at most `seconds`."""
         if self.position == position:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.grown.wait(), seconds)
 
 
 class FeedHub:
-    """Wakes event streams; while there are none, it neither subscribes nor reads.
+    """Wakes event streams when their projects change; while there are none, it neither subscribes nor reads.
 
     Args:
         settings: Settings of the deployment.
@@ -78,7 +78,7 @@ class FeedHub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run in the background while the block runs."""
-        tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._look())]
+        tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._poll_feeds())]
         try:
             yield
         finally:
@@ -86,10 +86,10 @@ class FeedHub:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look(self) -> None:
+    async def _poll_feeds(self) -> None:
         while True:
             await self._watched.wait()
-            seconds = LOOK_SECONDS if self._subscribed else self._settings.stream_poll_seconds
+            seconds = POLL_INTERVAL_SECONDS if self._subscribed else self._settings.stream_poll_seconds
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), seconds)
             self._news.clear()

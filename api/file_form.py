@@ -9,7 +9,7 @@ from jobs.errors import InvalidRequestError
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 TEXT_FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
-MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # in seconds, same limits as in OpenAI's API
+MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # in seconds; the same limits as in OpenAI's API
 REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -54,7 +54,7 @@ def read_purpose(fields: Mapping[str, str]) -> str:
 
 
 def read_lifetime(fields: Mapping[str, str]) -> int | None:
-    """Return how many seconds the file is kept; None if it does not expire.
+    """Return how many seconds to keep the file; None if it does not expire.
 
     Raises:
         InvalidRequestError: One of the two fields is missing or out of range.

@@ -7,34 +7,34 @@ from contextlib import suppress
 from sqlalchemy import Connection
 
 from api.dependencies import Caller
-from api.lost_answers import Repetition
+from api.lost_answers import PreviousTries
 from api.schemas.purposes import shown_purpose
-from api.uploads import Arrived, storage_faults
+from api.uploads import ReceivedFile, translate_storage_errors
 from jobs.database import OUTAGES
 from jobs.inputs import check_file
 from jobs.records import FileRecord
 from jobs.service import files
 
-Add = Callable[[Connection, FileRecord], FileRecord]
+AddRow = Callable[[Connection, FileRecord], FileRecord]
 
 
-async def keep_file(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
-    """Check the content, store the bytes, then add the row, even if the client goes away.
+async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
+    """Check the content, store the bytes, then add the row, even if the client disconnects.
 
     Args:
         caller: The owner of the file.
         arrived: The file.
         add: Adds the row; it may return another file instead, whose row exists.
     """
-    return await asyncio.shield(_keep(caller, arrived, add))
+    return await asyncio.shield(_store_file(caller, arrived, add))
 
 
-def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
-    """Return a function that adds the row of a file unless an earlier request, which this one repeats, has added it."""
+def add_once(tries: PreviousTries, lifetime_seconds: int | None) -> AddRow:
+    """Return a function that adds a file's row unless the request that this one repeats has already added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:
-        if repetition.count:
-            within = repetition.within_seconds
+        if tries.count:
+            within = tries.within_seconds
             found = files.find_repeated(connection, file, lifetime_seconds=lifetime_seconds, within_seconds=within)
             if found is not None:
                 return found
@@ -43,15 +43,15 @@ def add_once(repetition: Repetition, lifetime_seconds: int | None) -> Add:
     return add
 
 
-async def _keep(caller: Caller, arrived: Arrived, add: Add) -> FileRecord:
-    """Note the file before storing its bytes and adding its row, so that bytes without a row are deleted eventually."""
+async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
+    """Record the expected bytes before storing them and adding the row, so that bytes without a row get deleted."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = shown_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)
     writer = caller.service.writer
     await writer.run(lambda c: files.expect(c, record))
     try:
-        with storage_faults():
+        with translate_storage_errors():
             await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
         kept = await writer.run(lambda c: add(c, record))
     except Exception:

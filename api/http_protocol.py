@@ -18,7 +18,7 @@ from api.errors import REQUEST_ID_HEADER, problem
 from api.middleware import log_refused_request, new_request_id
 from api.settings import ApiSettings
 
-LINGER_SECONDS = 1  # closing a connection while data arrives resets it, and the client loses the response
+LINGER_SECONDS = 1  # closing a connection while data is still arriving resets it, and the client loses the response
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ UNKNOWN_METHOD = Refusal(
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that limits its requests; `with_limits` creates the class for a deployment.
+    """A connection that limits its requests; `create_protocol` creates the class for a deployment.
 
     A section is a header section or the trailers of a chunked body. `_section_bytes` counts the bytes received
     of the current one; `_window_start` is the time since which data is awaited from the client.
@@ -56,7 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._discards_input = False
         self._in_section = True
         self._section_bytes = 0
-        self._section_began = False  # set while a chunk of data is parsed
+        self._section_began = False  # whether a section began in the chunk that is being parsed
         self._awaited: Literal["request", "header", "body"] = "request"
         self._body_bytes = 0
         self._window_start = 0.0
@@ -85,14 +85,14 @@ class BoundedProtocol(HttpToolsProtocol):
             position = stop
 
     def on_message_begin(self) -> None:
-        """Start measuring the time of a header section."""
-        self._await("header")
+        """Start timing a header section."""
+        self._start_waiting_for("header")
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Note that the header section is complete."""
+        """Record that the header section is complete."""
         self._in_section, self._section_bytes = False, 0
-        self._await("body")
+        self._start_waiting_for("body")
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -100,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._enter_section()
 
     def on_body(self, body: bytes) -> None:
-        """Count the body; a chunk with data has no trailers."""
+        """Count the body's bytes; a chunk with data has no trailers."""
         self._in_section = False
         self._body_bytes += len(body)
         super().on_body(body)
@@ -108,7 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Start waiting for the next request."""
         self._enter_section()
-        self._await("request")
+        self._start_waiting_for("request")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -130,8 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserInvalidMethodError:
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
-            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats what follows, even a
-            # body, as data of the other protocol; it must not be mistaken for the next request.
+            # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats whatever follows, even
+            # a body, as data of the other protocol. Discard it, so that it is not mistaken for the next request.
             self._discards_input = True
             self.cycle.keep_alive = False
             return
@@ -140,9 +140,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_section and not self._section_began:
             self._section_bytes += len(piece)
             if self._section_bytes > self.settings.max_header_bytes:
-                self._refuse(self._too_large())
+                self._refuse(self._too_large_refusal())
 
-    def _await(self, awaited: Literal["request", "header", "body"]) -> None:
+    def _start_waiting_for(self, awaited: Literal["request", "header", "body"]) -> None:
         self._awaited = awaited
         self._restart_window()
 
@@ -157,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._awaited == "request":
                 self.transport.close()  # there was no request, so there is no response
             else:
-                self._refuse(self._too_slow())
+                self._refuse(self._too_slow_refusal())
             return
         if remaining <= 0:
             self._restart_window()
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Return the last request and its answer; None before the first, unlike the base class declares."""
+        """Return the last request and its response; None before the first, although the base class excludes None."""
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -204,17 +204,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         log_refused_request(request_id, refusal.status, self.client[0] if self.client else None)
 
-    def _too_large(self) -> Refusal:
+    def _too_large_refusal(self) -> Refusal:
         limit = self.settings.max_header_bytes
         detail = f"the request's header section exceeds {limit} bytes; send fewer or shorter headers"
         return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", detail)
 
-    def _too_slow(self) -> Refusal:
+    def _too_slow_refusal(self) -> Refusal:
         seconds, rate = self.settings.receive_seconds, self.settings.min_body_bytes_per_second
         detail = f"the request arrives too slowly; send its header within {seconds:g} s, its body at {rate} bytes/s"
         return Refusal(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", detail)
 
 
-def with_limits(settings: ApiSettings) -> type[BoundedProtocol]:
-    """Create the protocol class of a deployment; uvicorn instantiates it per connection."""
+def create_protocol(settings: ApiSettings) -> type[BoundedProtocol]:
+    """Create the protocol class for a deployment; uvicorn instantiates it once per connection."""
     return type("LimitedProtocol", (BoundedProtocol,), {"settings": settings})

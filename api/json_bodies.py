@@ -9,14 +9,14 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from jobs.errors import DomainError, InvalidRequestError
-from jobs.inputs import FieldRepetition
+from jobs.inputs import RepeatedFieldFinder
 
 
 class JsonRoute(APIRoute):
     """A route whose JSON body is read strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler, which replaces errors of the reader with one of its own."""
+        """Wrap FastAPI's handler to restore the reader's errors, which it replaces with its own."""
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
@@ -47,8 +47,8 @@ class OpenAIRoute(JsonRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
-        repetition = FieldRepetition()
-        content = json.loads(body, object_pairs_hook=repetition.read, parse_constant=_refuse_constant)
+        repetition = RepeatedFieldFinder()
+        content = json.loads(body, object_pairs_hook=repetition.read_object, parse_constant=_refuse_constant)
         if repetition.name is not None:
             message = f"{repetition.name!r} is given more than once in one object; keep one"
             raise InvalidRequestError(message, param=repetition.path)

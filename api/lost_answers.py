@@ -10,28 +10,28 @@ from fastapi import Request
 
 COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
-DEFAULT_TIMEOUT_SECONDS = 600.0  # the client's default
+DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
 BACKOFF_SECONDS = 60.0  # longer than the client waits between two requests
-MAX_COUNT = 100
+MAX_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Repetition:
-    """How often a request was sent before, and the longest possible time since the first one."""
+class PreviousTries:
+    """How many times a request was sent before, and the longest possible time since the first one."""
 
     count: int
     within_seconds: float
 
 
-def read_repetition(request: Request) -> Repetition:
+def read_previous_tries(request: Request) -> PreviousTries:
     """Read the client's retry headers; the count is 0 for clients that do not send them."""
-    count = _number(request.headers.get(COUNT_HEADER), 0.0, MAX_COUNT)
-    timeout = _number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
-    return Repetition(int(count), count * (timeout + BACKOFF_SECONDS))
+    count = _parse_number(request.headers.get(COUNT_HEADER), 0.0, MAX_TRIES)
+    timeout = _parse_number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
+    return PreviousTries(int(count), count * (timeout + BACKOFF_SECONDS))
 
 
-def _number(text: str | None, default: float, most: float) -> float:
+def _parse_number(text: str | None, default: float, most: float) -> float:
     try:
         return min(most, max(0.0, float(text or default)))
     except ValueError:

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import errors
 from api.dependencies import open_service
-from api.middleware import BodilessAnswers, BodyLimit, Reception
+from api.middleware import BodilessResponses, BodyLimit, OutermostMiddleware
 from api.openai import batches, chats, fine_tuning, stored_chats, uploads
 from api.routes import (
     artifacts,
@@ -40,10 +40,10 @@ from api.security import SESSION_COOKIE
 from api.settings import ApiSettings
 
 PROBLEM_REFERENCE = {"schema": {"$ref": "#/components/schemas/Problem"}}
-EVERY_ERROR: dict[int | str, dict[str, Any]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
-SCHEMES = {
+SECURITY_SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"},
     "session": {
         "type": "apiKey",
@@ -52,13 +52,13 @@ SCHEMES = {
         "description": "A browser's session; `POST /v1/session` begins one",
     },
 }
-OPEN_TO_ALL = {("/v1/session", "post")}
+PUBLIC_OPERATIONS = {("/v1/session", "post")}
 RESOURCES = (
     *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, resume_points, artifacts),
     *(datasets, files, models, workers, history, keys, session, feed),
 )
 OPENAI_RESOURCES = (uploads, fine_tuning, batches, chats, stored_chats)
-STREAMED = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/parts"))
+STREAMED_ROUTES = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/parts"))
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -77,7 +77,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Quantize, convert, fine-tune and generate with the Baichuan models, as asynchronous jobs.",
         lifespan=lifespan,
         redirect_slashes=False,
-        responses=EVERY_ERROR,
+        responses=ERROR_RESPONSES,
         redoc_url=None,
     )
     errors.install(app)
@@ -85,23 +85,23 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(dashboard.router)
     for resource in (*RESOURCES, *OPENAI_RESOURCES):
         app.include_router(resource.router)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=STREAMED)
-    app.add_middleware(BodilessAnswers)
-    app.add_middleware(Reception)
-    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=STREAMED_ROUTES)
+    app.add_middleware(BodilessResponses)
+    app.add_middleware(OutermostMiddleware)
+    app.openapi = lambda: _describe_api(app)  # type: ignore[method-assign]
     return app
 
 
-def _describe(app: FastAPI) -> dict[str, Any]:
+def _describe_api(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, with the common error format and the key that all of /v1 requires."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= _problem_schemas()
-        document["components"]["securitySchemes"] = SCHEMES
+        document["components"]["securitySchemes"] = SECURITY_SCHEMES
         for path in (path for path in document["paths"] if path.startswith("/v1/")):
             for method, operation in document["paths"][path].items():
-                if (path, method) not in OPEN_TO_ALL:
-                    operation["security"] = [{name: []} for name in SCHEMES]
+                if (path, method) not in PUBLIC_OPERATIONS:
+                    operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -1,4 +1,4 @@
-"""Middleware for every request: its id, the limit of its body, its line in the access log, and unexpected errors."""
+"""Middleware for every request: request ids, the body limit, the access log and unexpected errors."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
 from api.headers import asks_for_absence, check_headers
 
-CLIENT_GONE = 499  # nginx's status for a client that disconnected
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
 PROCESS_TOKEN = secrets.token_hex(6)
 REQUEST_NUMBERS = count(1)
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -35,11 +35,11 @@ def new_request_id() -> str:
 
 
 def log_refused_request(request_id: str, status: int, client: str | None) -> None:
-    """Write the access log's entry for a request that could not be parsed."""
+    """Write the access log entry for a request that could not be parsed."""
     access.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
 
 
-class Conversation:
+class HttpExchange:
     """One request and its response, as recorded in the access log."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -67,7 +67,7 @@ class Conversation:
                 "request_id": self.request_id,
                 "method": self._scope["method"],
                 "path": self._scope["path"],
-                "status": self.status or CLIENT_GONE,
+                "status": self.status or CLIENT_CLOSED_REQUEST,
                 "milliseconds": round((time.perf_counter() - self._began) * 1000, 1),
                 "key": key.id if key else None,
                 "client": client[0] if client else None,
@@ -75,7 +75,7 @@ class Conversation:
         )
 
 
-class Reception:
+class OutermostMiddleware:
     """The outermost middleware of the application."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -86,31 +86,29 @@ class Reception:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        conversation = Conversation(scope, send)
+        exchange = HttpExchange(scope, send)
         try:
-            await self._serve(scope, receive, conversation)
+            await self._serve(scope, receive, exchange)
         finally:
-            access.info("%s", conversation.line())
+            access.info("%s", exchange.line())
 
-    async def _serve(self, scope: Scope, receive: Receive, conversation: Conversation) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, exchange: HttpExchange) -> None:
         try:
-            if refusal := _check_address(scope, conversation.request_id) or check_headers(
-                scope, conversation.request_id
-            ):
-                await refusal(scope, receive, conversation.send)
+            if refusal := _check_address(scope, exchange.request_id) or check_headers(scope, exchange.request_id):
+                await refusal(scope, receive, exchange.send)
                 return
-            await self._app(scope, receive, conversation.send)
+            await self._app(scope, receive, exchange.send)
         except ClientDisconnect:
-            pass  # the client has disconnected
+            pass  # nobody is waiting for the response
         except Exception:
-            log.exception("request %s failed", conversation.request_id)
-            if conversation.status is not None:
-                raise  # the server cuts the connection, so that a partial response does not look complete
-            await internal_error(conversation.request_id)(scope, receive, conversation.send)
+            log.exception("request %s failed", exchange.request_id)
+            if exchange.status is not None:
+                raise  # the server then cuts the connection, so that a partial response does not look complete
+            await internal_error(exchange.request_id)(scope, receive, exchange.send)
 
 
 def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
-    """Return an error response for an address with NUL characters or repeated query fields, which no route accepts."""
+    """Return an error response if the address has NUL characters or repeated query fields, which no route accepts."""
     if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
         detail = "the address contains a NUL character (%00); remove it"
         return problem(request_id, 400, "invalid_address", "Invalid address", detail)
@@ -124,7 +122,7 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
 
 
-class BodilessAnswers:
+class BodilessResponses:
     """Answers HEAD like GET without the body, and answers `If-None-Match: *` with 304 if the resource exists.
 
     A Range header has no meaning for HEAD (RFC 9110, 14.2).
@@ -188,18 +186,18 @@ class BodyLimit:
         left = self._limit
         announced = Headers(scope=scope).get("content-length", "0")
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal left
             if announced.isdigit() and int(announced) > self._limit:
-                raise self._too_large()
+                raise self._too_large_error()
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise self._too_large()
+                raise self._too_large_error()
             return message
 
-        await self._app(scope, limited, send)
+        await self._app(scope, receive_limited, send)
 
-    def _too_large(self) -> HTTPException:
+    def _too_large_error(self) -> HTTPException:
         detail = f"a JSON body may have at most {self._limit} bytes; put prompts or data into a file (POST /v1/files)"
         return HTTPException(413, detail)

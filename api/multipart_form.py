@@ -1,4 +1,4 @@
-"""Reads a multipart/form-data body as it arrives: small fields into memory, the only file chunk by chunk."""
+"""Reads a multipart/form-data body as it arrives: small fields into memory, the one file chunk by chunk."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class FormReader:
         self._parser = _parser(boundary, self)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Return the chunks of the file that `data` contains.
+        """Yield the chunks of the file that `data` contains.
 
         Raises:
             InvalidRequestError: the body is not such a form, or has unknown fields.
@@ -79,7 +79,7 @@ class FormReader:
         self._header_name, self._header_value = b"", b""
 
     def on_headers_finished(self) -> None:
-        """Decide from its headers whether the part is a field or the file."""
+        """Decide from the part's headers whether it is a field or the file."""
         disposition = self._part.headers.get("content-disposition", b"")
         _, options = parse_options_header(disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")

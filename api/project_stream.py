@@ -5,18 +5,18 @@ import time
 from collections.abc import AsyncIterator
 
 from api.dependencies import Caller
-from api.event_stream import may_stay
+from api.event_stream import is_still_valid
 from api.schemas.feed import FeedEvent
 from jobs.records import FeedRecord
 from jobs.service import feed
 from jobs.service.feed import FeedCursor
 
-PAGE = 200
-RETRY = b"retry: 1000\n"  # milliseconds after which a browser reconnects
+PAGE_SIZE = 200
+RETRY_FIELD = b"retry: 1000\n"  # milliseconds after which a browser reconnects
 
 
 async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[bytes]:
-    """Yield the events after the position `after`, until the key or session ends or the server stops.
+    """Yield the events after the position `after` until the key or session becomes invalid or the server stops.
 
     The first event of a new stream is `ready`: whatever a client reads after it, the events that follow complete. An
     event `reset` says that events were missed, so that the client must read everything again.
@@ -25,11 +25,11 @@ async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[byt
     idle_seconds = service.settings.stream_idle_seconds
     with service.hub.watch(caller.project_id) as project:
         while not service.closing.is_set():
-            part = await service.reader.call(feed.read_parts, FeedCursor(caller.project_id, position, PAGE))
+            part = await service.reader.call(feed.read_parts, FeedCursor(caller.project_id, position, PAGE_SIZE))
             if position is None:
-                yield RETRY + _mark("ready", part.position)
+                yield RETRY_FIELD + _render_marker("ready", part.position)
             elif part.reset:
-                yield _mark("reset", part.position)
+                yield _render_marker("reset", part.position)
             elif part.entries:
                 yield b"".join(map(_render, part.entries))
             position = part.position
@@ -37,12 +37,12 @@ async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[byt
                 await project.wait(position, idle_seconds)
             if time.monotonic() - checked > idle_seconds:
                 checked = time.monotonic()
-                if not await may_stay(service, caller.credentials):
+                if not await is_still_valid(service, caller.credentials):
                     return
                 yield b": still here\n\n"
 
 
-def _mark(kind: str, position: int) -> bytes:
+def _render_marker(kind: str, position: int) -> bytes:
     return f"id: {position}\nevent: {kind}\ndata: {json.dumps({'position': position})}\n\n".encode()
 
 

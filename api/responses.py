@@ -1,4 +1,4 @@
-"""Builds responses: JSON rendered once, and files in chunks."""
+"""Builds responses: objects serialized straight to JSON, and files read in chunks."""
 
 import asyncio
 import mimetypes
@@ -18,7 +18,7 @@ from jobs.artifacts import ArtifactStore
 
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".log": "text/plain", ".md": "text/markdown"}
 _BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
-ANY_BYTES: dict[int | str, dict[str, Any]] = {
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole file; its name decides the content type", "content": _BYTES},
     206: {"description": "The range that the Range header asks for", "content": _BYTES},
     304: {"description": "The file is the one that If-None-Match names"},
@@ -58,7 +58,7 @@ async def file_response(
     try:
         part = parse_range(_wanted_range(request, etag), size)
     except UnsatisfiableRangeError:
-        return _unsatisfiable(request, size)
+        return _range_not_satisfiable(request, size)
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     whole = part or ByteRange(0, size)
@@ -79,7 +79,7 @@ def _wanted_range(request: Request, etag: str) -> str | None:
     return request.headers.get("Range") if condition in (None, etag) else None
 
 
-def _unsatisfiable(request: Request, size: int) -> Response:
+def _range_not_satisfiable(request: Request, size: int) -> Response:
     detail = f"the file has {size} bytes; ask for a range within them"
     headers = {"Content-Range": f"bytes */{size}"}
     title = "Range not satisfiable"

@@ -41,7 +41,7 @@ def bearer_secret(header: str | None) -> str:
 
 
 async def authenticate(reader: Lane, header: str | None) -> KeyRecord:
-    """Return the key that an Authorization header names.
+    """Return the API key whose secret is in an Authorization header.
 
     Raises:
         AuthenticationError: it is missing, unknown or revoked.
@@ -61,7 +61,7 @@ async def identify(reader: Lane, credentials: Credentials) -> KeyRecord:
 
 
 async def find_session(reader: Lane, token: str) -> SessionRecord:
-    """Return the session of a cookie.
+    """Return the session that a cookie's token identifies.
 
     Raises:
         AuthenticationError: it has ended.

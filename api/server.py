@@ -7,7 +7,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from api.http_protocol import with_limits
+from api.http_protocol import create_protocol
 from api.settings import ApiSettings
 
 log = logging.getLogger("api")
@@ -19,7 +19,7 @@ def configure(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=with_limits(settings),
+        http=create_protocol(settings),
         ws="none",
         access_log=False,
         log_config=None,

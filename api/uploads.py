@@ -21,15 +21,15 @@ from jobs.artifacts import ArtifactStore
 from jobs.errors import InsufficientStorageError, InvalidRequestError, StorageUnavailableError, TooLargeError
 from jobs.identifiers import new_id
 
-FORM_OVERHEAD = 64 * 1024
-PIECE = 1 << 20
+FORM_OVERHEAD_BYTES = 64 * 1024
+CHUNK_BYTES = 1 << 20
 MAX_NAME_CHARACTERS = 255
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ReceivedFile:
     """A completely received file; `path` is deleted afterwards unless it is moved away."""
 
     path: Path
@@ -41,7 +41,7 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class ArrivedPart:
+class ReceivedPart:
     """A completely received part of an upload; `path` is deleted afterwards unless it is moved away."""
 
     path: Path
@@ -49,41 +49,41 @@ class ArrivedPart:
 
 
 @asynccontextmanager
-async def received(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[Arrived]:
+async def receive_file(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ReceivedFile]:
     """Receive the form with the field `file` and those of `api.file_form`.
 
     Raises:
         InvalidRequestError: the form is not valid.
         TooLargeError: the file is larger than allowed, judging by its announced length or the bytes received.
         InsufficientStorageError: the disk has no room for it.
-        StorageUnavailableError: the artifact store cannot be written.
+        StorageUnavailableError: the artifact store cannot be written to.
     """
     form = FormReader(request.headers.get("Content-Type", ""), file_field="file", text_fields=TEXT_FIELDS)
-    async with _receive(request, form, store, settings) as (writer, path):
+    async with _receive_form(request, form, store, settings) as (writer, path):
         yield _finish_upload(form, writer, path)
 
 
 @asynccontextmanager
-async def received_part(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ArrivedPart]:
+async def receive_part(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ReceivedPart]:
     """Receive the form with the field `data`, one part of an upload.
 
     Raises:
-        DomainError: as `received`.
+        DomainError: as `receive_file`.
     """
     form = FormReader(request.headers.get("Content-Type", ""), file_field="data", text_fields=frozenset())
-    async with _receive(request, form, store, settings) as (writer, path):
+    async with _receive_form(request, form, store, settings) as (writer, path):
         _require_file(form, "data")
-        yield ArrivedPart(path, writer.bytes)
+        yield ReceivedPart(path, writer.bytes)
 
 
 @asynccontextmanager
-async def _receive(
+async def _receive_form(
     request: Request, form: FormReader, store: ArtifactStore, settings: ApiSettings
 ) -> AsyncIterator[tuple["_Writer", Path]]:
-    _check_announced(request, store, settings)
-    with storage_faults():
+    _check_content_length(request, store, settings)
+    with translate_storage_errors():
         scratch = await asyncio.to_thread(store.scratch)
-    with passing_file(scratch) as (file, path):
+    with temporary_file(scratch) as (file, path):
         writer = _Writer(file, store, settings)
         async for data in request.stream():
             for piece in form.feed(data):
@@ -93,17 +93,15 @@ async def _receive(
 
 
 @contextmanager
-def storage_faults() -> Iterator[None]:
+def translate_storage_errors() -> Iterator[None]:
     """Turn errors of the artifact store's disk into errors that tell the client what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_room() from None
-        log.exception("the artifact store cannot be written")
-        message = (
-            f"the artifact store cannot be written: {error.strerror or error}; ask its operator to make it writable"
-        )
+            raise storage_full_error() from None
+        log.exception("cannot write to the artifact store")
+        message = f"cannot write to the artifact store: {error.strerror or error}; ask its operator to make it writable"
         raise StorageUnavailableError(message) from None
 
 
@@ -112,11 +110,11 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
 
     Raises:
         InsufficientStorageError: the disk has no room for it.
-        StorageUnavailableError: the artifact store cannot be written.
+        StorageUnavailableError: the artifact store cannot be written to.
     """
     if store.free_bytes() - len(content) < settings.free_space_reserve_bytes:
-        raise no_room()
-    with storage_faults(), passing_file(store.scratch()) as (file, path):
+        raise storage_full_error()
+    with translate_storage_errors(), temporary_file(store.scratch()) as (file, path):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -142,10 +140,10 @@ def safe_filename(given: str) -> str:
 
 
 @contextmanager
-def passing_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Create a file that is deleted at the end of the block unless it was moved away."""
+def temporary_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Create a file that is deleted at the end of the block unless it has been moved away."""
     path = folder / new_id("upload")
-    with storage_faults():
+    with translate_storage_errors():
         opened = path.open("xb")
     with opened as file:
         try:
@@ -168,9 +166,9 @@ class _Writer:
     async def add(self, piece: bytes) -> None:
         self.bytes += len(piece)
         if self.bytes > self._settings.max_upload_bytes:
-            raise too_large(self._settings)
+            raise too_large_error(self._settings)
         self._buffer += piece
-        if len(self._buffer) >= PIECE:
+        if len(self._buffer) >= CHUNK_BYTES:
             await self._flush()
 
     async def finish(self) -> None:
@@ -186,22 +184,22 @@ class _Writer:
 
     def _sync(self) -> None:
         """Flush a file to disk, because an accepted file must survive a power failure, like its row."""
-        with storage_faults():
+        with translate_storage_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
 
     def _write(self, data: bytearray) -> None:
         if self._store.free_bytes() - len(data) < self._settings.free_space_reserve_bytes:
-            raise no_room()
+            raise storage_full_error()
         self._hash.update(data)
-        with storage_faults():
+        with translate_storage_errors():
             self._file.write(data)
 
 
-def _finish_upload(form: FormReader, writer: _Writer, path: Path) -> Arrived:
+def _finish_upload(form: FormReader, writer: _Writer, path: Path) -> ReceivedFile:
     filename = _require_file(form, "file")
     purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
-    return Arrived(path, read_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())
+    return ReceivedFile(path, read_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())
 
 
 def _require_file(form: FormReader, field: str) -> str:
@@ -212,22 +210,22 @@ def _require_file(form: FormReader, field: str) -> str:
     return form.filename
 
 
-def _check_announced(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
+def _check_content_length(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
     """Refuse a body that cannot fit, judging by its Content-Length, before its first byte is read."""
     announced = request.headers.get("Content-Length", "0")
     size = int(announced) if announced.isdecimal() else 0
-    if size > settings.max_upload_bytes + FORM_OVERHEAD:
-        raise too_large(settings)
+    if size > settings.max_upload_bytes + FORM_OVERHEAD_BYTES:
+        raise too_large_error(settings)
     if store.free_bytes() - size < settings.free_space_reserve_bytes:
-        raise no_room()
+        raise storage_full_error()
 
 
-def too_large(settings: ApiSettings, param: str = "file") -> TooLargeError:
+def too_large_error(settings: ApiSettings, param: str = "file") -> TooLargeError:
     """Return the error for a file that is larger than allowed."""
     message = f"a file may have at most {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
     return TooLargeError(message, param=param)
 
 
-def no_room() -> InsufficientStorageError:
+def storage_full_error() -> InsufficientStorageError:
     """Return the error for a file that does not fit into the artifact store."""
     return InsufficientStorageError("the artifact store is full; delete files or artifacts, or give it a larger disk")

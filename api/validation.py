@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.specs import KINDS
 
-SHOWN = 20
+MAX_SHOWN_ERRORS = 20
 REMEDIES = {
     "missing": "this field is required; add it",
     "extra_forbidden": "there is no such field; remove it or correct its name",
@@ -26,7 +26,7 @@ class FieldError:
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     """Return the first 20 validation errors, worded for clients."""
-    return [FieldError(_param(entry), _message(entry)) for entry in found[:SHOWN]]
+    return [FieldError(_param(entry), _message(entry)) for entry in found[:MAX_SHOWN_ERRORS]]
 
 
 def _param(entry: Mapping[str, Any]) -> str | None:

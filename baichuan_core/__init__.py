@@ -8,7 +8,7 @@ the package loads neither torch nor transformers: each name is imported when it 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import quiet as quiet  # before anything imports bitsandbytes
+from . import quiet as quiet  # must precede any import of bitsandbytes
 from .deferred import register_when_needed
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .tokenizer import BaichuanTokenizer
 
 # Public names by module; must match the imports above, which only type checkers see.
-_NAMES = {
+_NAMES_BY_MODULE = {
     "checkpoint": ("CheckpointSummary", "inspect_checkpoint", "load_model", "load_tokenizer"),
     "config": ("BaichuanConfig",),
     "conversion": ("ConversionReport", "ConversionTarget", "convert"),
@@ -96,7 +96,7 @@ _NAMES = {
     "quantization": ("QuantizationOptions", "QuantizationReport", "quantize"),
     "tokenizer": ("BaichuanTokenizer",),
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
     "AdapterMismatchError",
@@ -150,9 +150,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used."""
-    if name not in _MODULES:
+    if name not in _MODULE_BY_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_MODULE_BY_NAME[name]}", __name__), name)
     return value
 
 

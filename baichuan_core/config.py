@@ -17,9 +17,9 @@ from checkpoint_files import (
 
 DEFAULT_CONTEXT_LENGTH = 4096
 PUBLISHED_PAD_TOKEN_ID = 0
-# Keys of published configurations that do not describe the model: code to run, and settings of trainers.
-FOREIGN_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
-SIZES = (
+# Keys in published configurations that do not describe the model: code to run and trainer settings.
+IGNORED_KEYS = ("auto_map", "gradient_checkpointing", "_from_model_config")
+SIZE_FIELDS = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -28,10 +28,10 @@ SIZES = (
     "max_position_embeddings",
     "model_max_length",
 )
-LENGTHS = ("max_position_embeddings", "model_max_length")  # if one is None, it is set to the other
+LENGTH_FIELDS = ("max_position_embeddings", "model_max_length")  # if one is None, it takes the value of the other
 # Fields that other tools may write in different formats, and fields from which the family is inferred.
 CLEANED_FIELDS = (
-    *SIZES,
+    *SIZE_FIELDS,
     "pad_token_id",
     "bos_token_id",
     "eos_token_id",
@@ -63,7 +63,7 @@ class BaichuanConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "baichuan"
-    tokenizer_class: ClassVar[str] = "BaichuanTokenizer"  # for directories without tokenizer_config.json
+    tokenizer_class: ClassVar[str] = "BaichuanTokenizer"  # used for directories without tokenizer_config.json
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     vocab_size: int = 64000
@@ -101,13 +101,13 @@ class BaichuanConfig(PreTrainedConfig):
         self.model_max_length = self.model_max_length or context_length
         if self.z_loss_weight is not None:
             self.z_loss_weight = float(self.z_loss_weight)
-        known = {key: value for key, value in fields.items() if key not in FOREIGN_KEYS}
+        known = {key: value for key, value in fields.items() if key not in IGNORED_KEYS}
         super().__post_init__(**known)  # type: ignore[no-untyped-call]
         self._check_fields()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Create a configuration like transformers does, but accept field formats that other tools write."""
+        """Create a configuration as transformers does, but accept field formats that other tools write."""
         return super().from_dict(clean_file_fields(config_dict), **kwargs)
 
     @property
@@ -117,7 +117,7 @@ class BaichuanConfig(PreTrainedConfig):
 
     @property
     def num_key_value_heads(self) -> int:
-        """Number of key-value heads, which equals that of attention heads: no family uses grouped queries."""
+        """Number of key-value heads, equal to that of attention heads: no family uses grouped-query attention."""
         return self.num_attention_heads
 
     def check(self) -> None:
@@ -131,9 +131,9 @@ class BaichuanConfig(PreTrainedConfig):
         self._check_fields()
 
     def _check_sizes(self) -> None:
-        for name in SIZES:
+        for name in SIZE_FIELDS:
             size = getattr(self, name)
-            if size is None and name in LENGTHS:
+            if size is None and name in LENGTH_FIELDS:
                 continue
             if type(size) is not int or size < 1:
                 raise ValueError(f"{name} is {size!r}: it must be a whole number above 0")
@@ -172,12 +172,12 @@ class BaichuanConfig(PreTrainedConfig):
             raise ValueError(f"head_dim is {self.head_dim}, but RoPE needs an even one: change num_attention_heads")
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Return the fields to save: those of the published files, with explicit `position_embedding`, `norm_head`."""
+        """Return the fields to save: those of published files, plus explicit `position_embedding` and `norm_head`."""
         saved: dict[str, Any] = super().to_diff_dict()
         saved["position_embedding"] = self.position_embedding
         saved["norm_head"] = self.norm_head
         if self.position_embedding == "alibi":
-            # As in the published 13B configurations, which have only `model_max_length` and no RoPE.
+            # As in the published 13B configurations, which have only `model_max_length` and no RoPE fields.
             saved.pop("max_position_embeddings", None)
             saved.pop("rope_parameters", None)
         return saved

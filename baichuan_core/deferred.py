@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
-REGISTRATION = f"{PACKAGE}.registration"
+REGISTRATION_MODULE = f"{PACKAGE}.registration"
 # Modules of this package that need neither torch nor transformers.
 LIGHT_MODULES = frozenset(
     {
@@ -29,7 +29,7 @@ class _RegisteringFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module like Python does, but with a loader that registers the family."""
+        """Find a module as Python does, but with a loader that registers the family."""
         if fullname != "transformers" and (not fullname.startswith(f"{PACKAGE}.") or fullname in LIGHT_MODULES):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -52,14 +52,14 @@ class _RegisteringLoader(SourceFileLoader):
         try:
             super().exec_module(module)
         except BaseException:
-            sys.meta_path.insert(0, self._finder)  # the import failed, so a later one has to register
+            sys.meta_path.insert(0, self._finder)  # the import failed: a later one must register the family
             raise
-        import_module(REGISTRATION)
+        import_module(REGISTRATION_MODULE)
 
 
 def register_when_needed() -> None:
     """Register the family now if transformers has been imported, otherwise once it is imported."""
     if "transformers" in sys.modules:
-        import_module(REGISTRATION)
+        import_module(REGISTRATION_MODULE)
     else:
         sys.meta_path.insert(0, _RegisteringFinder())

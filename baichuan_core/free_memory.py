@@ -1,4 +1,4 @@
-"""Measure and limit the memory of devices."""
+"""Measure and limit device memory."""
 
 import gc
 import os
@@ -9,13 +9,13 @@ import torch
 
 from baichuan_core.host_memory import KIB, available_host_bytes, total_host_bytes
 
-# Bytes that this process may use on each device, by the index of the device; empty if it does not share its devices.
+# Bytes that this process may use on each device, by device index; empty if it does not share its devices.
 _limits: dict[int, int] = {}
 _host_baseline: int | None = None
 
 
 def limit_memory(reserved: Sequence[int]) -> None:
-    """Limit this process to a part of the memory of its devices, replacing an earlier limit.
+    """Limit this process to a part of its devices' memory, replacing any earlier limit.
 
     On a GPU, torch's allocator enforces the limit and raises `OutOfMemoryError`. On a CPU the limit is not enforced,
     but `free_bytes` subtracts the memory allocated since the first call from it. So the first call must precede any
@@ -42,16 +42,16 @@ def limit_memory(reserved: Sequence[int]) -> None:
 
 
 def held_bytes() -> tuple[list[int], int]:
-    """Return the memory of this process and its descendants: bytes per GPU reserved by torch, and bytes of the host.
+    """Return the memory of this process and its descendants: bytes per GPU reserved by torch, and bytes of host memory.
 
     Pages of mapped files do not count, because the system can reclaim them.
     """
     on_gpus = [torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count())]
-    return on_gpus, sum(_measure_anonymous_bytes(pid) for pid in _with_descendants(os.getpid()))
+    return on_gpus, sum(_measure_anonymous_bytes(pid) for pid in _list_process_tree(os.getpid()))
 
 
 def limit_device(index: int, count: int) -> None:
-    """Limit this process to `count` bytes of one device, see `limit_memory`. Without a GPU, the CPU is device 0."""
+    """Limit this process to `count` bytes of one device; see `limit_memory`. Without a GPU, the CPU is device 0."""
     global _host_baseline  # noqa: PLW0603 - a limit of the process
     if torch.cuda.is_available():
         total = torch.cuda.mem_get_info(index)[1]
@@ -61,12 +61,12 @@ def limit_device(index: int, count: int) -> None:
     _limits[index] = count
 
 
-def reserved_bytes() -> dict[int, int]:
+def get_limits() -> dict[int, int]:
     """Return the limits of this process by device; empty if it has none."""
     return dict(_limits)
 
 
-def chosen_device(device: str | torch.device | None = None) -> torch.device:
+def choose_device(device: str | torch.device | None = None) -> torch.device:
     """Return the given device; if None, the first GPU, or the CPU if there is no GPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -76,7 +76,7 @@ def free_bytes(device: str | torch.device | None = None) -> int:
 
     On the CPU this is the memory available from the system, or what the limit of a container leaves if that is less.
     """
-    where = chosen_device(device)
+    where = choose_device(device)
     if where.type == "cuda":
         free, _total = torch.cuda.mem_get_info(where)
         limit = _limits.get(where.index or 0)
@@ -90,7 +90,7 @@ def total_bytes(device: str | torch.device | None = None) -> int:
 
     On the CPU this is the memory of the system, or the limit of a container if that is less.
     """
-    where = chosen_device(device)
+    where = choose_device(device)
     if where.type == "cuda":
         _free, total = torch.cuda.mem_get_info(where)
         return int(total)
@@ -98,7 +98,7 @@ def total_bytes(device: str | torch.device | None = None) -> int:
 
 
 def _measure_anonymous_bytes(pid: int | str = "self") -> int:
-    """Return the anonymous memory of a process, that is, without mapped files; 0 if it has ended."""
+    """Return the anonymous memory of a process, that is, without mapped files; 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     except OSError:
@@ -106,13 +106,13 @@ def _measure_anonymous_bytes(pid: int | str = "self") -> int:
     return next((int(line.split()[1]) * KIB for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def _with_descendants(pid: int) -> list[int]:
+def _list_process_tree(pid: int) -> list[int]:
     """Return a process and all of its descendants."""
     try:
         lists = [(task / "children").read_text("ascii") for task in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return []
-    return [pid, *(below for child in " ".join(lists).split() for below in _with_descendants(int(child)))]
+    return [pid, *(below for child in " ".join(lists).split() for below in _list_process_tree(int(child)))]
 
 
 def release_memory() -> None:

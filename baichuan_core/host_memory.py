@@ -43,7 +43,7 @@ def control_group_limits(root: Path) -> Iterator[int]:
 
 
 def _list_cgroup_layouts(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
-    """Return, for versions 2 and 1: folder, files with limit and usage, and prefix of names in the statistics."""
+    """Return (folder, limit file, usage file, prefix of the statistics' names) for cgroup versions 2 and 1."""
     return (
         (root, "memory.max", "memory.current", ""),
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError
-from baichuan_core.free_memory import chosen_device, free_bytes, total_bytes
+from baichuan_core.free_memory import choose_device, free_bytes, total_bytes
 from baichuan_core.out_of_memory import is_out_of_memory
 from footprint import (
     PRESETS,
@@ -19,14 +19,14 @@ from footprint import (
     Shape,
     Training,
     cache_bytes,
-    converting,
-    finetuning,
+    estimate_conversion,
+    estimate_finetuning,
+    estimate_inference,
+    estimate_quantization,
+    estimate_scoring,
     in_gib,
-    inference,
     max_kept_prefix_tokens,
-    quantizing,
     read_config,
-    scoring,
     smaller_models,
     smaller_trainings,
 )
@@ -39,24 +39,24 @@ __all__ = [
     "Shape",
     "Training",
     "cache_bytes",
-    "chosen_device",
-    "converting",
+    "choose_device",
+    "estimate_conversion",
+    "estimate_finetuning",
+    "estimate_inference",
+    "estimate_quantization",
+    "estimate_scoring",
     "explain_out_of_memory",
-    "finetuning",
     "free_bytes",
     "in_gib",
-    "inference",
     "max_kept_prefix_tokens",
     "peak_memory",
-    "quantizing",
     "read_config",
     "require_memory",
-    "scoring",
 ]
 
 
 class Peak:
-    """The maximum number of bytes allocated inside a `peak_memory` block, in addition to those before it."""
+    """The maximum number of bytes allocated inside a `peak_memory` block, beyond those allocated before it."""
 
     bytes = 0
 
@@ -77,14 +77,14 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
         InsufficientMemoryError: The operation can never fit. The message contains the needed and the free memory, and
             alternatives that would fit.
     """
-    where = torch.device("cpu") if needs.place == "host" else chosen_device(device)
+    where = torch.device("cpu") if needs.place == "host" else choose_device(device)
     free, total = free_bytes(where), total_bytes(where)
     if needs.least <= free:
         return
     needed = f"this needs at least {in_gib(needs.least)} of memory and {where.type} has {in_gib(free)} free"
     remedy = _describe_remedy(needs, shape, free)
     if needs.least <= total:
-        raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until others use less, or {remedy}")
+        raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until other processes use less, or {remedy}")
     raise InsufficientMemoryError(f"{needed}; {remedy}")
 
 
@@ -92,7 +92,7 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
 def explain_out_of_memory(
     needs: Footprint, shape: Shape, *, device: str | torch.device | None = None
 ) -> Iterator[None]:
-    """Replace out-of-memory errors of a block by messages with the sizes and alternatives, like `require_memory`.
+    """Replace out-of-memory errors in a block with errors that state sizes and alternatives, like `require_memory`.
 
     Args:
         needs: Estimated memory of the block.
@@ -108,11 +108,11 @@ def explain_out_of_memory(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        where = torch.device("cpu") if needs.place == "host" else chosen_device(device)
+        where = torch.device("cpu") if needs.place == "host" else choose_device(device)
         total = total_bytes(where)
         message = (
             f"{where.type} ran out of memory: this was estimated at {in_gib(needs.total)} and {where.type} has"
-            f" {in_gib(total)}, of which others may use a part; use a smaller batch_size or max_length, or"
+            f" {in_gib(total)}, of which other processes may use a part; use a smaller batch_size or max_length, or"
             f" gradient_checkpointing; {_describe_remedy(needs, shape, total)}"
         )
         kind = MemoryOccupiedError if needs.total <= total else InsufficientMemoryError
@@ -123,7 +123,7 @@ def _describe_remedy(needs: Footprint, shape: Shape, free: int) -> str:
     trains = needs.optimizer > 0
     ways = smaller_trainings(shape, needs.least) if trains else smaller_models(shape, needs.least)
     fitting = [f"{way}: {in_gib(least)}" for way, least in ways if least <= free] if needs.place == "device" else []
-    return f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more"
+    return f"use what would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def peak_memory(device: str | torch.device | None = None) -> Iterator[Peak]:
     """
     measured = Peak()
     gc.collect()  # otherwise the block might free memory that was allocated before it
-    where = chosen_device(device)
+    where = choose_device(device)
     if where.type == "cuda":
         before = torch.cuda.memory_allocated(where)
         torch.cuda.reset_peak_memory_stats(where)

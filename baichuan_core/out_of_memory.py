@@ -2,7 +2,7 @@
 
 import sys
 
-CPU_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"
+CPU_ALLOCATOR_MESSAGE = "DefaultCPUAllocator: can't allocate memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -10,4 +10,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # if torch is not loaded, it cannot have raised the error
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)
+    return isinstance(error, RuntimeError) and CPU_ALLOCATOR_MESSAGE in str(error)

@@ -1,4 +1,4 @@
-"""Progress reports of long operations."""
+"""Progress reports for long operations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,6 @@ def ignore_progress(_progress: Progress) -> None:
     """Ignore a progress report; the default callback."""
 
 
-def part_of(on_progress: ProgressCallback, start: float, end: float) -> ProgressCallback:
+def scale_progress(on_progress: ProgressCallback, start: float, end: float) -> ProgressCallback:
     """Return a callback for an operation that is the part from `start` to `end` of a longer one."""
     return lambda part: on_progress(Progress(start + (end - start) * part.fraction, part.stage, part.metrics))

@@ -21,13 +21,13 @@ _LOCATION_ARGUMENTS = ("cache_dir", "token", "revision", "local_files_only", "su
 
 @wraps(_read_tokenizer_config)
 def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
-    """Read a tokenizer's settings like transformers, but replace code of a Baichuan model by this package's class."""
+    """Read a tokenizer's settings as transformers does, but replace a Baichuan model's own code with our class."""
     settings = _read_tokenizer_config(pretrained_model_name_or_path, *args, **kwargs)
     if "auto_map" in settings or settings.get("tokenizer_class", TOKENIZER) not in (TOKENIZER, BAICHUAN1_7B_TOKENIZER):
         location = {name: kwargs[name] for name in _LOCATION_ARGUMENTS if name in kwargs}
         config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **location)
         family = config.get("model_type")
-        names = _list_class_names(settings)  # for a directory with a tokenizer only
+        names = _list_class_names(settings)  # needed for directories that contain only a tokenizer
         is_ours = family == "baichuan" or (
             family is None and any(name.lower().startswith("baichuan") for name in names)
         )

@@ -22,7 +22,7 @@ from baichuan_core import GenerationOptions, convert
 from baichuan_core.checkpoint import read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.conversion import GgufType
-from baichuan_core.generation.engines.capacity import capacity_for_serving
+from baichuan_core.generation.engines.capacity import compute_serving_capacity
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 from benchmarks.chat_client import Measurement, measure
 from benchmarks.real_model import CACHE, make_real_checkpoint
@@ -73,7 +73,7 @@ def _compare(streams: int, arguments: argparse.Namespace) -> float:
     if not model.is_dir():
         convert(CACHE / "smollm2", model, "gguf", gguf_type=gguf_type)
     window = read_config(model).model_max_length or DEFAULT_CONTEXT_LENGTH
-    capacity = capacity_for_serving(window, GenerationOptions(batch_size=streams, batch_tokens=16_384))
+    capacity = compute_serving_capacity(window, GenerationOptions(batch_size=streams, batch_tokens=16_384))
     server = LlamaServer(model / "model.gguf", capacity, arguments.threads)
     sides: dict[str, list[Measurement]] = {"service": [], "llama.cpp": []}
     addresses = {

@@ -21,14 +21,14 @@ from baichuan_core import BaichuanConfig, BaichuanForCausalLM
 from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines import vllm
-from baichuan_core.generation.engines.capacity import capacity_for
+from baichuan_core.generation.engines.capacity import compute_capacity
 from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.memory import peak_memory
 from benchmarks.gpu_training import Case, peak_flops, stored_bytes, train_case
 from examples.tiny_checkpoint import make_tiny_checkpoint
-from footprint import GIB, PRESETS, Precision, Shape, inference
+from footprint import GIB, PRESETS, Precision, Shape, estimate_inference
 
 MIB = 2**20
 QLORA_BYTES = 16 * 10**9  # what training 13B by QLoRA may take: a card with 16 GB
@@ -158,7 +158,7 @@ def measure_prefills(size: Sizes, device: torch.device) -> Iterator[tuple[str, s
         spent = measure_seconds(partial(model, ids, logits_to_keep=1), device)
         with peak_memory(device) as peak:
             model(ids, logits_to_keep=1)
-        expected = inference(shape, PRECISIONS["bf16"], batch=1, tokens=tokens)
+        expected = estimate_inference(shape, PRECISIONS["bf16"], batch=1, tokens=tokens)
         expected_mib, mask_mib = (expected.cache + expected.activations) / MIB, shape.heads * tokens**2 * 2 / MIB
         additional = f"{peak.bytes / MIB:,.1f} MiB in addition to the weights (estimate {expected_mib:,.1f})"
         yield (
@@ -227,7 +227,7 @@ def measure_batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, st
 
 
 def _run_all(batch: OpenBatch, requests: list[EncodedRequest], options: GenerationOptions) -> None:
-    for _ in batch.submit(requests, capacity=capacity_for(requests, options)):
+    for _ in batch.submit(requests, capacity=compute_capacity(requests, options)):
         pass
 
 

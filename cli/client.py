@@ -49,15 +49,15 @@ class Client:
         """Send a DELETE."""
         self.request("DELETE", path)
 
-    def pages(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
-        """Yield the items of a list, page by page, up to `most`."""
+    def list_items(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
+        """Yield the items of a list, at most `most`, fetching it page by page."""
         with readable_errors():
             yield from self._session.iterate(Pages(path, read_as_is, params, most))
 
     def request(
         self, method: str, path: str, *, params: Params | None = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """Return a successful response.
+        """Send a request and return the successful response.
 
         Raises:
             CommandError: The service rejects the request, fails, or does not answer.
@@ -67,7 +67,7 @@ class Client:
 
     @contextmanager
     def post_stream(self, path: str, body: Any, timeout: httpx.Timeout) -> Iterator[httpx.Response]:
-        """Yield the successful response to a POST, which is read in chunks."""
+        """Send a POST and yield the successful response, to be read in chunks."""
         with (
             readable_errors(),
             self._session.stream(Call("POST", path, read_as_is, body=body, timeout=timeout)) as response,
@@ -80,7 +80,7 @@ class Client:
             return self._call(upload_file(path.name, content, purpose, read_as_is))
 
     def fetch(self, download: Download) -> Path:
-        """Fetch a file and return its path."""
+        """Download a file and return its path."""
         with readable_errors():
             return self._session.fetch(download)
 

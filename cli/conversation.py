@@ -10,8 +10,8 @@ from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
-ADDRESS = "/v1/chat/completions"
-SILENCE_SECONDS = 60  # the service sends a comment every 15 s
+CHAT_PATH = "/v1/chat/completions"
+SILENCE_TIMEOUT_SECONDS = 60  # the service sends a comment every 15 s
 
 
 class Conversation:
@@ -35,7 +35,7 @@ class Conversation:
         self.turns: list[dict[str, str]] = []
         self._client = client
         self._request = request
-        self._timeout = httpx.Timeout(wait_seconds + SILENCE_SECONDS, connect=5)
+        self._timeout = httpx.Timeout(wait_seconds + SILENCE_TIMEOUT_SECONDS, connect=5)
 
     def clear(self) -> None:
         """Forget all turns but keep the system prompt."""
@@ -63,7 +63,7 @@ class Conversation:
                 self.turns = [*asked, {"role": "assistant", "content": "".join(written)}]
 
     def _stream(self, body: Mapping[str, Any]) -> Iterator[str]:
-        with self._client.post_stream(ADDRESS, body, self._timeout) as response:
+        with self._client.post_stream(CHAT_PATH, body, self._timeout) as response:
             yield from _read_pieces(response.iter_lines())
 
 

@@ -12,7 +12,7 @@ from cli.problems import readable_errors
 
 
 def download(client: Client, artifact: Any, directory: Path) -> Path:
-    """Fetch an artifact to `directory`/its path, unless it already exists there; return its path.
+    """Download an artifact to its path below `directory`, unless it already exists there; return the local path.
 
     Raises:
         CommandError: the service refuses or does not answer, or the bytes are not those that were published.

@@ -14,11 +14,11 @@ CLIENT_FILE = "client.json"
 
 
 def home() -> Path:
-    """Return the directory of the embedded deployment; same rule as in `jobs.settings`, without its imports."""
+    """Return the directory of the embedded deployment, by the same rule as `jobs.settings` but without its imports."""
     return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
 
 
-def saved(directory: Path) -> Endpoint | None:
+def load_saved(directory: Path) -> Endpoint | None:
     """Return the endpoint that `baichuan up` wrote into the home directory, if the file exists and is readable."""
     try:
         content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     Raises:
         CommandError: there is no address, or no key for it.
     """
-    known = saved(home())
+    known = load_saved(home())
     address = url or os.environ.get(URL_VARIABLE) or (known.url if known else None)
     if address is None:
         message = (
@@ -63,7 +63,7 @@ def _check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError as error:  # the port is not a number up to 65535, or brackets do not match
+    except ValueError as error:  # the port is not a number up to 65535, or a bracket is missing
         raise CommandError(f"{message}which has an error ({error})", ExitCode.USAGE) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CommandError(f"{message}which must be an http:// or https:// URL with a host", ExitCode.USAGE)
@@ -72,9 +72,9 @@ def _check_address(address: str) -> None:
 
 
 def _is_same_port(address: str, known: str) -> bool:
-    """Whether both are the same port of this machine; `localhost` is the address that `baichuan up` listens on."""
+    """Whether both addresses are the same port on this machine; `localhost` is where `baichuan up` listens."""
     try:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
-    except ValueError:  # the port is not a number, or brackets do not match
+    except ValueError:  # the port is not a number, or a bracket is missing
         return False
     return places[0] == places[1] and all(urlsplit(url).hostname in LOOPBACK for url in (address, known))

@@ -7,8 +7,8 @@ class ExitCode(IntEnum):
     """The exit codes of all commands; `baichuan --help` lists them."""
 
     OK = 0
-    FAILED = 1  # the job failed or was cancelled, or the command could not do what it was asked for
-    USAGE = 2  # wrong options or arguments
+    FAILED = 1  # the job failed or was cancelled, or the command failed
+    USAGE = 2  # invalid options or arguments
     REFUSED = 3  # the service refused the request
     UNAUTHENTICATED = 4  # the API key is missing, unknown, revoked or not allowed to do this
     UNREACHABLE = 5  # the service does not answer, or cannot serve requests now

@@ -5,12 +5,12 @@ import importlib.util
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
-SERVICE = ("sqlalchemy", "alembic", "celery", "redis", "obstore", "psycopg", "pydantic_settings")
+SERVICE_PACKAGES = ("sqlalchemy", "alembic", "celery", "redis", "obstore", "psycopg", "pydantic_settings")
 EXTRAS = {
-    "service": SERVICE,
-    "api": (*SERVICE, "fastapi", "uvicorn"),
+    "service": SERVICE_PACKAGES,
+    "api": (*SERVICE_PACKAGES, "fastapi", "uvicorn"),
     "engine": (
-        *SERVICE,
+        *SERVICE_PACKAGES,
         *("torch", "transformers", "bitsandbytes", "peft", "sentencepiece", "safetensors", "accelerate"),
     ),
 }
@@ -33,10 +33,12 @@ def require_extras(command: str, *extras: str) -> None:
     """
     missing = dict.fromkeys(package for extra in extras for package in find_missing(extra))
     if missing:
-        message = f"`{command}` needs packages that are not installed: {', '.join(missing)}; run {install(*extras)}"
+        message = (
+            f"`{command}` needs packages that are not installed: {', '.join(missing)}; run {install_command(*extras)}"
+        )
         raise CommandError(message, ExitCode.USAGE)
 
 
-def install(*extras: str) -> str:
+def install_command(*extras: str) -> str:
     """Return the command that installs extras."""
     return f"`pip install 'baichuan-jobs[{','.join(extras)}]'`"

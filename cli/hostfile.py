@@ -41,7 +41,9 @@ def read_hostfile(path: Path) -> list[Host]:
     if not hosts:
         raise CommandError(f"{path} lists no hosts; add lines of the form HOST slots=PROCESSES", ExitCode.USAGE)
     if len({host.slots for host in hosts}) > 1:
-        raise CommandError(f"{path} has different numbers of slots; give all machines the same number", ExitCode.USAGE)
+        raise CommandError(
+            f"the machines in {path} have different numbers of slots; give all the same number", ExitCode.USAGE
+        )
     return hosts
 
 
@@ -53,15 +55,13 @@ def find_own_rank(hosts: list[Host], path: Path) -> int:
     """
     own = [index for index, host in enumerate(hosts) if _is_this_machine(host.name)]
     if len(own) != 1:
-        problem = "several lines of" if own else "no line of"
-        raise CommandError(
-            f"{problem} {path} name this machine ({socket.gethostname()}); pass --node-rank", ExitCode.USAGE
-        )
+        problem = f"several lines of {path} name" if own else f"no line of {path} names"
+        raise CommandError(f"{problem} this machine ({socket.gethostname()}); pass --node-rank", ExitCode.USAGE)
     return own[0]
 
 
 def _is_this_machine(host: str) -> bool:
-    """Return whether a host name resolves to an address of this machine: only those can be bound."""
+    """Return whether a host name resolves to an address of this machine: only such an address can be bound."""
     if host == socket.gethostname():
         return True
     try:

@@ -18,7 +18,7 @@ COLOURS = {
     "paused": "yellow",
     "running": "cyan",
 }
-NAMES = {"tokens_per_second": "tokens/s", "learning_rate": "lr"}
+METRIC_LABELS = {"tokens_per_second": "tokens/s", "learning_rate": "lr"}
 BAR_WIDTH = 30
 FIRST_METRICS = ("loss", "tokens_per_second")
 
@@ -31,9 +31,9 @@ def is_final(job: Any) -> bool:
 def one_line(job: Any) -> str:
     """Return the job as one line."""
     parts = [job["id"], job["kind"], job["state"]]
-    if progress := _present_progress(job):
+    if progress := _current_progress(job):
         parts += [f"{progress['fraction']:.0%}", progress["stage"]]
-        parts += [f"{name} {value}" for name, value in _metrics(progress)]
+        parts += [f"{name} {value}" for name, value in _format_metrics(progress)]
     if job["waiting"]:
         parts.append(job["waiting"]["message"])
     if job["state"] == "succeeded" and job["model"]:
@@ -50,15 +50,15 @@ def error_text(job: Any) -> str:
 
 def panel(jobs: Sequence[Any]) -> RenderableType:
     """Return jobs with progress bars, two lines each, for a live display."""
-    return Group(*(part for job in jobs for part in _lines(job)))
+    return Group(*(part for job in jobs for part in _job_lines(job)))
 
 
-def _lines(job: Any) -> list[RenderableType]:
-    progress = _present_progress(job) or {}
+def _job_lines(job: Any) -> list[RenderableType]:
+    progress = _current_progress(job) or {}
     fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
     colour = COLOURS.get(job["state"], "")
     head = Text.assemble(job["id"], "  ", job["kind"], "  ", (job["state"], colour))
-    figures = [f"{fraction:4.0%}", progress.get("stage", ""), *(" ".join(pair) for pair in _metrics(progress))]
+    figures = [f"{fraction:4.0%}", progress.get("stage", ""), *(" ".join(pair) for pair in _format_metrics(progress))]
     filled = round(fraction * BAR_WIDTH)
     bar = Text.assemble(
         ("━" * filled, colour), ("━" * (BAR_WIDTH - filled), "bright_black"), no_wrap=True, overflow="ellipsis"
@@ -67,17 +67,21 @@ def _lines(job: Any) -> list[RenderableType]:
     return [head, bar, Text(error_text(job), style="red")] if job["error"] else [head, bar]
 
 
-def _present_progress(job: Any) -> Any:
+def _current_progress(job: Any) -> Any:
     return job["progress"] if job["state"] in ("running", "cancelling", "pausing", "paused") else None
 
 
-def _metrics(progress: Any) -> list[tuple[str, str]]:
+def _format_metrics(progress: Any) -> list[tuple[str, str]]:
     """Return the metrics as text: loss and speed first, then the others."""
     metrics = progress.get("metrics") or {}
     names = [name for name in FIRST_METRICS if name in metrics]
     names += [name for name in metrics if name not in FIRST_METRICS]
-    return [(NAMES.get(name, name), _figure(name, metrics[name])) for name in names if metrics[name] is not None]
+    return [
+        (METRIC_LABELS.get(name, name), _format_metric(name, metrics[name]))
+        for name in names
+        if metrics[name] is not None
+    ]
 
 
-def _figure(name: str, value: float) -> str:
+def _format_metric(name: str, value: float) -> str:
     return decimal(int(value)) if name.endswith("_bytes") else f"{value:.4g}"

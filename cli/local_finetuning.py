@@ -1,4 +1,4 @@
-"""Converts the options of `baichuan finetune` to its task: what to train, on which processes and machines."""
+"""Converts the options of `baichuan finetune` to a task: the training, and its processes and machines."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,21 @@ from cli.exit_codes import ExitCode
 from cli.hostfile import find_own_rank, read_hostfile
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.job_spec import JobSpec
-from jobs.specs.published_finetuning import with_our_names
+from jobs.specs.published_finetuning import translate_published_names
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload")
 ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
 DEFAULT_PORT = 29_500  # default port of torchrun and DeepSpeed
-# Fields that are paths here and ids in a job, and values with which a job would be valid.
-FILE_ID = f"file-{'0' * 26}"
-PATHS = {"model": "model", "output_model": "output", "training_file": FILE_ID, "validation_file": FILE_ID}
-JOB_FIELDS = {*JobSpec.model_fields, *PATHS, "kind", "preset", "training_files", "strategy", "deepspeed"}
-OTHER_NAMES = {"scheduler": "lr_scheduler"}  # the library's names of spec fields
+PLACEHOLDER_FILE_ID = f"file-{'0' * 26}"
+# Fields that are paths here but ids in a job, with placeholders that pass the job's validation.
+PATH_PLACEHOLDERS = {
+    "model": "model",
+    "output_model": "output",
+    "training_file": PLACEHOLDER_FILE_ID,
+    "validation_file": PLACEHOLDER_FILE_ID,
+}
+JOB_FIELDS = {*JobSpec.model_fields, *PATH_PLACEHOLDERS, "kind", "preset", "training_files", "strategy", "deepspeed"}
+LIBRARY_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fields
 
 
 def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,12 +36,12 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
         CommandError: A field is wrong, or the output is missing.
     """
     try:
-        fields = with_our_names(body)
-        paths = {name: str(fields[name]) for name in PATHS if fields.get(name) is not None}
+        fields = translate_published_names(body)
+        paths = {name: str(fields[name]) for name in PATH_PLACEHOLDERS if fields.get(name) is not None}
         data = _read_weights(fields.pop("training_files", None))
         if data:
             fields["training_files"] = [{"file": f"file-{n:026}", "weight": data[file]} for n, file in enumerate(data)]
-        spec = FinetuneSpec.model_validate({**fields, **{name: PATHS[name] for name in paths}})
+        spec = FinetuneSpec.model_validate({**fields, **{name: PATH_PLACEHOLDERS[name] for name in paths}})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc']))} {one['msg']}".strip() for one in error.errors())
         raise CommandError(problems, ExitCode.USAGE) from error
@@ -45,7 +50,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
     if "output_model" not in paths:
         raise CommandError("--output-model is missing; pass a new directory for the result", ExitCode.USAGE)
     values = spec.model_dump(exclude=JOB_FIELDS)
-    options = {OTHER_NAMES.get(name, name): value for name, value in values.items()}
+    options = {LIBRARY_NAMES.get(name, name): value for name, value in values.items()}
     options["dtype"] = None if spec.dtype == "auto" else spec.dtype
     return {
         "checkpoint": paths["model"],
@@ -57,7 +62,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
-    """Return the weight of each of several files by its path.
+    """Return the weights of training files by path.
 
     Raises:
         ValueError: A file is given twice.
@@ -105,7 +110,7 @@ def describe_distribution(
     if nodes > 1:
         if node_rank is None or master_addr is None:
             missing = "--node-rank" if node_rank is None else "--master-addr"
-            raise CommandError(f"{missing} is missing; {nodes} machines need it", ExitCode.USAGE)
+            raise CommandError(f"{missing} is required with {nodes} machines; pass it on each of them", ExitCode.USAGE)
         found |= {"nodes": nodes, "node_rank": node_rank, "master_addr": master_addr}
         master_port = master_port or DEFAULT_PORT
     return found | {"processes": nproc, "master_port": master_port}

@@ -55,39 +55,39 @@ def baichuan(
     """Run jobs for the Baichuan model family: quantize, convert, fine-tune and generate."""
 
 
-SERVICE = "Run the service"
-app.command(rich_help_panel=SERVICE)(processes.up)
-app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.worker)
-app.command(rich_help_panel=SERVICE, context_settings=processes.PASS_ON)(processes.dispatcher)
-app.command(rich_help_panel=SERVICE)(processes.init)
-app.command(rich_help_panel=SERVICE)(doctor.doctor)
-app.command(rich_help_panel=SERVICE)(estimate.estimate)
+SERVICE_PANEL = "Run the service"
+app.command(rich_help_panel=SERVICE_PANEL)(processes.up)
+app.command(rich_help_panel=SERVICE_PANEL, context_settings=processes.PASS_THROUGH_SETTINGS)(processes.worker)
+app.command(rich_help_panel=SERVICE_PANEL, context_settings=processes.PASS_THROUGH_SETTINGS)(processes.dispatcher)
+app.command(rich_help_panel=SERVICE_PANEL)(processes.init)
+app.command(rich_help_panel=SERVICE_PANEL)(doctor.doctor)
+app.command(rich_help_panel=SERVICE_PANEL)(estimate.estimate)
 
-LIBRARY = "Without the service"
-app.command("finetune", cls=PublishedCommand, rich_help_panel=LIBRARY, no_args_is_help=True)(finetune.finetune)
+LIBRARY_PANEL = "Without the service"
+app.command("finetune", cls=PublishedCommand, rich_help_panel=LIBRARY_PANEL, no_args_is_help=True)(finetune.finetune)
 
-JOBS = "Jobs"
-app.add_typer(submit.app, name="submit", rich_help_panel=JOBS)
-app.command("list", rich_help_panel=JOBS)(jobs.list_jobs)
-app.command("show", rich_help_panel=JOBS)(jobs.show_job)
-app.command(rich_help_panel=JOBS)(watch.watch)
-app.command(rich_help_panel=JOBS)(watch.wait)
-app.command(rich_help_panel=JOBS)(logs.logs)
-app.add_typer(resume_points.app, name="resume-points", rich_help_panel=JOBS)
-app.command(rich_help_panel=JOBS)(jobs.cancel)
-app.command(rich_help_panel=JOBS)(jobs.pause)
-app.command(rich_help_panel=JOBS)(jobs.resume)
-app.command(rich_help_panel=JOBS)(jobs.retry)
-app.command(rich_help_panel=JOBS)(jobs.delete)
-app.command(rich_help_panel=JOBS)(artifacts.artifacts)
-app.command(rich_help_panel=JOBS)(chat.chat)
+JOBS_PANEL = "Jobs"
+app.add_typer(submit.app, name="submit", rich_help_panel=JOBS_PANEL)
+app.command("list", rich_help_panel=JOBS_PANEL)(jobs.list_jobs)
+app.command("show", rich_help_panel=JOBS_PANEL)(jobs.show_job)
+app.command(rich_help_panel=JOBS_PANEL)(watch.watch)
+app.command(rich_help_panel=JOBS_PANEL)(watch.wait)
+app.command(rich_help_panel=JOBS_PANEL)(logs.logs)
+app.add_typer(resume_points.app, name="resume-points", rich_help_panel=JOBS_PANEL)
+app.command(rich_help_panel=JOBS_PANEL)(jobs.cancel)
+app.command(rich_help_panel=JOBS_PANEL)(jobs.pause)
+app.command(rich_help_panel=JOBS_PANEL)(jobs.resume)
+app.command(rich_help_panel=JOBS_PANEL)(jobs.retry)
+app.command(rich_help_panel=JOBS_PANEL)(jobs.delete)
+app.command(rich_help_panel=JOBS_PANEL)(artifacts.artifacts)
+app.command(rich_help_panel=JOBS_PANEL)(chat.chat)
 
-REST = "What jobs use"
-app.add_typer(models.app, name="models", rich_help_panel=REST)
-app.add_typer(dataset.app, name="dataset", rich_help_panel=REST)
-app.add_typer(files.app, name="files", rich_help_panel=REST)
-app.add_typer(keys.app, name="keys", rich_help_panel=REST)
-app.add_typer(workers.app, name="workers", rich_help_panel=REST)
+RESOURCES_PANEL = "What jobs use"
+app.add_typer(models.app, name="models", rich_help_panel=RESOURCES_PANEL)
+app.add_typer(dataset.app, name="dataset", rich_help_panel=RESOURCES_PANEL)
+app.add_typer(files.app, name="files", rich_help_panel=RESOURCES_PANEL)
+app.add_typer(keys.app, name="keys", rich_help_panel=RESOURCES_PANEL)
+app.add_typer(workers.app, name="workers", rich_help_panel=RESOURCES_PANEL)
 
 
 def run() -> None:

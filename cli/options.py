@@ -18,5 +18,5 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.
 
 
 def connect(url: str | None, key: str | None) -> Client:
-    """Return a client of the service to use."""
+    """Return a client for the service to use."""
     return Client(resolve(url, key))

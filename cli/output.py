@@ -56,13 +56,13 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     console().print(table)
 
 
-def moment(seconds: int | None) -> str | None:
-    """Return a time in the user's time zone."""
+def format_time(seconds: int | None) -> str | None:
+    """Format a time in the user's time zone."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def size(count: int) -> str:
-    """Return a number of bytes with a unit."""
+def format_size(count: int) -> str:
+    """Format a number of bytes with a unit."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:  # noqa: PLR2004 - the base of the units above

@@ -14,7 +14,7 @@ START_HINT = "start the service with `baichuan up`, or set BAICHUAN_URL"
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn the errors of the client into those of commands.
+    """Turn the client's errors into `CommandError`s.
 
     Raises:
         CommandError: The block raised a `ClientError`.

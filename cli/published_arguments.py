@@ -13,34 +13,34 @@ from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, 
 
 SCRIPT = "fine-tune.py"
 META_KEY = "published"
-# Published options whose names differ from ours only by underscores: `--save_strategy epoch`, `--tf32 True`.
+# Published options with our names, apart from underscores for hyphens: `--save_strategy epoch`, `--tf32 True`.
 SAME_NAMES = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",
     "seed",
     "epochs",
 )
-TEXTS = ("output_dir",)  # kept as text even if they look like a number
-# Passed on to click under our names, because click requires these options or they name files to upload.
-OPTIONS = {
+TEXT_OPTIONS = ("output_dir",)  # kept as text even if they look like numbers
+# Passed on to click under our names, because click requires these options, or because they name files to upload.
+RENAMED_OPTIONS = {
     "model_name_or_path": "--model",
     "eval_data_path": "--validation-file",
     "validation_file": "--validation-file",
 }
 # Options that take one or more files and may be repeated.
-DATA = ("data_path", "training_file", "training-file")
+DATA_OPTIONS = ("data_path", "training_file", "training-file")
 
 
 class PublishedCommand(TyperCommand):
-    """A command that also takes the published options, which can set our required ones."""
+    """A command that also accepts the published options, which can set our required ones."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Remove the published options and pass those in `OPTIONS` and `DATA` on to click under our names."""
+        """Remove the published options, but pass `RENAMED_OPTIONS` and `DATA_OPTIONS` on to click under our names."""
         found, rest = split_published(args)
         ctx.meta[META_KEY] = found
-        for published in found.keys() & OPTIONS.keys():
-            rest += [OPTIONS[published], found[published]]
-        data = [file for name in DATA for file in found.get(name, ())]
+        for published in found.keys() & RENAMED_OPTIONS.keys():
+            rest += [RENAMED_OPTIONS[published], found[published]]
+        data = [file for name in DATA_OPTIONS for file in found.get(name, ())]
         option = "--training-file" if len(data) == 1 else "--training-files"
         for file in data:
             rest += [option, file]
@@ -48,7 +48,7 @@ class PublishedCommand(TyperCommand):
 
 
 def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split arguments into published options by name, and all others; the values of those in `DATA` are lists.
+    """Split arguments into the published options, by name, and the rest; `DATA_OPTIONS` have lists as values.
 
     Raises:
         CommandError: An option has no value.
@@ -68,7 +68,7 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
             if not remaining:
                 raise CommandError(f"--{name} needs a value", ExitCode.USAGE)
             value = remaining.pop(0)
-        if name not in DATA:
+        if name not in DATA_OPTIONS:
             found[name] = value
             continue
         found.setdefault(name, []).append(value)
@@ -78,21 +78,21 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
-    if name in PUBLISHED_NAMES or name in SWITCHES or name in DATA:
+    if name in PUBLISHED_NAMES or name in SWITCHES or name in DATA_OPTIONS:
         return True
-    # `--tf32` alone is our own flag.
+    # Without a value, `--tf32` is our own flag.
     return name in SAME_NAMES and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
 
 
 def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """Return a spec's body with the published options in it, which the spec itself translates.
+    """Add the published options to the body of a spec, which translates them itself.
 
     Raises:
         CommandError: The DeepSpeed configuration or the hostfile cannot be read.
     """
     if not found:
         return body
-    passed = {*OPTIONS, *DATA}  # passed to click under our names
+    passed = {*RENAMED_OPTIONS, *DATA_OPTIONS}  # passed to click under our names
     fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in passed}
     if found.get("deepspeed"):
         preset = found["deepspeed"] in DEEPSPEED_PRESETS
@@ -110,7 +110,7 @@ def _typed_value(name: str, value: str) -> str | int | float | bool:
         return value == "True"
     for kind in (int, float):
         try:
-            return value if name in TEXTS else kind(value)
+            return value if name in TEXT_OPTIONS else kind(value)
         except ValueError:
             continue
     return value

@@ -45,7 +45,7 @@ class SpecOption:
     info: FieldInfo
 
     def parameter(self) -> inspect.Parameter:
-        """Return the parameter from which typer makes the option; None means that it was not given."""
+        """Return the parameter from which typer builds the option; an optional one has the default None."""
         required = self.info.is_required()
         word = self.name.replace("_", "-")
         flag = f"--{word}/--no-{word}" if self.annotation is bool else f"--{word}"
@@ -79,33 +79,33 @@ class SpecOption:
 
 def create_options(spec: type[JobSpec]) -> list[SpecOption]:
     """Return options for the fields of a spec, required ones first."""
-    found = [_option(name, info) for name, info in spec.model_fields.items() if name != "kind"]
+    found = [_create_option(name, info) for name, info in spec.model_fields.items() if name != "kind"]
     return sorted(found, key=lambda option: not option.info.is_required())
 
 
-def values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given fields of the spec; files are left as paths or ids.
+def read_values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec fields that were given; files remain paths or ids.
 
     Raises:
         CommandError: a label or a JSON file is malformed.
     """
     return {
-        option.field: _value(option, given[option.name])
+        option.field: _read_value(option, given[option.name])
         for option in options
         if given.get(option.name) not in (None, [])
     }
 
 
-def settings(assignments: list[str]) -> dict[str, Any]:
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """Return the fields given as `field=value`; a value that is not JSON is text.
 
     Raises:
         CommandError: there is no '='.
     """
-    return {name: _json_or_text(value) for name, value in (_split(item, "--set") for item in assignments)}
+    return {name: _json_or_text(value) for name, value in (_split_assignment(item, "--set") for item in assignments)}
 
 
-def _option(name: str, info: FieldInfo) -> SpecOption:
+def _create_option(name: str, info: FieldInfo) -> SpecOption:
     kind = _strip_annotation(info.annotation)
     if name.endswith(FILE_SUFFIX):
         return SpecOption(name, name, str, "file", info)
@@ -129,10 +129,10 @@ def _strip_annotation(annotation: Any) -> Any:
     return annotation
 
 
-def _value(option: SpecOption, given: Any) -> Any:
+def _read_value(option: SpecOption, given: Any) -> Any:
     match option.form:
         case "labels":
-            return dict(_split(item, "--label") for item in given)
+            return dict(_split_assignment(item, "--label") for item in given)
         case "json":
             return read_json(given)
         case "weighted files":
@@ -155,7 +155,7 @@ def read_json(path: Path) -> Any:
         raise CommandError(f"{path} is not valid JSON: {error}", ExitCode.USAGE) from error
 
 
-def _split(assignment: str, option: str) -> tuple[str, str]:
+def _split_assignment(assignment: str, option: str) -> tuple[str, str]:
     name, sign, value = assignment.partition("=")
     if not name or not sign:
         raise CommandError(f"{option} {assignment!r}: write it as NAME=VALUE", ExitCode.USAGE)

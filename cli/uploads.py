@@ -24,7 +24,7 @@ def upload(client: Client, path: Path, purpose: str) -> Any:
 
 
 def file_id(client: Client, given: str, purpose: str) -> str:
-    """Return the id of a file that is given as an id or as a local path."""
+    """Return the id of a file given by id or local path; a local file is uploaded."""
     if FILE_ID.fullmatch(given) and not Path(given).exists():
         return given
     return str(upload(client, Path(given), purpose)["id"])

@@ -4,14 +4,14 @@ The API uses it at submission, the scheduler at placement, a runner before it lo
 """
 
 from .breakdown import GIB, Footprint, Place, in_gib
-from .finetuning import FinetuningMethod, Training, finetuning
-from .inference import cache_bytes, inference, max_kept_prefix_tokens, scoring
+from .finetuning import FinetuningMethod, Training, estimate_finetuning
+from .inference import cache_bytes, estimate_inference, estimate_scoring, max_kept_prefix_tokens
 from .precision import Dtype, Precision, Quantization
 from .remedies import PRECISIONS, smaller_models, smaller_trainings
-from .rewriting import calibrating, converting, quantizing
+from .rewriting import estimate_calibration, estimate_conversion, estimate_quantization
 from .shape import PRESETS, Shape, ShapeError, read_config
 from .sharding import TRAINING_STRATEGIES, RankFootprint, TrainingStrategy, rank_footprint
-from .strategies import Cluster, StrategyChoice, choose_strategy, explain_misfit
+from .strategies import Cluster, StrategyChoice, choose_strategy, explain_insufficient_memory
 
 __all__ = [
     "GIB",
@@ -32,18 +32,18 @@ __all__ = [
     "Training",
     "TrainingStrategy",
     "cache_bytes",
-    "calibrating",
     "choose_strategy",
-    "converting",
-    "explain_misfit",
-    "finetuning",
+    "estimate_calibration",
+    "estimate_conversion",
+    "estimate_finetuning",
+    "estimate_inference",
+    "estimate_quantization",
+    "estimate_scoring",
+    "explain_insufficient_memory",
     "in_gib",
-    "inference",
     "max_kept_prefix_tokens",
-    "quantizing",
     "rank_footprint",
     "read_config",
-    "scoring",
     "smaller_models",
     "smaller_trainings",
 ]

@@ -12,7 +12,7 @@ from .shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class SavedActivations:
-    """Bytes per token for one way of training, each to be multiplied by a width of the model.
+    """Bytes per token saved by one way of training, each to be multiplied by a width of the model.
 
     Attributes:
         hidden: Tensors that a block saves, per unit of the hidden size.
@@ -35,16 +35,16 @@ class SavedActivations:
     backward_intermediate: float
     stream_intermediate: float = 0
 
-    def block(self, shape: Shape) -> float:
+    def block_bytes(self, shape: Shape) -> float:
         """Return the bytes per token that one block saves."""
         rotation = self.rotation if shape.position_embedding == "rope" else 0
         return (self.hidden + rotation) * shape.hidden_size + self.intermediate * shape.intermediate_size
 
-    def checkpointed_block(self, shape: Shape) -> float:
+    def checkpointed_block_bytes(self, shape: Shape) -> float:
         """Return the bytes per token that one block saves with gradient checkpointing."""
         return self.stream * shape.hidden_size + self.stream_intermediate * shape.intermediate_size
 
-    def block_gradients(self, shape: Shape) -> float:
+    def block_gradient_bytes(self, shape: Shape) -> float:
         """Return the bytes per token of the gradients inside the block that is being differentiated."""
         return self.backward * shape.hidden_size + self.backward_intermediate * shape.intermediate_size
 

@@ -37,5 +37,5 @@ class Footprint:
 
 
 def in_gib(count: int) -> str:
-    """Format a number of bytes, such as "13.98 GiB"."""
+    """Format a number of bytes in GiB, for example "13.98 GiB"."""
     return f"{count / GIB:.2f} GiB"

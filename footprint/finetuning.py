@@ -1,4 +1,4 @@
-"""Memory of fine-tuning in `baichuan_core.finetuning`, with float32 trained weights and gradients and AdamW.
+"""Memory for fine-tuning in `baichuan_core.finetuning`: trained weights and gradients in float32, and AdamW.
 
 Memory can peak at three points of a step, and the largest of them counts:
 
@@ -19,21 +19,24 @@ from .shape import Shape
 FinetuningMethod = Literal["full", "lora"]
 
 FLOAT32_BYTES = DTYPE_BYTES["float32"]
-MOMENTS = 2  # AdamW keeps the mean of the gradients and the mean of their squares
+MOMENTS_PER_WEIGHT = 2  # AdamW keeps the mean of the gradients and the mean of their squares
 HALF_BYTES = DTYPE_BYTES["bfloat16"]
-# Logits per chunk of the loss, by the kind of device; as in `baichuan_core.model.chunked_loss`.
+# Number of logits that the loss computes at once, by device type, as in `baichuan_core.model.chunked_loss`.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
 HEAD = "lm_head"
-# Bytes per logit of a chunk if the head has an adapter: logits of both, their sum, and the sum divided by the norms.
+# Bytes per logit of a chunk if the head has an adapter: the logits of the head and of the adapter, their sum, and the
+# sum divided by the norms.
 ADAPTED_HEAD_BYTES = 4 * FLOAT32_BYTES
-# Bytes that an adapter saves per element of its input (the dropout mask and the masked input), by whether the precision
-# is mixed.
+# Bytes that an adapter saves per element of its input (the dropout mask and the masked input), keyed by whether the
+# precision is mixed.
 ADAPTER_BYTES: dict[bool, float] = {False: 8.0, True: 6.25}
-# Measured bytes of the gradients of the adapter on down_proj in a recomputed block, per token and unit of its width.
-RECOMPUTED_DOWN_BYTES = 7.5
+# Measured bytes of the gradients of the adapter on down_proj in a recomputed block, per token and per unit of its input
+# width.
+RECOMPUTED_DOWN_PROJ_BYTES = 7.5
 # Measured bytes per token that the first block does not save, because the tensors before its first adapter need no
-# gradient: per unit of the hidden size and of the width of the feed-forward layers, by whether the precision is mixed.
+# gradient: per unit of the hidden size and per unit of the width of the feed-forward layers, keyed by whether the
+# precision is mixed and by the first layer with an adapter.
 SKIPPED_BYTES: dict[bool, dict[str, tuple[float, float]]] = {
     False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
     True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
@@ -65,7 +68,7 @@ class Training:
     on_gpu: bool = True
 
     @property
-    def positions(self) -> int:
+    def tokens_per_pass(self) -> int:
         """Tokens in one forward pass."""
         return self.batch * self.tokens
 
@@ -80,18 +83,18 @@ class Training:
         return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
 
-def finetuning(shape: Shape, precision: Precision, training: Training) -> Footprint:
+def estimate_finetuning(shape: Shape, precision: Precision, training: Training) -> Footprint:
     """Estimate the memory for training a model on one device.
 
     Args:
         shape: Sizes of the model.
-        precision: Precision of an adapter's base, and the dtype to compute in; bfloat16 means mixed precision. Full
+        precision: Precision of an adapter's base, and the compute dtype; bfloat16 means mixed precision. Full
             training always has float32 weights.
         training: The training settings.
     """
     trained = training.trained_parameters(shape)
     weights = _weight_bytes(shape, precision, training, trained)
-    gradients, moments = trained * FLOAT32_BYTES, trained * FLOAT32_BYTES * MOMENTS
+    gradients, moments = trained * FLOAT32_BYTES, trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT
     after_backward = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
     missing = FLOAT32_BYTES * (shape.head_parameters + shape.linear_parameters // shape.layers)
     in_last_block = replace(
@@ -108,39 +111,39 @@ def finetuning(shape: Shape, precision: Precision, training: Training) -> Footpr
 
 
 def sharded_activations(shape: Shape, precision: Precision, training: Training) -> int:
-    """Return the bytes of the activations if sharded weights are gathered in the dtype to compute in."""
+    """Return the bytes of the activations if sharded weights are gathered in the compute dtype."""
     return max(
         _loss_peak_bytes(shape, precision, training, casts_weights=False), _last_block_bytes(shape, precision, training)
     )
 
 
 def _weight_bytes(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
-    """Return the bytes of the weights; full training has all of them in float32."""
+    """Return the bytes of the weights; full training keeps all of them in float32."""
     if training.method == "full":
         return trained * FLOAT32_BYTES
     return precision.weight_bytes(shape) + trained * FLOAT32_BYTES
 
 
 def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
-    """Return the bytes, without weights and moments, at the loss or when the backward pass enters its first block."""
+    """Return the peak bytes, without weights and moments, at the loss or in the first block of the backward pass."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = saved_activations(precision, full=full)
-    block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
+    block = per_token.block_bytes(shape) + _adapter_bytes(shape, precision, training)
     saved, recomputed = (
-        (per_token.checkpointed_block(shape), block) if training.gradient_checkpointing else (block, 0.0)
+        (per_token.checkpointed_block_bytes(shape), block) if training.gradient_checkpointing else (block, 0.0)
     )
     # Mixed precision copies each trained weight once; gradient checkpointing frees the copies before the backward pass.
     casts = HALF_BYTES * shape.linear_parameters if full and mixed and casts_weights else 0
     backward_casts = 0 if training.gradient_checkpointing else casts
     head_gradient = FLOAT32_BYTES * shape.head_parameters if full else 0
-    outside_blocks = training.positions * per_token.outside_blocks * shape.hidden_size
+    outside_blocks = training.tokens_per_pass * per_token.outside_blocks * shape.hidden_size
     at_loss = outside_blocks + _loss_bytes(shape, precision, training)
     if training.gradient_checkpointing and not full and "down_proj" in training.lora_targets:
-        recomputed += RECOMPUTED_DOWN_BYTES * shape.intermediate_size
-    backward = training.positions * (recomputed + per_token.block_gradients(shape))
+        recomputed += RECOMPUTED_DOWN_PROJ_BYTES * shape.intermediate_size
+    backward = training.tokens_per_pass * (recomputed + per_token.block_gradient_bytes(shape))
     besides_blocks = max(at_loss + casts, backward + backward_casts) + head_gradient
     skipped = 0.0 if training.gradient_checkpointing else _skipped_bytes(shape, precision, training)
-    in_blocks = training.positions * (shape.layers * saved - skipped)
+    in_blocks = training.tokens_per_pass * (shape.layers * saved - skipped)
     return round(in_blocks + besides_blocks) + precision.dequantized_layer_bytes(shape)
 
 
@@ -152,17 +155,17 @@ def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     adapter = 0.0
     if training.method == "lora" and HEAD in training.lora_targets:
         per_logit += ADAPTED_HEAD_BYTES
-        adapter = ADAPTER_BYTES[mixed] * shape.hidden_size * min(chunk, training.positions)
-    logits = min(chunk, training.positions) * shape.vocab_size * per_logit + round(adapter)
+        adapter = ADAPTER_BYTES[mixed] * shape.hidden_size * min(chunk, training.tokens_per_pass)
+    logits = min(chunk, training.tokens_per_pass) * shape.vocab_size * per_logit + round(adapter)
     return logits + (HALF_BYTES * shape.head_parameters if mixed and training.method == "full" else 0)
 
 
 def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Return the bytes that the first block, the last in the backward pass, saves, and those of its gradients."""
+    """Return the bytes saved by the first block, the last one in the backward pass, plus those of its gradients."""
     per_token = saved_activations(precision, full=training.method == "full")
-    checkpointed = per_token.checkpointed_block(shape) if training.gradient_checkpointing else 0.0
-    block = per_token.block(shape) + _adapter_bytes(shape, precision, training)
-    return round(training.positions * (checkpointed + block + per_token.block_gradients(shape)))
+    checkpointed = per_token.checkpointed_block_bytes(shape) if training.gradient_checkpointing else 0.0
+    block = per_token.block_bytes(shape) + _adapter_bytes(shape, precision, training)
+    return round(training.tokens_per_pass * (checkpointed + block + per_token.block_gradient_bytes(shape)))
 
 
 def _adapter_bytes(shape: Shape, precision: Precision, training: Training) -> float:

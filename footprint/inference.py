@@ -1,4 +1,4 @@
-"""Memory of inference: weights, keys and values, and the activations of one forward pass."""
+"""Memory for inference: weights, keys and values, and the activations of one forward pass."""
 
 from collections.abc import Sequence
 
@@ -9,29 +9,30 @@ from .shape import Shape
 FLOAT32_BYTES = DTYPE_BYTES["float32"]
 # Tensors that exist at the same time in a feed-forward layer. [tokens, hidden]: the input, the normalized input and
 # two sums. [tokens, intermediate]: the gate, the up projection and their product.
-FEED_FORWARD_HIDDEN = 4
-FEED_FORWARD_INTERMEDIATE = 3
+FEED_FORWARD_HIDDEN_TENSORS = 4
+FEED_FORWARD_INTERMEDIATE_TENSORS = 3
 # Tensors [tokens, hidden] in an attention layer: the input, the normalized input, packed queries, keys and values, and
-# the output before and after the last projection. With ALiBi also copies of queries, keys, values and output with
-# eight more columns per head.
-ATTENTION_HIDDEN = 7
+# the output before and after the last projection. With ALiBi, also copies of the queries, keys, values and output
+# with eight more columns per head.
+ATTENTION_HIDDEN_TENSORS = 7
 ALIBI_TENSORS = 4
 ALIBI_COLUMNS = 8
-# With RoPE, memory peaks while queries and keys are rotated in float32: bytes per unit of the hidden size, by the bytes
-# per element of the dtype.
+# With RoPE, memory peaks while queries and keys are rotated in float32: bytes per unit of the hidden size, keyed by
+# the bytes per element of the dtype.
 ROTATION_BYTES = {2: 28, 4: 32}
-CAPACITY_STEP = 64  # number of tokens by which the cache of the generation engine grows
-# `baichuan_core.likelihood` computes logits in slices: the logits, their float32 copy and its log-softmax.
-SCORED_SLICE_BYTES = 2**26
-SCORED_SLICES = 3
+CAPACITY_STEP = 64  # number of tokens by which the generation engine's cache grows
+# `baichuan_core.likelihood` computes logits slice by slice, with three tensors per slice: the logits, their float32
+# copy and its log-softmax.
+LOGITS_SLICE_BYTES = 2**26
+TENSORS_PER_LOGITS_SLICE = 3
 
 
 def cache_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
-    """Return the size of the keys and values of `batch` rows with `tokens` tokens each."""
+    """Return the bytes of the keys and values of `batch` rows with `tokens` tokens each."""
     return 2 * shape.layers * batch * tokens * shape.hidden_size * precision.element_bytes
 
 
-def scoring(shape: Shape, precision: Precision, *, tokens: int, shared: int = 0) -> Footprint:
+def estimate_scoring(shape: Shape, precision: Precision, *, tokens: int, shared: int = 0) -> Footprint:
     """Estimate the memory for scoring texts in batches of `tokens` tokens, with logits computed in slices.
 
     Args:
@@ -45,12 +46,12 @@ def scoring(shape: Shape, precision: Precision, *, tokens: int, shared: int = 0)
     return Footprint(
         weights,
         cache=cache_bytes(shape, precision, batch=1, tokens=shared),
-        activations=max(states, SCORED_SLICES * SCORED_SLICE_BYTES),
+        activations=max(states, TENSORS_PER_LOGITS_SLICE * LOGITS_SLICE_BYTES),
         least=weights,
     )
 
 
-def inference(shape: Shape, precision: Precision, *, batch: int, tokens: int, shared: int = 0) -> Footprint:
+def estimate_inference(shape: Shape, precision: Precision, *, batch: int, tokens: int, shared: int = 0) -> Footprint:
     """Estimate the memory for generating completions of a batch of prompts.
 
     Args:
@@ -93,12 +94,14 @@ def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int
 def token_bytes(shape: Shape, precision: Precision) -> int:
     """Return the peak bytes per token while one block is computed."""
     element = precision.element_bytes
-    feed_forward = FEED_FORWARD_HIDDEN * shape.hidden_size + FEED_FORWARD_INTERMEDIATE * shape.intermediate_size
+    feed_forward = (
+        FEED_FORWARD_HIDDEN_TENSORS * shape.hidden_size + FEED_FORWARD_INTERMEDIATE_TENSORS * shape.intermediate_size
+    )
     if shape.position_embedding == "rope":
         rotation = 2 * FLOAT32_BYTES * shape.hidden_size // shape.heads
         return rotation + max(ROTATION_BYTES[element] * shape.hidden_size, feed_forward * element)
     columns = ALIBI_TENSORS * ALIBI_COLUMNS * shape.heads
-    return element * max((ATTENTION_HIDDEN + ALIBI_TENSORS) * shape.hidden_size + columns, feed_forward)
+    return element * max((ATTENTION_HIDDEN_TENSORS + ALIBI_TENSORS) * shape.hidden_size + columns, feed_forward)
 
 
 def logits_bytes(shape: Shape, precision: Precision, *, positions: int) -> int:

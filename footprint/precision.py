@@ -14,10 +14,10 @@ SCALE_BYTES = 4  # float32
 
 # bitsandbytes' 4-bit format (Dettmers et al. 2023, arXiv 2305.14314): one float32 absmax per 64 weights. Double
 # quantization stores each absmax in one byte, with one float32 scale per 256 of them.
-BLOCK = 64
-NESTED_BLOCK = 256
+WEIGHTS_PER_BLOCK = 64
+SCALES_PER_NESTED_BLOCK = 256
 CODE_BOOK_BYTES = 16 * 4
-NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # size of the code book and the mean absmax
+NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # the code book and the mean absmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class Precision:
             return elements * self.element_bytes
         if self.quantization == "int8":
             return elements + rows * SCALE_BYTES
-        blocks = -(-elements // BLOCK)
+        blocks = -(-elements // WEIGHTS_PER_BLOCK)
         scales = blocks * SCALE_BYTES
         if self.double_quantization:
-            scales = blocks + -(-blocks // NESTED_BLOCK) * SCALE_BYTES + NESTED_CODE_BOOK_BYTES
+            scales = blocks + -(-blocks // SCALES_PER_NESTED_BLOCK) * SCALE_BYTES + NESTED_CODE_BOOK_BYTES
         return -(-elements // 2) + scales + CODE_BOOK_BYTES
 
     def weight_bytes(self, shape: Shape) -> int:

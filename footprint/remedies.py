@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .finetuning import Training, finetuning
+from .finetuning import Training, estimate_finetuning
 from .precision import Precision
 from .shape import Shape
 
@@ -16,15 +16,15 @@ PRECISIONS = (
 
 
 def smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
-    """Yield precisions whose weights take fewer bytes, each with its size."""
+    """Yield precisions whose weights take fewer bytes than `than`, each with its size."""
     for precision in PRECISIONS:
         if (needed := precision.weight_bytes(shape)) < than:
             yield f"as {precision.label}", needed
 
 
 def smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
-    """Yield ways to fine-tune that need fewer bytes, each with its minimum."""
+    """Yield ways to fine-tune that need fewer bytes than `than`, each with its minimum."""
     for precision in PRECISIONS:
-        needed = finetuning(shape, precision, Training(method="lora")).least
+        needed = estimate_finetuning(shape, precision, Training(method="lora")).least
         if needed < than:
             yield f"with method lora on {precision.label}", needed

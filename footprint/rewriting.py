@@ -1,4 +1,4 @@
-"""Memory of quantize and convert jobs.
+"""Memory for quantize and convert jobs.
 
 They stream: only one tensor, or chunks of tensors, are in host memory at a time. Calibrated quantization keeps one
 block on the device it computes on. Cached pages of the input files do not count, because the system evicts them under
@@ -11,26 +11,26 @@ from .shape import Shape
 
 # Bytes per element of the current matrix: its code (1), the dequantized float32 value (4) and the difference (4).
 QUANTIZING_BYTES_PER_ELEMENT = 9
-# Conversion: each thread processes chunks of 1 MiB. Converting 4-bit codes to GGUF through float32 needs most memory.
+# Conversion: each thread processes chunks of 1 MiB. Converting 4-bit codes to GGUF through float32 needs the most.
 CHUNK_BYTES = 2**20
 CHUNKS_PER_THREAD = 18
 MAX_THREADS = 8
 # Calibration computes in float32 and keeps two copies of a block: the original and the quantized one.
 FLOAT32_BYTES = 4
 BLOCK_COPIES = 2
-# While summing over tokens: matrices [intermediate, intermediate] and [hidden, intermediate]. For the current tokens,
-# in the feed-forward layer: the inputs of the unquantized model, two factors and their product [tokens, intermediate],
-# and the normalized states [tokens, hidden].
+# While summing second moments over tokens: matrices [intermediate, intermediate] and [hidden, intermediate]. For the
+# current tokens, in the feed-forward layer: the inputs of the unquantized model, two factors and their product
+# [tokens, intermediate], and the normalized states [tokens, hidden].
 SUMS_SQUARES, SUMS_MATRICES = 2, 1
 BATCH_TOKENS = 2048
-FEED_FORWARD_INTERMEDIATE = 4
-FEED_FORWARD_HIDDEN = 1
+FEED_FORWARD_INTERMEDIATE_TENSORS = 4
+FEED_FORWARD_HIDDEN_TENSORS = 1
 # While solving for the compensated weights: both accumulators, one factor and the solver's working copies.
 SOLVING_SQUARES, SOLVING_MATRICES = 4, 3
 CALIBRATION_LENGTH = 512
 
 
-def quantizing(shape: Shape, *, quantize_head: bool) -> Footprint:
+def estimate_quantization(shape: Shape, *, quantize_head: bool) -> Footprint:
     """Estimate the memory for quantizing a checkpoint without calibration.
 
     Args:
@@ -42,7 +42,7 @@ def quantizing(shape: Shape, *, quantize_head: bool) -> Footprint:
     return _estimate_streaming(QUANTIZING_BYTES_PER_ELEMENT * largest)
 
 
-def calibrating(shape: Shape, *, sequences: int) -> Footprint:
+def estimate_calibration(shape: Shape, *, sequences: int) -> Footprint:
     """Estimate the memory for calibrated 4-bit quantization, one block at a time.
 
     Args:
@@ -53,7 +53,11 @@ def calibrating(shape: Shape, *, sequences: int) -> Footprint:
     *others, _last = (Precision(quantization="nf4").matrix_bytes(*matrix) for matrix in shape.layer_matrices)
     block = BLOCK_COPIES * FLOAT32_BYTES * shape.linear_parameters // shape.layers
     square, matrix = FLOAT32_BYTES * intermediate**2, FLOAT32_BYTES * hidden * intermediate
-    tokens = FLOAT32_BYTES * (FEED_FORWARD_INTERMEDIATE * intermediate + FEED_FORWARD_HIDDEN * hidden) * BATCH_TOKENS
+    tokens = (
+        FLOAT32_BYTES
+        * (FEED_FORWARD_INTERMEDIATE_TENSORS * intermediate + FEED_FORWARD_HIDDEN_TENSORS * hidden)
+        * BATCH_TOKENS
+    )
     summing = SUMS_SQUARES * square + SUMS_MATRICES * matrix + tokens
     solving = SOLVING_SQUARES * square + SOLVING_MATRICES * matrix
     work = max(summing, solving)
@@ -62,7 +66,7 @@ def calibrating(shape: Shape, *, sequences: int) -> Footprint:
     return Footprint(weights=weights, activations=work + states, least=weights + work)
 
 
-def converting(*, threads: int = MAX_THREADS) -> Footprint:
+def estimate_conversion(*, threads: int = MAX_THREADS) -> Footprint:
     """Estimate the memory for converting a checkpoint, which does not depend on the size of the model.
 
     Args:

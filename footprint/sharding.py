@@ -1,7 +1,7 @@
-"""Memory of fine-tuning in several processes (ranks), each with its own device.
+"""Memory for fine-tuning in several processes (ranks), each with its own device.
 
 The permanent memory of one rank, in bytes, for a model of P parameters of which T are trained, N ranks, and c bytes per
-element of the dtype to compute in (4, or 2 in mixed precision):
+element of the compute dtype (4, or 2 in mixed precision):
 
 | strategy | weights | float32 copies | moments | gradients |
 | --- | --- | --- | --- | --- |
@@ -20,19 +20,26 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from .breakdown import Footprint
-from .finetuning import FLOAT32_BYTES, HALF_BYTES, MOMENTS, Training, finetuning, sharded_activations
+from .finetuning import (
+    FLOAT32_BYTES,
+    HALF_BYTES,
+    MOMENTS_PER_WEIGHT,
+    Training,
+    estimate_finetuning,
+    sharded_activations,
+)
 from .precision import Precision
 from .shape import Shape
 
 TrainingStrategy = Literal["single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
 TRAINING_STRATEGIES: tuple[TrainingStrategy, ...] = get_args(TrainingStrategy)
 
-GATHERED_BLOCKS = 2  # the block that computes and the next one, which is prefetched
-# DeepSpeed's defaults of `reduce_bucket_size`, `stage3_max_live_parameters` and `sub_group_size`, in elements.
+GATHERED_BLOCKS = 2  # the block being computed and the next one, which is prefetched
+# DeepSpeed's defaults for `reduce_bucket_size`, `stage3_max_live_parameters` and `sub_group_size`, in elements.
 BUCKET_ELEMENTS = 500_000_000
-LIVE_ELEMENTS = 1_000_000_000
-STEP_ELEMENTS = 1_000_000_000
-BUCKETS = 2  # one bucket is filled while another is exchanged
+MAX_LIVE_ELEMENTS = 1_000_000_000
+SUB_GROUP_ELEMENTS = 1_000_000_000
+BUCKET_COUNT = 2  # one bucket is being filled while another is exchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,12 @@ def rank_footprint(
 
     Args:
         shape: Sizes of the model.
-        precision: As for `finetuning`.
+        precision: As for `estimate_finetuning`.
         training: The training settings; `batch` is that of one rank.
         strategy: The strategy by which the ranks share the work.
         ranks: Total number of ranks on all machines.
     """
-    single = finetuning(shape, precision, training)
+    single = estimate_finetuning(shape, precision, training)
     trained = training.trained_parameters(shape)
     match strategy:
         case "single":
@@ -77,16 +84,18 @@ def rank_footprint(
 def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, ranks: int) -> Footprint:
     trained = training.trained_parameters(shape)
     block = shape.linear_parameters // shape.layers
-    gathered = _compute_bytes(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
+    gathered = _bytes_per_element(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
     exchanged = 0
-    if training.method == "full":  # gradients in the dtype to compute in, and their float32 copies for the reduction
+    if training.method == "full":  # gradients in the compute dtype, and their float32 copies for the reduction
         largest = max(shape.head_parameters, GATHERED_BLOCKS * block)
-        exchanged = (_compute_bytes(precision) + FLOAT32_BYTES) * largest
-    return _sum_up(
-        weights=_divide(_base_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, ranks)
+        exchanged = (_bytes_per_element(precision) + FLOAT32_BYTES) * largest
+    return _build_footprint(
+        weights=_divide_among_ranks(
+            _base_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, ranks
+        )
         + gathered,
-        gradients=_divide(trained * FLOAT32_BYTES, ranks) + exchanged,
-        optimizer=_divide(trained * FLOAT32_BYTES * MOMENTS, ranks),
+        gradients=_divide_among_ranks(trained * FLOAT32_BYTES, ranks) + exchanged,
+        optimizer=_divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, ranks),
         activations=sharded_activations(shape, precision, training),
     )
 
@@ -94,42 +103,47 @@ def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank
 def _estimate_zero(
     shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, ranks: int
 ) -> RankFootprint:
-    element_bytes, trained = _compute_bytes(precision), training.trained_parameters(shape)
+    element_bytes, trained = _bytes_per_element(precision), training.trained_parameters(shape)
     weights = _base_bytes(shape, precision, training, element_bytes) + trained * element_bytes
-    master, moments = _divide(trained * FLOAT32_BYTES, ranks), _divide(trained * FLOAT32_BYTES * MOMENTS, ranks)
-    gradients = _divide(trained * element_bytes, ranks)
-    buckets = BUCKETS * element_bytes * min(trained, BUCKET_ELEMENTS)
-    step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // ranks), STEP_ELEMENTS)
+    master, moments = (
+        _divide_among_ranks(trained * FLOAT32_BYTES, ranks),
+        _divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, ranks),
+    )
+    gradients = _divide_among_ranks(trained * element_bytes, ranks)
+    buckets = BUCKET_COUNT * element_bytes * min(trained, BUCKET_ELEMENTS)
+    step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // ranks), SUB_GROUP_ELEMENTS)
     activations = sharded_activations(shape, precision, training)
     if strategy == "zero2":
         # The optimizer step of stage 2 is not split into groups.
-        step = 0 if element_bytes == FLOAT32_BYTES else _divide(trained * FLOAT32_BYTES, ranks)
-        return RankFootprint(_sum_up(weights + master, gradients + max(buckets, step), moments, activations))
-    live = round(weights * min(1.0, LIVE_ELEMENTS / shape.parameters))
-    sharded = _divide(weights, ranks)
+        step = 0 if element_bytes == FLOAT32_BYTES else _divide_among_ranks(trained * FLOAT32_BYTES, ranks)
+        return RankFootprint(_build_footprint(weights + master, gradients + max(buckets, step), moments, activations))
+    live = round(weights * min(1.0, MAX_LIVE_ELEMENTS / shape.parameters))
+    sharded = _divide_among_ranks(weights, ranks)
     if strategy == "zero3":
-        return RankFootprint(_sum_up(sharded + master + live, gradients + max(buckets, step), moments, activations))
-    host = sharded + master + moments + _divide(trained * FLOAT32_BYTES, ranks)
-    return RankFootprint(_sum_up(live, buckets, 0, activations), host)
+        return RankFootprint(
+            _build_footprint(sharded + master + live, gradients + max(buckets, step), moments, activations)
+        )
+    host = sharded + master + moments + _divide_among_ranks(trained * FLOAT32_BYTES, ranks)
+    return RankFootprint(_build_footprint(live, buckets, 0, activations), host)
 
 
-def _sum_up(weights: int, gradients: int, optimizer: int, activations: int) -> Footprint:
+def _build_footprint(weights: int, gradients: int, optimizer: int, activations: int) -> Footprint:
     least = weights + gradients + optimizer
     return Footprint(weights, activations=activations, gradients=gradients, optimizer=optimizer, least=least)
 
 
 def _base_bytes(shape: Shape, precision: Precision, training: Training, element_bytes: int) -> int:
-    """Return the bytes of the weights that are not trained, with `element_bytes` per element in full training."""
+    """Return the bytes of the frozen weights, with `element_bytes` per element in full training."""
     if training.method == "full":
         return (shape.parameters - training.trained_parameters(shape)) * element_bytes
     return precision.weight_bytes(shape)
 
 
-def _compute_bytes(precision: Precision) -> int:
-    """Return the bytes per element of the dtype to compute in."""
+def _bytes_per_element(precision: Precision) -> int:
+    """Return the bytes per element of the compute dtype."""
     return FLOAT32_BYTES if precision.dtype == "float32" else HALF_BYTES
 
 
-def _divide(count: int, ranks: int) -> int:
-    """Return the part of one rank, rounded up."""
+def _divide_among_ranks(count: int, ranks: int) -> int:
+    """Return the share of one rank, rounded up."""
     return -(-count // ranks)

@@ -1,4 +1,4 @@
-"""Choose the strategy by which several devices share a fine-tuning job, from the memory that each strategy needs."""
+"""Choose the strategy by which several devices share a fine-tuning job, based on the memory that each one needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ REPLICAS: tuple[TrainingStrategy, ...] = ("single", "ddp")
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Machines with equal devices.
+    """Machines with identical devices.
 
     Attributes:
         devices: Devices per machine, which is also the number of ranks per machine; without GPUs the ranks share the
@@ -50,14 +50,14 @@ class Cluster:
         return self.host_bytes // self.devices
 
     def has_room_for(self, needs: RankFootprint, *, least: bool = False) -> bool:
-        """Return whether each rank fits; with `least`, only its memory that does not depend on the input lengths."""
+        """Return whether each rank fits; with `least`, count only memory that does not depend on the input lengths."""
         device = needs.device.least if least else needs.device.total
         return device <= self.rank_bytes and needs.host <= self.rank_host_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyChoice:
-    """The chosen strategy with the reason.
+    """The chosen strategy and the reason for the choice.
 
     Attributes:
         strategy: The strategy.
@@ -79,13 +79,13 @@ def choose_strategy(
 
     Args:
         shape: Sizes of the model.
-        precision: As for `finetuning`.
+        precision: As for `estimate_finetuning`.
         training: The training settings; `batch` is that of one rank.
         cluster: The machines.
         may_shard: Whether the weights may be sharded; quantized weights never are.
 
     Returns:
-        The choice, or None if nothing fits; see `explain_misfit`.
+        The choice, or None if nothing fits; see `explain_insufficient_memory`.
     """
     candidates = {
         name: rank_footprint(shape, precision, training, name, cluster.ranks)
@@ -97,11 +97,11 @@ def choose_strategy(
             if cluster.has_room_for(needs, least=least):
                 warning = "; inputs of the maximum length may not fit" if least else ""
                 return StrategyChoice(name, f"{_explain_choice(name, needs, rejected, cluster)}{warning}", needs)
-            rejected.append(f"{name} would need {_describe(needs)}")
+            rejected.append(f"{name} would need {_describe_needs(needs)}")
     return None
 
 
-def explain_misfit(
+def explain_insufficient_memory(
     shape: Shape,
     precision: Precision,
     training: Training,
@@ -110,11 +110,11 @@ def explain_misfit(
     *,
     may_shard: bool = True,
 ) -> str:
-    """Return a message with the memory that a fine-tuning job lacks, and with alternatives that would fit.
+    """Explain that a fine-tuning job does not fit, with the memory it needs and alternatives that would fit.
 
     Args:
         shape: Sizes of the model.
-        precision: As for `finetuning`.
+        precision: As for `estimate_finetuning`.
         training: The training settings.
         cluster: The machines.
         strategy: The only allowed strategy; None for all.
@@ -122,12 +122,13 @@ def explain_misfit(
     """
     names = _list_candidates(precision, cluster, may_shard=may_shard) if strategy is None else (strategy,)
     needed = [
-        f"{_describe(rank_footprint(shape, precision, training, name, cluster.ranks), least=True)} with {name}"
+        f"{_describe_needs(rank_footprint(shape, precision, training, name, cluster.ranks), least=True)} with {name}"
         for name in names
     ]
     host = f" and {in_gib(cluster.rank_host_bytes)} of host memory" if cluster.on_gpu else ""
     remedies = [
-        f"{way}: {_describe(needs, least=True)}" for way, needs in _find_remedies(shape, precision, training, cluster)
+        f"{way}: {_describe_needs(needs, least=True)}"
+        for way, needs in _find_remedies(shape, precision, training, cluster)
     ]
     return (
         f"each of {cluster.ranks} processes needs at least {', or '.join(needed)}, but has {in_gib(cluster.rank_bytes)}"
@@ -147,7 +148,7 @@ def _list_candidates(precision: Precision, cluster: Cluster, *, may_shard: bool)
 
 def _explain_choice(name: TrainingStrategy, needs: RankFootprint, rejected: list[str], cluster: Cluster) -> str:
     unit = "device" if cluster.on_gpu else "process"
-    fits = f"{_describe(needs)} of {in_gib(cluster.rank_bytes)} per {unit} are needed"
+    fits = f"{_describe_needs(needs)} of {in_gib(cluster.rank_bytes)} per {unit} are needed"
     meaning = {
         "single": "there is one device",
         "ddp": "every device holds the whole model",
@@ -157,7 +158,7 @@ def _explain_choice(name: TrainingStrategy, needs: RankFootprint, rejected: list
     return "; ".join([f"{meaning}: {fits}", *rejected])
 
 
-def _describe(needs: RankFootprint, *, least: bool = False) -> str:
+def _describe_needs(needs: RankFootprint, *, least: bool = False) -> str:
     device = in_gib(needs.device.least if least else needs.device.total)
     return f"{device} and {in_gib(needs.host)} of host memory" if needs.host else device
 

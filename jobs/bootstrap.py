@@ -1,4 +1,4 @@
-"""First start: creates the schema and a first administrator key."""
+"""Prepares the first start: creates the schema and a first administrator key."""
 
 from jobs.database import Database
 from jobs.service import keys

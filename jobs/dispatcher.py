@@ -18,17 +18,17 @@ from jobs.service.pool import read_machines
 from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Announcer, BrokerUnreachableError, Transport
 
-LEASE = "dispatcher"
+LEASE_NAME = "dispatcher"
 LEASE_MS = 5_000
-RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew after a third of the lease
-LOOK_AHEAD = 1000
-EXPLAIN_SECONDS = 2.0  # seconds between updates of the reasons why jobs wait
+RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew only after a third of the lease
+LOOKAHEAD_JOBS = 1000
+EXPLAIN_INTERVAL_SECONDS = 2.0  # seconds between updates of the reasons why jobs are waiting
 
 log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """One process of the dispatcher."""
+    """One dispatcher process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -50,7 +50,7 @@ class Dispatcher:
         """Run until `stop` is called; keep retrying while the database or Redis is down."""
         while not self._stopping.is_set():
             try:
-                if self._leads():
+                if self._hold_lease():
                     self.repair()
                     self._janitor.start_if_due()
                     self._bulk_operations.start_if_due()
@@ -87,8 +87,8 @@ class Dispatcher:
             return 0
         if (
             not self._transport.is_reachable()
-        ):  # otherwise each retry in a long outage would add an attempt and two events
-            raise BrokerUnreachableError("it does not answer PING")
+        ):  # otherwise each retry during an outage would add an attempt and two events
+            raise BrokerUnreachableError("it did not answer PING")
         with self._database.writing() as connection:
             tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
         made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
@@ -98,7 +98,7 @@ class Dispatcher:
     def _decide(self) -> tuple[list[QueuedJob], Round]:
         """Read the pool and the queue, and place the jobs that can start now."""
         with self._database.reading() as connection:
-            queued = jobs.list_queued(connection, now=now_ms(connection), limit=LOOK_AHEAD)
+            queued = jobs.list_queued(connection, now=now_ms(connection), limit=LOOKAHEAD_JOBS)
             if not queued:
                 return [], Round([], [], [])
             silent = {worker for worker in self._expired_at if self._expired_lately(worker)}
@@ -107,10 +107,10 @@ class Dispatcher:
         return queued, place(waiting, machines)
 
     def _explain(self, queued: Sequence[QueuedJob], decided: Round) -> None:
-        """Record why jobs wait if the reason has changed."""
+        """Record why jobs are waiting, if the reason has changed."""
         if time.monotonic() < self._explain_at:
             return
-        self._explain_at = time.monotonic() + EXPLAIN_SECONDS
+        self._explain_at = time.monotonic() + EXPLAIN_INTERVAL_SECONDS
         known = {job.id: job.waiting for job in queued}
         kinds = {(job.kind, job.requirement): job for job in decided.left}
         explained = {same: explain(job, decided.rooms).to_row() for same, job in kinds.items()}
@@ -135,28 +135,31 @@ class Dispatcher:
                         requeue(connection, unsent, self._settings)
                 raise
             names = " and ".join(node.worker_id for node in placement.nodes)
-            log.info("%s goes to %s as %s", placement.job_id, names, attempt_id)
+            log.info("%s was sent to %s as %s", placement.job_id, names, attempt_id)
 
-    def _leads(self) -> bool:
+    def _hold_lease(self) -> bool:
         with self._database.reading() as connection:
             now = now_ms(connection)
-            lease = workers.get_lease(connection, LEASE)
-        self._note_jump(now)
-        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # a larger value means that the clock was set back
+            lease = workers.get_lease(connection, LEASE_NAME)
+        self._detect_clock_jump(now)
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # if more is left, the clock was set back
             if lease[0] != self._holder:
                 return False
             if lease[1] - now >= RENEW_BELOW_MS:
                 return True
         with self._database.writing() as connection:
             now = now_ms(connection)
-            return workers.hold_lease(connection, LEASE, self._holder, now=now, expires_at=now + LEASE_MS)
+            return workers.hold_lease(connection, LEASE_NAME, self._holder, now=now, expires_at=now + LEASE_MS)
 
-    def _note_jump(self, now: int) -> None:
-        """Give workers time to renew after the clock has leapt: it was set, or the machine was suspended."""
+    def _detect_clock_jump(self, now: int) -> None:
+        """Give workers time to renew after the clock has jumped because it was set or the machine was suspended."""
         seen, passed = now / 1000, time.monotonic()
         if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
             self._patient_until = passed + self._settings.lease_seconds
-            log.warning("the clock leapt forward; leases are given another %g s", self._settings.lease_seconds)
+            log.warning(
+                "the clock jumped forward; workers have another %g s to renew their leases",
+                self._settings.lease_seconds,
+            )
         self._seen_at = seen, passed
 
     def _resign(self) -> None:
@@ -164,7 +167,7 @@ class Dispatcher:
         self._bulk_operations.stop()
         try:
             with self._database.writing() as connection:
-                workers.release_lease(connection, LEASE, self._holder)
+                workers.release_lease(connection, LEASE_NAME, self._holder)
         finally:
             self._announcer.close()
             self._transport.close()

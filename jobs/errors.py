@@ -21,7 +21,7 @@ DomainError
  │    └── NotReadyError
  ├── ServingFailedError        the job that should have answered has failed
  ├── OutcomeUnknownError       the database's answer to a commit was lost
- ├── StorageUnavailableError   the artifact store cannot be written
+ ├── StorageUnavailableError   the artifact store cannot be written to
  └── AuthenticationError
       └── PermissionDeniedError
 
@@ -65,7 +65,7 @@ class UnknownFileError(InvalidRequestError):
 
 
 class UnknownCursorError(InvalidRequestError):
-    """A list should be continued after an item that it does not have."""
+    """A list cannot be continued after an item that it does not have."""
 
     code = "unknown_cursor"
 
@@ -118,7 +118,7 @@ class OutdatedSpecError(ConflictError):
 
 
 class NameTakenError(ConflictError):
-    """A model of this name exists or is being made."""
+    """A model with this name exists or is being created."""
 
     code = "name_taken"
 
@@ -150,13 +150,13 @@ class RetryLaterError(DomainError):
 
 
 class TooManyRequestsError(RetryLaterError):
-    """The project, the runner or the pool has reached its limit of work."""
+    """The project, the runner or the pool has reached its limit."""
 
     code = "too_many_requests"
 
 
 class NotReadyError(RetryLaterError):
-    """The data or model needed for the answer is not available yet, or no longer."""
+    """The data or model needed for the answer is not yet, or no longer, available."""
 
     code = "not_ready"
 
@@ -168,13 +168,13 @@ class ServingFailedError(DomainError):
 
 
 class OutcomeUnknownError(DomainError):
-    """The database's answer to a commit was lost: the request may have taken effect or not."""
+    """The database's answer to a commit was lost: the request may or may not have taken effect."""
 
     code = "outcome_unknown"
 
 
 class StorageUnavailableError(DomainError):
-    """The artifact store cannot be written."""
+    """The artifact store cannot be written to."""
 
     code = "storage_unavailable"
 

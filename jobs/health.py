@@ -13,17 +13,17 @@ from jobs.repository import allocations, workers
 from jobs.service.workers import list_alive
 from jobs.settings import Settings, read_settings_or_exit
 
-PROBE_LEASE = "write probe"  # name of an unused lease, written to test whether the database accepts writes
-PROBE_SECONDS = 1.0
+PROBE_LEASE = "write probe"  # name of a lease that is written only to test whether the database accepts writes
+PROBE_INTERVAL_SECONDS = 1.0
 
 
-def dispatcher_alive(database: Database) -> bool:
+def is_dispatcher_alive(database: Database) -> bool:
     """Whether a dispatcher is the leader, here or on another machine."""
     with database.reading() as connection:
         return workers.get_lease_holder(connection, "dispatcher", now=now_ms(connection)) is not None
 
 
-def worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
+def is_worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
     """Whether a worker on this machine has reported within the last few heartbeat intervals."""
     with database.reading() as connection:
         return any(worker.hostname == hostname for worker in list_alive(connection, settings))
@@ -64,7 +64,7 @@ class WriteProbe:
             with self._database.writing() as connection:
                 now = now_ms(connection)
                 workers.hold_lease(connection, PROBE_LEASE, self._holder, now=now, expires_at=now)
-            self._good_until = time.monotonic() + PROBE_SECONDS
+            self._good_until = time.monotonic() + PROBE_INTERVAL_SECONDS
 
 
 def main(arguments: list[str]) -> int:
@@ -73,9 +73,9 @@ def main(arguments: list[str]) -> int:
     database = Database(settings.database)
     match arguments:
         case ["dispatcher"]:
-            healthy = dispatcher_alive(database)
+            healthy = is_dispatcher_alive(database)
         case ["worker"]:
-            healthy = worker_alive(database, settings, socket.gethostname())
+            healthy = is_worker_alive(database, settings, socket.gethostname())
         case _:
             sys.stderr.write("usage: python -m jobs.health dispatcher|worker\n")
             return 2

@@ -1,10 +1,10 @@
-"""Identifiers that sort by the time they were made."""
+"""Identifiers that sort by creation time."""
 
 import secrets
 import threading
 import time
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's Base32
 _lock = threading.Lock()
 _last = 0
 
@@ -23,7 +23,7 @@ def new_id(prefix: str) -> str:
 
 
 def first_id_at(prefix: str, milliseconds: int) -> str:
-    """Return the smallest id that can be made at this time; ids made earlier sort before it."""
+    """Return the smallest id that can be created at this time; ids created earlier sort before it."""
     return f"{prefix}-{_encode(milliseconds << 80)}"
 
 

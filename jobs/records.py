@@ -13,8 +13,8 @@ ChatState = Literal["running", "succeeded", "failed", "cancelled"]
 FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
-# Causes that make a job wait until another one ends; see `jobs.scheduling.explanation`.
-ROOM_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
+# Causes of waiting that end when another job ends; see `jobs.scheduling.explanation`.
+CAPACITY_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class JobRecord:
     finished_at: int | None
 
     @property
-    def attempts_left(self) -> bool:
+    def has_attempts_left(self) -> bool:
         """Whether another attempt may follow the current one."""
         return self.charged_attempts + 1 < self.max_attempts
 
@@ -121,7 +121,7 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class AllocationRecord:
-    """The place of one node of an attempt.
+    """The worker and devices of one node of an attempt.
 
     Attributes:
         node: Index of the node; node 0 publishes the result.
@@ -272,7 +272,7 @@ class DeletionRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileFilter:
-    """The files that a list shows, and their order; `purposes` None shows all of them."""
+    """The files that a list shows, and their order; if `purposes` is None, it shows all files."""
 
     purposes: Collection[str] | None = None
     oldest_first: bool = False
@@ -372,7 +372,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """A worker's report on its machine at one time."""
+    """A worker's report on its machine at one point in time."""
 
     at: int
     devices: Sequence[Json]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-EXIT_INVALID = 2  # exit code for an unusable environment; `baichuan up` does not restart such a process
+EXIT_INVALID_SETTINGS = 2  # exit code for invalid settings; `baichuan up` does not restart a process that exits with it
 DATABASE_SCHEMES = re.compile(r"(sqlite|postgres|postgresql(\+\w+)?)://")
 STORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "file", "http", "https")
 REDIS_SCHEMES = re.compile(r"(redis|rediss|unix)://")
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     def _check_redis(cls, value: str) -> str:
         if value and not REDIS_SCHEMES.match(value):
             raise ValueError("must begin with redis://, rediss:// or unix://")
-        _ = urlsplit(value).port  # raises ValueError if it is not a number
+        _ = urlsplit(value).port  # raises ValueError if the port is not a number
         return value
 
     @field_validator("artifact_root")
@@ -100,12 +100,12 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in force."""
+        """The SQLAlchemy URL to use."""
         return self.database_url or f"sqlite:///{self.home.resolve() / 'jobs.sqlite3'}"
 
     @property
     def redis(self) -> str:
-        """The Redis URL in force; `baichuan up` writes the URL of the embedded server to a file."""
+        """The Redis URL to use; `baichuan up` writes the URL of the embedded server to a file."""
         if self.redis_url:
             return self.redis_url
         written = self.home / "redis" / "url"
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
 
     @property
     def artifacts(self) -> str:
-        """The artifact store in force: a directory, or a URL of an object store."""
+        """The artifact store to use: a directory, or a URL of an object store."""
         return self.artifact_root or str(self.home.resolve() / "artifacts")
 
     @property
@@ -132,25 +132,26 @@ def read_settings(kind: type[S]) -> S:
         return kind()
     except ValidationError as error:
         faults = "; ".join(_describe_fault(kind, fault) for fault in error.errors(include_url=False))
-        raise InvalidSettingsError(f"correct these variables of the environment: {faults}") from None
+        raise InvalidSettingsError(f"correct these environment variables: {faults}") from None
 
 
 def read_settings_or_exit(kind: type[S]) -> S:
-    """Read settings from the environment; on an error, print it in one line and exit with code 2."""
+    """Read settings from the environment; on an error, print it on one line and exit with code 2."""
     try:
         return read_settings(kind)
     except InvalidSettingsError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_INVALID)
+        sys.exit(EXIT_INVALID_SETTINGS)
 
 
 def _describe_fault(kind: type[BaseSettings], fault: Mapping[str, Any]) -> str:
-    variable = _variable(kind, str(fault["loc"][0])) if fault["loc"] else kind.__name__
+    variable = _find_variable(kind, str(fault["loc"][0])) if fault["loc"] else kind.__name__
+    # URLs are not shown, because they may contain passwords.
     given = "" if variable.endswith("_URL") or variable not in os.environ else f"={os.environ[variable]!r}"
-    return f"{variable}{given}: {fault['msg'].removeprefix('Value error, ')}"  # a URL may contain a password
+    return f"{variable}{given}: {fault['msg'].removeprefix('Value error, ')}"
 
 
-def _variable(kind: type[BaseSettings], name: str) -> str:
+def _find_variable(kind: type[BaseSettings], name: str) -> str:
     """Return the variable that a field is read from; for aliased fields, `name` is the alias."""
     if name not in kind.model_fields:
         return name

@@ -11,7 +11,7 @@ from jobs.errors import IllegalTransitionError
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     DISPATCHED = "dispatched"
@@ -30,7 +30,7 @@ class JobState(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """Where one attempt at a job stands."""
+    """The state of one attempt at a job."""
 
     DISPATCHED = "dispatched"
     RUNNING = "running"
@@ -49,10 +49,10 @@ class Event(StrEnum):
     CLAIM = "claim"  # the worker claimed it
     EXPIRE = "expire"  # the worker did not claim it in time
     SUCCEED = "succeed"
-    FAIL = "fail"  # another attempt would fail again
+    FAIL = "fail"  # failed, and another attempt would fail too
     STUMBLE = "stumble"  # failed, but another attempt may succeed
     LOSE = "lose"  # the worker's lease ran out
-    RELEASE = "release"  # the worker gives it back, because it shuts down or is drained
+    RELEASE = "release"  # the worker gives it back, because the worker is shutting down or draining
     CANCEL = "cancel"  # a user cancels it
     STOP = "stop"  # the worker has stopped it as requested
     RETRY = "retry"  # a user retries it

@@ -20,7 +20,7 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
 
     spec = spec.with_input(context.files)
-    steps = _list_steps(spec, context, on_gpu=memory.chosen_device().type == "cuda")
+    steps = _list_steps(spec, context, on_gpu=memory.choose_device().type == "cuda")
     if context.loaded is not None and context.loaded.kept is not None:
         if _fits_alongside(context.loaded.kept.source.checkpoint, spec, steps):
             return

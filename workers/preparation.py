@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from baichuan_core.progress import ProgressCallback
 from jobs.artifacts import ArtifactStore, Workspace, input_key
 from jobs.errors import InsufficientStorageError, InvalidRequestError
-from jobs.models.directories import allowed_path
+from jobs.models.directories import resolve_allowed_path
 from jobs.records import FileRecord, ModelRecord
 from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
@@ -77,8 +77,8 @@ def locate(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Se
         if not Path(model.path).is_dir():
             message = f"the directory of model {model.id!r}, {model.path}, is gone; put it back or register it again"
             raise InvalidRequestError(message, param=field)
-        return allowed_path(model.path, model_roots)
-    folder = store.local(model.key or "")
+        return resolve_allowed_path(model.path, model_roots)
+    folder = store.local_path(model.key or "")
     if not folder.is_dir():
         message = f"the files of model {model.id!r} are gone from the artifact store; run job {model.job_id} again"
         raise InvalidRequestError(message, param=field)
@@ -110,7 +110,7 @@ def _find_files(claim: Claim, store: ArtifactStore) -> dict[str, Path]:
 
 def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore) -> Path:
     try:
-        path = store.local(input_key(job_id))
+        path = store.local_path(input_key(job_id))
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == described.sha256
     except FileNotFoundError:
         message = f"the {described.field} of job {job_id} are gone from the artifact store; submit them in a new job"
@@ -122,7 +122,7 @@ def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore
 
 
 def _upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:
-    path = store.local(file.key)
+    path = store.local_path(file.key)
     if not path.is_file():
         raise InvalidRequestError(f"file {file.id} ({file.filename}) is gone; upload it again", param=field)
     return path

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.artifacts import ArtifactStore, Workspace, describe
+from jobs.artifacts import ArtifactStore, Workspace, describe_files
 from jobs.artifacts.resume_points import PointModel, ResumePoint, delete_point, describe_point, list_points
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import inspect
@@ -73,7 +73,7 @@ class ResumePoints:
 
     def fetch(self, point: ResumePoint) -> Path:
         """Return the folder of a resume point on this machine's disk."""
-        return self._store.local(point.key)
+        return self._store.local_path(point.key)
 
     def _run(self) -> None:
         while True:
@@ -107,9 +107,9 @@ class ResumePoints:
         self._delete_rotated()
 
     def _delete_rotated(self) -> None:
-        """Delete the points that the training no longer keeps from the store."""
+        """Delete from the store the points that training has deleted, except the newest, which may be the only one."""
         local = self._store.workspace(self._workspace.checkpoints)
-        for step in list(self._shared):
+        for step in sorted(self._shared)[:-1]:
             if not (local / f"checkpoint-{step}").is_dir():
                 delete_point(self._store, self._workspace, step)
                 self._shared.discard(step)
@@ -124,7 +124,7 @@ def _find_model(folder: Path) -> PointModel | None:
         found = inspect(folder)
     except InvalidRequestError:
         return None
-    files = describe(folder, MODEL_FILES)
+    files = describe_files(folder, MODEL_FILES)
     if not any(file.path.endswith(WEIGHTS) for file in files):
         return None  # saved in shards
     size = sum(file.bytes for file in files)

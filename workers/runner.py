@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from baichuan_core.errors import TrainingPausedError
 from baichuan_core.progress import Progress
-from jobs.artifacts import ArtifactStore, Workspace, describe, open_store_at
+from jobs.artifacts import ArtifactStore, Workspace, describe_files, open_store_at
 from jobs.chats.messages import Reply
 from jobs.records import AllocationRecord
 from jobs.results import JobProgress
@@ -197,7 +197,7 @@ class AttemptRunner:
         if claim.allocation.node > 0:
             return Finished(outcome, [])  # the first node publishes
         _send(self._messages, Progressed(1.0, "publishing", {}))
-        stored = describe(context.output)
+        stored = describe_files(context.output)
         store.publish(Workspace(claim.job.id, claim.attempt.id).output)
         return Finished(outcome, stored, self._keep(assignment))
 

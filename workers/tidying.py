@@ -37,7 +37,7 @@ class Tidying:
         if not isinstance(self._store, ObjectStore):  # the leader deletes in a shared directory
             return
         with self._database.reading() as connection:
-            unneeded = list_unneeded(connection, self._store.workspaces(), self._settings)
+            unneeded = list_unneeded(connection, self._store.list_workspaces(), self._settings)
         for key in unneeded:
             self._store.delete_workspace(key)
 

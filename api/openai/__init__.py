@@ -1,1 +1,1 @@
-"""Routes that only OpenAI's API has, and the conversion of our records to its objects."""
+"""Routes that exist only in OpenAI's API, and the conversion of our records to its objects."""

@@ -16,18 +16,18 @@ from jobs.records import ChatState, Json
 from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
-TICK_SECONDS = 1.0
-SILENCE_SECONDS = 5.0  # workers report every second; after this many silent seconds check SQL
+REPLY_WAIT_SECONDS = 1.0
+SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without a report, check SQL
 MAX_SILENCE_SECONDS = 15.0
 RETRY_SECONDS = 1
-BUSY_SECONDS = 2
+BUSY_RETRY_SECONDS = 2
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """New text of a completion; a text of None marks its end."""
+class CompletionDelta:
+    """New text of a completion; a text of None marks the completion's end."""
 
     choice: Choice
     text: str | None
@@ -73,39 +73,39 @@ class Answer:
         """Token usage so far."""
         return Usage.of(self._prompt_tokens, self.choices)
 
-    async def follow(self) -> AsyncIterator[list[Piece]]:
-        """Yield new text until the answer is complete, or an empty list after a second without any.
+    async def follow(self) -> AsyncIterator[list[CompletionDelta]]:
+        """Yield new text as it arrives until the answer is complete; yield an empty list after a second without any.
 
         Raises:
             DomainError: The answer cannot be completed, for example because the runner died.
         """
         while self._left:
             if self._service.closing.is_set():
-                raise NotReadyError("the server is stopping; ask again", seconds=RETRY_SECONDS)
-            news = await self._chat.take(TICK_SECONDS)
+                raise NotReadyError("the server is stopping; try again", seconds=RETRY_SECONDS)
+            news = await self._chat.take(REPLY_WAIT_SECONDS)
             if not news:
                 await require_alive(self._service, self._chat)
-            yield [piece for index, reply in news if (piece := self._accept(index, reply))]
+            yield [delta for index, reply in news if (delta := self._accept(index, reply))]
             if self._refused is not None:
-                raise failure_of(self._refused, {})
+                raise refusal_to_error(self._refused, {})
         self._state = "succeeded"
 
-    def _accept(self, index: int, reply: ChatReply) -> Piece | None:
+    def _accept(self, index: int, reply: ChatReply) -> CompletionDelta | None:
         """Process a reply to the request with this index; return what it adds to a completion."""
         match reply:
             case Delta():
-                return self._add(self.choices[index * self._per_prompt + reply.choice], reply)
+                return self._add_delta(self.choices[index * self._per_prompt + reply.choice], reply)
             case ChoiceEnded():
                 choice = self.choices[index * self._per_prompt + reply.choice]
                 choice.finish_reason = reply.finish_reason
                 choice.completion_tokens = reply.completion_tokens
-                return Piece(choice, None)
+                return CompletionDelta(choice, None)
             case Ended():
                 self._left -= 1
             case Refused():
                 self._refused = self._refused or reply
             case Started():
-                pass  # counted before the answer was opened
+                pass  # its prompt tokens were counted before the answer was opened
         return None
 
     async def wait(self) -> None:
@@ -125,7 +125,7 @@ class Answer:
         ended = EndedChat(
             chat=self.row,
             state=self._state,
-            milliseconds=self._milliseconds(),
+            milliseconds=self._elapsed_ms(),
             finish_reason=self.choices[0].finish_reason,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
@@ -135,38 +135,38 @@ class Answer:
         )
         self._service.chats.end(ended)
 
-    def _add(self, choice: Choice, delta: Delta) -> Piece:
+    def _add_delta(self, choice: Choice, delta: Delta) -> CompletionDelta:
         if self._first_token_ms is None:
-            self._first_token_ms = self._milliseconds()
+            self._first_token_ms = self._elapsed_ms()
         choice.texts.append(delta.text)
         choice.logprobs.extend(delta.logprobs)
-        return Piece(choice, delta.text, delta.logprobs)
+        return CompletionDelta(choice, delta.text, delta.logprobs)
 
-    def _milliseconds(self) -> int:
+    def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._began) * 1000)
 
 
 async def require_alive(service: Service, chat: OpenChat) -> None:
-    """Check an attempt that has been silent for a while.
+    """Check that an attempt that has been silent for a while is still running.
 
     Raises:
         NotReadyError: The attempt has ended, or has been silent for too long.
     """
-    if chat.silent_seconds < SILENCE_SECONDS:
+    if chat.silent_seconds < SILENCE_BEFORE_CHECK_SECONDS:
         return
     try:
         running = await service.reader.run(lambda connection: chats.is_attempt_open(connection, chat.attempt_id))
     except OUTAGES:
         running = True
     if not running:
-        raise NotReadyError("the job that answered has ended; ask again", seconds=RETRY_SECONDS)
+        raise NotReadyError("the job that was answering has ended; try again", seconds=RETRY_SECONDS)
     if chat.silent_seconds > MAX_SILENCE_SECONDS:
-        message = f"the runner has been silent for {MAX_SILENCE_SECONDS:g} s; ask again"
+        message = f"the runner has been silent for {MAX_SILENCE_SECONDS:g} s; try again"
         raise NotReadyError(message, seconds=RETRY_SECONDS)
 
 
-def failure_of(refused: Refused, names: Mapping[str, str]) -> DomainError:
-    """Return the error for an answer that a runner has refused.
+def refusal_to_error(refused: Refused, names: Mapping[str, str]) -> DomainError:
+    """Return the error for a runner's refusal to answer.
 
     Args:
         refused: The runner's reply.
@@ -177,6 +177,6 @@ def failure_of(refused: Refused, names: Mapping[str, str]) -> DomainError:
             param = refused.param and names.get(refused.param, refused.param)
             return InvalidRequestError(refused.message, param=param)
         case "busy":
-            return TooManyRequestsError(refused.message, seconds=BUSY_SECONDS)
+            return TooManyRequestsError(refused.message, seconds=BUSY_RETRY_SECONDS)
         case _:
             return NotReadyError(refused.message, seconds=RETRY_SECONDS)

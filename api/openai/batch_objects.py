@@ -1,4 +1,4 @@
-"""Batch objects of OpenAI's API, made from our generate jobs."""
+"""OpenAI's batch objects, built from our generate jobs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from api.openai.fine_tuning_objects import failure_of
+from api.openai.fine_tuning_objects import find_failure
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import JobSummary
 from api.schemas.pages import Identified
@@ -15,10 +15,10 @@ from jobs.records import ArtifactRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
-OUTPUT_FILE = "batch_output.jsonl"  # as `workers.handlers.batch_files` writes them
+OUTPUT_FILE = "batch_output.jsonl"  # the file names that `workers.handlers.batch_files` uses
 ERROR_FILE = "batch_errors.jsonl"
 COMPLETION_WINDOW = "24h"
-LAST_STAGES = ("writing", "publishing")
+FINALIZING_STAGES = ("writing", "publishing")
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 STATUSES: Mapping[JobState, Status] = {
@@ -35,7 +35,7 @@ STATUSES: Mapping[JobState, Status] = {
 
 
 class RequestCounts(BaseModel):
-    """How many requests are done."""
+    """Number of requests: in total, completed and failed."""
 
     total: int
     completed: int
@@ -52,26 +52,26 @@ class BatchErrorObject(BaseModel):
 
 
 class BatchErrors(BaseModel):
-    """All reasons."""
+    """The reasons why a batch has failed."""
 
     object: Literal["list"] = "list"
     data: list[BatchErrorObject]
 
 
 class InputTokensDetails(BaseModel):
-    """Part of the usage; nothing is cached across batches."""
+    """Details of the input tokens; none are cached across batches."""
 
     cached_tokens: int = 0
 
 
 class OutputTokensDetails(BaseModel):
-    """Part of the usage; the models do not reason in tokens of their own."""
+    """Details of the output tokens; the models have no separate reasoning tokens."""
 
     reasoning_tokens: int = 0
 
 
 class BatchUsage(BaseModel):
-    """Tokens of a completed batch."""
+    """Token usage of a completed batch."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails = InputTokensDetails()
@@ -126,15 +126,15 @@ class BatchObject(Identified):
             error_file_id=_file_id(published.artifacts, ERROR_FILE),
             errors=_errors(job),
             usage=_usage(job),
-            request_counts=_counts(job),
+            request_counts=_count_requests(job),
             baichuan=JobSummary.of(job, caller),
-            **_stored(job.openai or {}),
+            **_stored_fields(job.openai or {}),
             **times,
         )
 
     @classmethod
-    def of_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
-        """Return the batch of a dry run, which was not made."""
+    def from_dry_run(cls, input_file_id: str, openai: Json, found: DryRunObject) -> Self:
+        """Return the object for a dry run, which creates no batch."""
         counts = RequestCounts(total=int(openai["requests"]), completed=0, failed=0)
         return cls(
             id="dry-run",
@@ -143,16 +143,16 @@ class BatchObject(Identified):
             status="validating",
             request_counts=counts,
             baichuan=found,
-            **_stored(openai),
+            **_stored_fields(openai),
         )
 
 
-def _stored(openai: Json) -> dict[str, object]:
+def _stored_fields(openai: Json) -> dict[str, object]:
     return {name: openai.get(name) for name in ("endpoint", "model", "metadata")}
 
 
 def _status(job: JobDetails) -> Status:
-    is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in LAST_STAGES
+    is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in FINALIZING_STAGES
     return "finalizing" if is_writing else STATUSES[job.state]
 
 
@@ -161,7 +161,7 @@ def _file_id(artifacts: Sequence[ArtifactRecord], path: str) -> str | None:
 
 
 def _errors(job: JobDetails) -> BatchErrors | None:
-    failure = failure_of(job)
+    failure = find_failure(job)
     if failure is None:
         return None
     return BatchErrors(data=[BatchErrorObject(code=failure.code, message=failure.message)])
@@ -174,8 +174,8 @@ def _usage(job: JobDetails) -> BatchUsage | None:
     return BatchUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
 
 
-def _counts(job: JobDetails) -> RequestCounts:
-    """Return the counts; while the job runs, those of its newest report, which only cover the current attempt."""
+def _count_requests(job: JobDetails) -> RequestCounts:
+    """Return the counts; while the job runs, those of its latest report, which covers only the current attempt."""
     result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
     done = result.get("requests") if job.result else metrics.get("requests_done")
     failed = int(result.get("rejected") or 0)

@@ -11,12 +11,12 @@ from api.json_bodies import OpenAIRoute
 from api.openai.batch_objects import BatchObject
 from api.openai.bodies import Body, Metadata, Unsupported
 from api.openai.extension import Extension, SpecFields
-from api.openai.queries import PARAMETERS, read_query
+from api.openai.queries import LIST_PARAMETERS, read_query
 from api.openai.submissions import WantedJob, choose_model, make_job, preview_job
 from api.responses import json_response
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.pages import Page
-from api.uploads import storage_faults
+from api.uploads import translate_storage_errors
 from jobs.errors import InvalidRequestError, NotFoundError
 from jobs.identifiers import new_id
 from jobs.inputs import BatchSummary, InputError, check_batch
@@ -31,11 +31,11 @@ router = APIRouter(prefix="/v1/batches", tags=["openai"], route_class=OpenAIRout
 KIND = "generate"
 PURPOSE = "batch"
 PARAMETER_NAMES = {"input_file": "input_file_id"}
-CLOSED = ("kind", "model", "prompts", "conversations", "input_file", "logprobs")
+PROTECTED_FIELDS = ("kind", "model", "prompts", "conversations", "input_file", "logprobs")
 
 
 class BatchBody(Body):
-    """A batch to make."""
+    """A batch to create."""
 
     input_file_id: FileId
     endpoint: Literal["/v1/chat/completions", "/v1/completions"]
@@ -47,17 +47,17 @@ class BatchBody(Body):
 
 @router.post("", response_model=BatchObject)
 async def create(body: BatchBody, request: Request, caller: FromCaller) -> Response:
-    """Make a batch. A repeated request of a client that lost the answer makes no second one."""
+    """Create a batch. If a client that lost the answer repeats its request, no second one is created."""
     wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
-        return json_response(BatchObject.of_dry_run(body.input_file_id, wanted.openai, found))
-    return _answer(await make_job(caller, request, body, wanted), caller)
+        return json_response(BatchObject.from_dry_run(body.input_file_id, wanted.openai, found))
+    return _respond(await make_job(caller, request, body, wanted), caller)
 
 
-@router.get("", response_model=Page[BatchObject], openapi_extra=PARAMETERS)
+@router.get("", response_model=Page[BatchObject], openapi_extra=LIST_PARAMETERS)
 async def list_batches(request: Request, caller: FromCaller) -> Response:
-    """List the generate jobs of the project that were made here, newest first."""
+    """List the generate jobs of the project that were created as batches, newest first."""
     query = read_query(request)
     wanted = JobFilter(kind=KIND, from_openai=True)
     found = await caller.service.reader.run(
@@ -68,17 +68,17 @@ async def list_batches(request: Request, caller: FromCaller) -> Response:
 
 @router.get("/{batch_id}", response_model=BatchObject)
 async def get(batch_id: str, caller: FromCaller) -> Response:
-    """One batch."""
+    """Return a batch."""
     return json_response(BatchObject.of(await _find(batch_id, caller), caller.key))
 
 
 @router.post("/{batch_id}/cancel", response_model=BatchObject)
 async def cancel(batch_id: str, caller: FromCaller) -> Response:
-    """Cancel a batch; it has no results then."""
+    """Cancel a batch; a cancelled batch has no results."""
     await _find(batch_id, caller)
     settings = caller.service.settings
     changed = await caller.service.writer.run(lambda c: jobs.cancel(c, caller.job(batch_id), settings))
-    return _answer(changed, caller)
+    return _respond(changed, caller)
 
 
 async def _find(batch_id: str, caller: Caller) -> PublishedJob:
@@ -91,7 +91,7 @@ async def _find(batch_id: str, caller: Caller) -> PublishedJob:
     return found
 
 
-def _answer(job: JobDetails, caller: Caller) -> Response:
+def _respond(job: JobDetails, caller: Caller) -> Response:
     return json_response(BatchObject.of(PublishedJob(job, ()), caller.key))
 
 
@@ -100,7 +100,7 @@ async def _parse_body(body: BatchBody, caller: Caller) -> WantedJob:
     summary = await _summarize(body, caller)
     model = await choose_model(caller, summary.model, body.baichuan)
     given = {"kind": KIND, "model": model, "input_file": body.input_file_id}
-    fields = SpecFields(given, PARAMETER_NAMES, CLOSED)
+    fields = SpecFields(given, PARAMETER_NAMES, PROTECTED_FIELDS)
     spec = fields.build(GenerateSpec, body.baichuan)
     form = BatchForm.model_validate({"endpoint": summary.endpoint, "model": summary.model})
     stored = StoredGenerateSpec(**spec.model_dump(), batch=form)
@@ -111,7 +111,7 @@ async def _parse_body(body: BatchBody, caller: Caller) -> WantedJob:
 
 
 async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
-    """Read the input file.
+    """Check the input file and summarize it.
 
     Raises:
         InvalidRequestError: It is not a batch file, or is one for another endpoint.
@@ -124,8 +124,8 @@ async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
         message = f"file {file.id} has the purpose {file.purpose!r}; upload it with the purpose {PURPOSE!r}"
         raise InvalidRequestError(message, param=param)
     try:
-        with storage_faults():
-            path = await asyncio.to_thread(caller.service.store.local, file.key)
+        with translate_storage_errors():
+            path = await asyncio.to_thread(caller.service.store.local_path, file.key)
             summary = await asyncio.to_thread(check_batch, path)
     except InputError as error:
         raise InvalidRequestError(f"file {file.id} cannot be used: {error}", param=param) from None

@@ -1,4 +1,4 @@
-"""Base of all request bodies of OpenAI's API: an unknown or unsupported parameter is an error that names it."""
+"""Base class of all request bodies in OpenAI's API: an unknown or unsupported parameter is an error that names it."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from jobs.specs.fields import WITHOUT_NUL
 
 
 class Body(BaseModel):
-    """A body whose unknown parameters are refused."""
+    """A request body that rejects unknown parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -18,10 +18,10 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512), WITHOUT_NUL]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 
-def _refuse(value: object) -> None:
+def _reject_value(value: object) -> None:
     """Reject any value except null."""
     if value is not None:
         raise ValueError("is not supported here; leave it out")
 
 
-Unsupported = Annotated[object, AfterValidator(_refuse)]
+Unsupported = Annotated[object, AfterValidator(_reject_value)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.connections import while_connected
+from api.connections import run_while_connected
 from api.dependencies import Caller, FromCaller
 from api.json_bodies import OpenAIRoute
 from api.openai.answers import Answer
@@ -16,8 +16,8 @@ from api.openai.completion_objects import (
     ChatCompletionObject,
     ChunkWriter,
     TextCompletionObject,
-    show_chat,
-    show_text,
+    build_chat_completion,
+    build_text_completion,
 )
 from api.openai.completion_streams import CompletionStream
 from api.openai.extension import Extension, SpecFields
@@ -32,27 +32,27 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
 CHAT_PREFIX = "chatcmpl"
 TEXT_PREFIX = "cmpl"
-PRIORITY = 50  # priority of serve jobs, so that they start before jobs with the default priority
-NAMES = {"adapter": "baichuan.adapter"}
-STREAMED: dict[int | str, dict[str, Any]] = {
+SERVE_PRIORITY = 50  # priority of serve jobs, so that they start before jobs with the default priority
+PARAMETER_NAMES = {"adapter": "baichuan.adapter"}
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer; with `stream`, chunks of it", "content": {"text/event-stream": {}}}
 }
 
 
-@router.post("/chat/completions", response_model=ChatCompletionObject, responses=STREAMED)
+@router.post("/chat/completions", response_model=ChatCompletionObject, responses=STREAM_RESPONSES)
 async def create_chat(body: ChatBody, request: Request, caller: FromCaller) -> Response:
     """Answer a chat, as a whole or as a stream."""
     return await _answer(body, request, caller, CHAT_PREFIX)
 
 
-@router.post("/completions", response_model=TextCompletionObject, responses=STREAMED)
+@router.post("/completions", response_model=TextCompletionObject, responses=STREAM_RESPONSES)
 async def create_text(body: TextBody, request: Request, caller: FromCaller) -> Response:
     """Complete texts, as a whole or as a stream."""
     return await _answer(body, request, caller, TEXT_PREFIX)
 
 
 async def _answer(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Response:
-    answer = await _open(body, request, caller, prefix)
+    answer = await _open_answer(body, request, caller, prefix)
     if isinstance(body, ChatBody) and body.store:
         answer.keep = lambda: _describe_stored(body, answer)
     if body.stream:
@@ -61,52 +61,52 @@ async def _answer(body: ChatBody | TextBody, request: Request, caller: Caller, p
         idle_seconds = caller.service.settings.stream_idle_seconds
         return CompletionStream(answer, writer, counts=counts, idle_seconds=idle_seconds)
     try:
-        await while_connected(request.receive, answer.wait())
+        await run_while_connected(request.receive, answer.wait())
     except DomainError as error:
         answer.fail(error)
         raise
     finally:
         answer.close()
-    show = show_chat if prefix == CHAT_PREFIX else show_text
+    show = build_chat_completion if prefix == CHAT_PREFIX else build_text_completion
     return json_response(show(answer.row.id, answer.created, body.model, answer.choices, answer.usage))
 
 
-async def _open(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Answer:
+async def _open_answer(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Answer:
     """Wait until a runner has begun to answer.
 
     Raises:
         DomainError: No runner does; the error names the parameter at fault.
     """
-    began, fields = time.monotonic(), _fields_of(body)
+    began, fields = time.monotonic(), _spec_fields(body)
     wanted = WantedAnswer(
         answer_id=new_id(prefix),
         endpoint=request.url.path,
         spec=fields.build(ServeSpec, Extension()),
-        requests=body.requests(),
-        choices=body.choices,
-        names=body.names,
+        requests=body.build_requests(),
+        choices=body.choices_per_prompt,
+        names=body.parameter_names,
         wait_seconds=body.baichuan.wait_seconds,
         began=began,
     )
     try:
-        return await while_connected(request.receive, open_answer(caller, wanted))
+        return await run_while_connected(request.receive, open_answer(caller, wanted))
     except DomainError as error:
         raise fields.rename_param(error, ServeSpec) from None
 
 
-def _fields_of(body: CompletionBody) -> SpecFields:
+def _spec_fields(body: CompletionBody) -> SpecFields:
     given: Mapping[str, Any] = {
         "kind": "serve",
         "model": body.model,
         "adapter": body.baichuan.adapter,
-        "priority": PRIORITY,
+        "priority": SERVE_PRIORITY,
     }
-    return SpecFields(given, NAMES, ())
+    return SpecFields(given, PARAMETER_NAMES, ())
 
 
 def _describe_stored(body: ChatBody, answer: Answer) -> Json:
     """Return the text of a chat that the client wants stored."""
-    shown = show_chat(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
+    shown = build_chat_completion(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
     stored = {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}
     text = json.dumps(stored).replace(r"\u0000", r"\ufffd")  # PostgreSQL's JSON cannot hold NUL
     return json.loads(text)  # type: ignore[no-any-return]

@@ -14,12 +14,12 @@ DEFAULT_WAIT_SECONDS = 60.0
 MAX_WAIT_SECONDS = 600.0
 MAX_CHOICES = 128  # per request: number of prompts times `n`
 MAX_TEXT_LOGPROBS = 20
-DEFAULT_TEXT_TOKENS = 16  # default of OpenAI's text completions
+DEFAULT_TEXT_TOKENS = 16  # OpenAI's default for text completions
 MAX_SEED = 2**31
 
 
-def _follow_rule(name: str) -> BeforeValidator:
-    """Check a value by the rule that batch files share; null means that the parameter is not set."""
+def _rule_validator(name: str) -> BeforeValidator:
+    """Return a validator with the rule that also applies to batch files; null means that the parameter is not set."""
 
     def check(value: Any) -> Any:
         if value is not None and (fault := find_fault(name, value)):
@@ -30,7 +30,7 @@ def _follow_rule(name: str) -> BeforeValidator:
 
 
 def _accept_only(*neutral: object) -> AfterValidator:
-    """Accept null and the values that change nothing."""
+    """Return a validator that accepts only null and values that have no effect."""
 
     def check(value: object) -> object:
         if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
@@ -42,7 +42,7 @@ def _accept_only(*neutral: object) -> AfterValidator:
 
 
 def _read_messages(value: Any) -> Any:
-    """Join the text parts of each message, and drop fields of answers that a client sends back if they are empty."""
+    """Join the text parts of each message, and drop empty fields, which clients send back with earlier answers."""
     if not isinstance(value, list):
         return value
     return [_read_message(message) if isinstance(message, dict) else message for message in value]
@@ -68,12 +68,12 @@ def _join_parts(content: Any) -> Any:
 def _check_prompts(value: Any) -> Any:
     for prompt in value if isinstance(value, list) and value else [value]:
         if fault := find_fault("prompt", prompt):
-            raise ValueError(f"{fault}, or a list of such texts")
+            raise ValueError(f"{fault}, or a list of such strings")
     return value
 
 
 class ChatExtension(BaseModel):
-    """What clients send as `extra_body={"baichuan": {...}}`."""
+    """The parameters that clients send as `extra_body={"baichuan": {...}}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -84,7 +84,7 @@ class ChatExtension(BaseModel):
 
 
 class StreamOptions(Body):
-    """How a stream looks."""
+    """Options for a streamed answer."""
 
     include_usage: bool | None = Field(None, description="Count tokens in a last chunk without choices")
     include_obfuscation: Annotated[object, _accept_only(False)] = None
@@ -97,17 +97,19 @@ Count = int | None
 class CompletionBody(Body):
     """Parameters that chat and text completions share."""
 
-    model: Annotated[str, _follow_rule("model")]
-    max_tokens: Annotated[Count, _follow_rule("max_tokens")] = None
-    temperature: Annotated[Number, _follow_rule("temperature")] = Field(None, description="The model's own by default")
-    top_p: Annotated[Number, _follow_rule("top_p")] = None
-    top_k: Annotated[Count, _follow_rule("top_k")] = Field(None, description="Not in OpenAI's API")
-    presence_penalty: Annotated[Number, _follow_rule("presence_penalty")] = None
-    frequency_penalty: Annotated[Number, _follow_rule("frequency_penalty")] = None
-    logit_bias: Annotated[dict[str, float] | None, _follow_rule("logit_bias")] = None
-    seed: Annotated[Count, _follow_rule("seed")] = Field(None, description="Random by default")
-    stop: Annotated[str | list[str] | None, _follow_rule("stop")] = None
-    n: Annotated[Count, _follow_rule("n")] = None
+    model: Annotated[str, _rule_validator("model")]
+    max_tokens: Annotated[Count, _rule_validator("max_tokens")] = None
+    temperature: Annotated[Number, _rule_validator("temperature")] = Field(
+        None, description="The model's own by default"
+    )
+    top_p: Annotated[Number, _rule_validator("top_p")] = None
+    top_k: Annotated[Count, _rule_validator("top_k")] = Field(None, description="Not in OpenAI's API")
+    presence_penalty: Annotated[Number, _rule_validator("presence_penalty")] = None
+    frequency_penalty: Annotated[Number, _rule_validator("frequency_penalty")] = None
+    logit_bias: Annotated[dict[str, float] | None, _rule_validator("logit_bias")] = None
+    seed: Annotated[Count, _rule_validator("seed")] = Field(None, description="Random by default")
+    stop: Annotated[str | list[str] | None, _rule_validator("stop")] = None
+    n: Annotated[Count, _rule_validator("n")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -116,11 +118,11 @@ class CompletionBody(Body):
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise _fault("stream_options", "requires `stream: true`")
+            raise _parameter_error("stream_options", "requires `stream: true`")
         return self
 
     @property
-    def choices(self) -> int:
+    def choices_per_prompt(self) -> int:
         """The number of completions per prompt."""
         return self.n or 1
 
@@ -129,8 +131,8 @@ class CompletionBody(Body):
         """Whether a stream ends with a chunk that reports the token usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def _options(self) -> dict[str, Any]:
-        """Return the fields of the engine's request that are set; a random seed unless the client chose one."""
+    def _build_options(self) -> dict[str, Any]:
+        """Return the fields of the engine's request that are set, with a random seed unless the client chose one."""
         same = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "stop", "n", "logit_bias")
         fields = {name: getattr(self, name) for name in same}
         fields["seed"] = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
@@ -140,10 +142,10 @@ class CompletionBody(Body):
 class ChatBody(CompletionBody):
     """A chat to answer."""
 
-    messages: Annotated[list[dict[str, Any]], _follow_rule("messages"), BeforeValidator(_read_messages)]
-    max_completion_tokens: Annotated[Count, _follow_rule("max_completion_tokens")] = None
+    messages: Annotated[list[dict[str, Any]], _rule_validator("messages"), BeforeValidator(_read_messages)]
+    max_completion_tokens: Annotated[Count, _rule_validator("max_completion_tokens")] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Count, _follow_rule("top_logprobs")] = None
+    top_logprobs: Annotated[Count, _rule_validator("top_logprobs")] = None
     store: bool | None = Field(None, description="Keep the messages and the answer, to be retrieved later")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None
@@ -167,18 +169,18 @@ class ChatBody(CompletionBody):
     web_search_options: Unsupported = None
 
     @model_validator(mode="after")
-    def _check_pairs(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise _fault("max_tokens", "cannot be combined with max_completion_tokens; give only one of them")
+            raise _parameter_error("max_tokens", "cannot be combined with max_completion_tokens; give only one of them")
         if self.top_logprobs is not None and not self.logprobs:
-            raise _fault("top_logprobs", "requires `logprobs: true`")
+            raise _parameter_error("top_logprobs", "requires `logprobs: true`")
         return self
 
-    def requests(self) -> list[dict[str, Any]]:
-        """Return the fields of the engine's requests: one here."""
+    def build_requests(self) -> list[dict[str, Any]]:
+        """Return the fields of the engine's requests; a chat has one request."""
         limit = self.max_completion_tokens or self.max_tokens
         fields = {
-            **self._options(),
+            **self._build_options(),
             "messages": self.messages,
             **({"max_new_tokens": limit} if limit else {}),
             **({"logprobs": self.top_logprobs or 0} if self.logprobs else {}),
@@ -186,8 +188,8 @@ class ChatBody(CompletionBody):
         return [fields]
 
     @property
-    def names(self) -> dict[str, str]:
-        """The parameters that set fields of the engine's request, by field, if the names differ."""
+    def parameter_names(self) -> dict[str, str]:
+        """The client's parameter for each field of the engine's request, if the names differ."""
         limit = "max_completion_tokens" if self.max_completion_tokens is not None else "max_tokens"
         return {"max_new_tokens": limit, "logprobs": "top_logprobs"}
 
@@ -202,28 +204,30 @@ class TextBody(CompletionBody):
     suffix: Annotated[object, _accept_only("")] = None
 
     @model_validator(mode="after")
-    def _count_choices(self) -> Self:
-        if len(self.prompts) * self.choices > MAX_CHOICES:
-            raise _fault("prompt", f"has {len(self.prompts)} texts; times n, there may be {MAX_CHOICES} completions")
+    def _limit_choices(self) -> Self:
+        if len(self.prompts) * self.choices_per_prompt > MAX_CHOICES:
+            raise _parameter_error(
+                "prompt", f"has {len(self.prompts)} texts; their number times n must be at most {MAX_CHOICES}"
+            )
         return self
 
     @property
     def prompts(self) -> list[str]:
-        """All prompts."""
+        """The prompts as a list."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
-    def requests(self) -> list[dict[str, Any]]:
+    def build_requests(self) -> list[dict[str, Any]]:
         """Return the fields of the engine's requests, one per prompt."""
         limit = {"max_new_tokens": self.max_tokens or DEFAULT_TEXT_TOKENS}
         logprobs = {} if self.logprobs is None else {"logprobs": self.logprobs}
-        return [{**self._options(), **limit, **logprobs, "prompt": prompt} for prompt in self.prompts]
+        return [{**self._build_options(), **limit, **logprobs, "prompt": prompt} for prompt in self.prompts]
 
     @property
-    def names(self) -> dict[str, str]:
-        """The parameters that set fields of the engine's request, by field, if the names differ."""
+    def parameter_names(self) -> dict[str, str]:
+        """The client's parameter for each field of the engine's request, if the names differ."""
         return {"max_new_tokens": "max_tokens"}
 
 
-def _fault(param: str, message: str) -> PydanticCustomError:
-    """Return an error of a rule about several parameters; it names one of them."""
+def _parameter_error(param: str, message: str) -> PydanticCustomError:
+    """Return an error about a combination of parameters; it names one of them."""
     return PydanticCustomError("parameter", "{message}", {"message": message, "param": param})  # see `api.validation`

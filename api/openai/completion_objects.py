@@ -1,4 +1,4 @@
-"""Answers and stream chunks of chat and text completions, in the format of OpenAI's API.
+"""Answers and stream chunks for chat and text completions, in the format of OpenAI's API.
 
 Chunks are assembled from strings, because an API process writes thousands of them per second.
 """
@@ -33,7 +33,7 @@ class Choice:
 
 
 class Usage(BaseModel):
-    """Tokens of an answer; each prompt counts once."""
+    """Token usage of an answer; each prompt counts once."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -111,7 +111,7 @@ class ChunkWriter:
         self._tail = ',"usage":null}\n\n' if counts else "}\n\n"
         self._is_chat = is_chat
 
-    def begin(self, choices: Iterable[Choice]) -> str:
+    def write_roles(self, choices: Iterable[Choice]) -> str:
         """Write the chunks with the role of each answer; text completions have none."""
         if not self._is_chat:
             return ""
@@ -123,15 +123,15 @@ class ChunkWriter:
         content = f'{{"content":{_dump(text)}}}' if self._is_chat else _dump(text)
         chances = "null"
         if logprobs:
-            chances = _dump(show_logprobs(logprobs, is_chat=self._is_chat, offset=choice.characters))
+            chances = _dump(format_logprobs(logprobs, is_chat=self._is_chat, offset=choice.characters))
             choice.characters += sum(len(one.token) for one in logprobs)
         return self._write(choice.index, content, chances, "null")
 
-    def finish(self, choice: Choice) -> str:
+    def write_finish_reason(self, choice: Choice) -> str:
         """Write why a completion has ended."""
         return self._write(choice.index, "{}" if self._is_chat else '""', "null", _dump(choice.finish_reason))
 
-    def count(self, usage: Usage) -> str:
+    def write_usage(self, usage: Usage) -> str:
         """Write the final chunk, which has no choices and reports the token usage."""
         return f'{self._head},"choices":[],"usage":{usage.model_dump_json()}}}\n\n'
 
@@ -141,7 +141,7 @@ class ChunkWriter:
         return f'{self._head},"choices":[{choice}]{self._tail}'
 
 
-def show_chat(
+def build_chat_completion(
     answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
 ) -> ChatCompletionObject:
     """Return the complete answer to a chat."""
@@ -149,7 +149,7 @@ def show_chat(
         ChatChoice(
             index=choice.index,
             message=ChatMessage(content="".join(choice.texts)),
-            logprobs=show_logprobs(choice.logprobs, is_chat=True) if choice.logprobs else None,
+            logprobs=format_logprobs(choice.logprobs, is_chat=True) if choice.logprobs else None,
             finish_reason=choice.finish_reason or "stop",
         )
         for choice in choices
@@ -157,7 +157,7 @@ def show_chat(
     return ChatCompletionObject(id=answer_id, created=created, model=model, choices=shown, usage=usage)
 
 
-def show_text(
+def build_text_completion(
     answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
 ) -> TextCompletionObject:
     """Return the complete continuations."""
@@ -165,7 +165,7 @@ def show_text(
         TextChoice(
             index=choice.index,
             text="".join(choice.texts),
-            logprobs=show_logprobs(choice.logprobs, is_chat=False) if choice.logprobs else None,
+            logprobs=format_logprobs(choice.logprobs, is_chat=False) if choice.logprobs else None,
             finish_reason=choice.finish_reason or "stop",
         )
         for choice in choices
@@ -173,10 +173,12 @@ def show_text(
     return TextCompletionObject(id=answer_id, created=created, model=model, choices=shown, usage=usage)
 
 
-def show_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
+def format_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
     """Return log-probabilities of tokens; `offset` is the position of the first one in a text completion."""
     if is_chat:
-        content = [{**_show_chance(one), "top_logprobs": list(map(_show_chance, one.alternatives))} for one in chances]
+        content = [
+            {**_format_token(one), "top_logprobs": list(map(_format_token, one.alternatives))} for one in chances
+        ]
         return {"content": content, "refusal": None}
     offsets = [offset]
     for one in chances:
@@ -194,7 +196,7 @@ def write_error(error: Mapping[str, Any]) -> bytes:
     return f"event: error\ndata: {_dump({'error': error})}\n\n".encode()
 
 
-def _show_chance(one: TokenLogprob) -> dict[str, Any]:
+def _format_token(one: TokenLogprob) -> dict[str, Any]:
     return {"token": one.token, "bytes": list(one.bytes), "logprob": one.logprob}
 
 

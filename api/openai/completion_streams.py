@@ -10,13 +10,13 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from api.connections import while_connected
+from api.connections import run_while_connected
 from api.errors import openai_error
-from api.openai.answers import Answer, Piece
+from api.openai.answers import Answer, CompletionDelta
 from api.openai.completion_objects import DONE, ChunkWriter, write_error
 from jobs.errors import DomainError
 
-STILL_HERE = b": still here\n\n"
+KEEPALIVE_COMMENT = b": still here\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -45,7 +45,7 @@ class CompletionStream(Response):
         """Send headers and events."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await while_connected(receive, self._send_events(send))
+            await run_while_connected(receive, self._send_events(send))
         except ClientDisconnect:
             pass
         finally:
@@ -56,26 +56,26 @@ class CompletionStream(Response):
             await send({"type": "http.response.body", "body": text, "more_body": more})
 
         answer, spoke = self._answer, time.monotonic()
-        await emit(self._writer.begin(answer.choices).encode())
+        await emit(self._writer.write_roles(answer.choices).encode())
         try:
-            async for pieces in answer.follow():
-                if pieces:
+            async for deltas in answer.follow():
+                if deltas:
                     spoke = time.monotonic()
-                    await emit(self._write(pieces))
+                    await emit(self._encode(deltas))
                 elif time.monotonic() - spoke > self._idle_seconds:
                     spoke = time.monotonic()
-                    await emit(STILL_HERE)
+                    await emit(KEEPALIVE_COMMENT)
         except DomainError as error:
             answer.fail(error)
             await emit(write_error(openai_error(error)), more=False)
             return
-        count = self._writer.count(answer.usage).encode() if self._counts else b""
+        count = self._writer.write_usage(answer.usage).encode() if self._counts else b""
         await emit(count + DONE, more=False)
 
-    def _write(self, pieces: Sequence[Piece]) -> bytes:
-        write, finish = self._writer.write_text, self._writer.finish
+    def _encode(self, deltas: Sequence[CompletionDelta]) -> bytes:
+        write, finish = self._writer.write_text, self._writer.write_finish_reason
         texts = [
-            finish(piece.choice) if piece.text is None else write(piece.choice, piece.text, piece.logprobs)
-            for piece in pieces
+            finish(delta.choice) if delta.text is None else write(delta.choice, delta.text, delta.logprobs)
+            for delta in deltas
         ]
         return "".join(texts).encode("utf-8", "replace")

@@ -10,12 +10,12 @@ from api.validation import field_errors
 from jobs.errors import DomainError, InvalidRequestError
 from jobs.specs import JobSpec
 
-NAME = "baichuan"
+EXTENSION_NAME = "baichuan"
 S = TypeVar("S", bound=JobSpec)
 
 
 class Extension(BaseModel):
-    """What clients send as `extra_body={"baichuan": {...}}`; every other field is one of the job's spec."""
+    """The parameters that clients send as `extra_body={"baichuan": {...}}`; others are fields of the job's spec."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
@@ -37,12 +37,12 @@ class SpecFields:
     Attributes:
         given: Values by field, from parameters of OpenAI's API.
         names: The parameters that set a field, by field, if the names differ.
-        closed: Fields that the extension cannot set.
+        protected: Fields that the extension cannot set.
     """
 
     given: Mapping[str, Any]
     names: Mapping[str, str]
-    closed: Collection[str]
+    protected: Collection[str]
 
     def build(self, kind: type[S], extension: Extension) -> S:
         """Build the spec from the request's parameters and the extension.
@@ -53,26 +53,26 @@ class SpecFields:
         for name in extension.fields:
             if name not in kind.model_fields:
                 raise InvalidRequestError(
-                    "there is no such field; remove it or correct its name", param=f"{NAME}.{name}"
+                    "there is no such field; remove it or correct its name", param=f"{EXTENSION_NAME}.{name}"
                 )
-            if name in self.closed:
+            if name in self.protected:
                 instead = f"; use {self.names.get(name, name)} instead"
-                raise InvalidRequestError(f"cannot be set here{instead}", param=f"{NAME}.{name}")
+                raise InvalidRequestError(f"cannot be set here{instead}", param=f"{EXTENSION_NAME}.{name}")
         try:
             return kind.model_validate({**extension.fields, **self.given})
         except ValidationError as error:
             first = field_errors(error.errors())[0]
-            raise InvalidRequestError(first.message, param=self.parameter(first.param)) from None
+            raise InvalidRequestError(first.message, param=self.find_parameter(first.param)) from None
 
-    def parameter(self, field: str | None) -> str:
-        """Return the parameter that sets a field, which may be a path with dots."""
+    def find_parameter(self, field: str | None) -> str:
+        """Return the parameter that sets a field, which may be a dotted path."""
         if field is None:
-            return NAME
+            return EXTENSION_NAME
         root, dot, rest = field.partition(".")
-        return self.names.get(root, root if root in self.given else f"{NAME}.{root}") + dot + rest
+        return self.names.get(root, root if root in self.given else f"{EXTENSION_NAME}.{root}") + dot + rest
 
     def rename_param(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
         """Change an error about a field of the spec into one about the parameter that sets it, and return it."""
         if error.param is not None and error.param.partition(".")[0] in kind.model_fields:
-            error.param = self.parameter(error.param)
+            error.param = self.find_parameter(error.param)
         return error

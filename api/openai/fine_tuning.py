@@ -11,7 +11,7 @@ from api.json_bodies import OpenAIRoute
 from api.openai.bodies import Body, Metadata, Unsupported
 from api.openai.extension import Extension, SpecFields
 from api.openai.fine_tuning_objects import AUTO, FineTuningCheckpointObject, FineTuningEventObject, FineTuningJobObject
-from api.openai.queries import METADATA_PARAMETERS, PARAMETERS, read_query
+from api.openai.queries import LIST_PARAMETERS, METADATA_PARAMETERS, read_query
 from api.openai.submissions import WantedJob, choose_model, make_job, preview_job
 from api.responses import json_response
 from api.schemas.dry_runs import DryRunObject
@@ -30,33 +30,37 @@ KIND = "finetune"
 EVENT_TYPES = ("state", "progress")
 DEFAULT_PRESET = "recommended"  # preset that provides the `auto` values
 SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
-MAX_MODEL_NAME = 128
-ID_CHARACTERS = 8  # characters of the job's id in the name of its model
-# Spec fields that parameters of OpenAI's API set.
+MAX_MODEL_NAME_LENGTH = 128
+ID_SUFFIX_LENGTH = 8  # number of characters of the job's id in its model's name
+# The parameters of OpenAI's API that set spec fields with other names.
 PARAMETER_NAMES = {
     "epochs": "method.supervised.hyperparameters.n_epochs",
     "batch_size": "method.supervised.hyperparameters.batch_size",
 }
-CLOSED = ("kind", "model", "training_file", "validation_file", "seed", *PARAMETER_NAMES)
+PROTECTED_FIELDS = ("kind", "model", "training_file", "validation_file", "seed", *PARAMETER_NAMES)
 
 
-def _auto_or_count(value: Any) -> Any:
+def _check_auto_or_count(value: Any) -> Any:
     if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError("must be 'auto' or a whole number from 1")
+        raise ValueError("must be 'auto' or a whole number of at least 1")
     return value
 
 
-def _auto_or_factor(value: Any) -> Any:
+def _check_auto_or_factor(value: Any) -> Any:
     if value != AUTO and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e6):  # noqa: PLR2004
         raise ValueError("must be 'auto' or a number above 0")
     return value
 
 
 Count = Annotated[
-    Any, AfterValidator(_auto_or_count), Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "integer"}]})
+    Any,
+    AfterValidator(_check_auto_or_count),
+    Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "integer"}]}),
 ]
 Factor = Annotated[
-    Any, AfterValidator(_auto_or_factor), Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "number"}]})
+    Any,
+    AfterValidator(_check_auto_or_factor),
+    Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "number"}]}),
 ]
 
 
@@ -69,13 +73,13 @@ class Hyperparameters(Body):
 
 
 class Supervised(Body):
-    """Settings of the supervised method."""
+    """Settings for the supervised method."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
 class Method(Body):
-    """How to train."""
+    """The training method."""
 
     type: Literal["supervised"]
     supervised: Supervised = Supervised()
@@ -84,7 +88,7 @@ class Method(Body):
 
 
 class FineTuningBody(Body):
-    """A fine-tuning job to make."""
+    """A fine-tuning job to create."""
 
     model: ModelName
     training_file: FileId
@@ -102,18 +106,18 @@ class FineTuningBody(Body):
 
 @router.post("", response_model=FineTuningJobObject)
 async def create(body: FineTuningBody, request: Request, caller: FromCaller) -> Response:
-    """Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one."""
+    """Create a fine-tuning job. If a client that lost the answer repeats its request, no second one is created."""
     wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
         spec = wanted.spec.model_dump(mode="json")
-        return json_response(FineTuningJobObject.of_dry_run(spec, wanted.openai, caller.key, found))
-    return _answer(await make_job(caller, request, body, wanted), caller)
+        return json_response(FineTuningJobObject.from_dry_run(spec, wanted.openai, caller.key, found))
+    return _respond(await make_job(caller, request, body, wanted), caller)
 
 
 @router.get("", response_model=Page[FineTuningJobObject], openapi_extra=METADATA_PARAMETERS)
 async def list_jobs(request: Request, caller: FromCaller) -> Response:
-    """List all finetune jobs of the project, newest first, however they were made."""
+    """List all finetune jobs of the project, newest first, however they were created."""
     query = read_query(request, by_metadata=True)
     wanted = JobFilter(kind=KIND, metadata=query.metadata)
     found = await caller.service.reader.run(
@@ -125,31 +129,31 @@ async def list_jobs(request: Request, caller: FromCaller) -> Response:
 
 @router.get("/{job_id}", response_model=FineTuningJobObject)
 async def get(job_id: str, caller: FromCaller) -> Response:
-    """One fine-tuning job."""
+    """Return a fine-tuning job."""
     return json_response(FineTuningJobObject.of(await _find(job_id, caller), caller.key))
 
 
 @router.post("/{job_id}/cancel", response_model=FineTuningJobObject)
 async def cancel(job_id: str, caller: FromCaller) -> Response:
-    """Cancel a job: at once if it waits, through its worker if it runs."""
+    """Cancel a job: at once if it is waiting, through its worker if it is running."""
     return await _change(jobs.cancel, job_id, caller)
 
 
 @router.post("/{job_id}/pause", response_model=FineTuningJobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
-    """Let a job wait until it is resumed; it reads `queued`, and its true state is in `baichuan`."""
+    """Pause a job until it is resumed; its status is `queued`, and its true state is in `baichuan`."""
     return await _change(jobs.pause, job_id, caller)
 
 
 @router.post("/{job_id}/resume", response_model=FineTuningJobObject)
 async def resume(job_id: str, caller: FromCaller) -> Response:
-    """Let a paused job continue."""
+    """Resume a paused job."""
     return await _change(jobs.resume, job_id, caller)
 
 
-@router.get("/{job_id}/events", response_model=Page[FineTuningEventObject], openapi_extra=PARAMETERS)
+@router.get("/{job_id}/events", response_model=Page[FineTuningEventObject], openapi_extra=LIST_PARAMETERS)
 async def list_events(job_id: str, request: Request, caller: FromCaller) -> Response:
-    """Changes of the job's state and its metrics, newest first."""
+    """List the job's state changes and metrics, newest first."""
     await _find(job_id, caller)
     query, key = read_query(request), caller.job(job_id)
     before = openai_jobs.parse_event_id(job_id, query.after)
@@ -161,11 +165,11 @@ async def list_events(job_id: str, request: Request, caller: FromCaller) -> Resp
     )
 
 
-@router.get("/{job_id}/checkpoints", response_model=Page[FineTuningCheckpointObject], openapi_extra=PARAMETERS)
+@router.get("/{job_id}/checkpoints", response_model=Page[FineTuningCheckpointObject], openapi_extra=LIST_PARAMETERS)
 async def list_checkpoints(job_id: str, request: Request, caller: FromCaller) -> Response:
     """List usable checkpoints: the result of the job, once it has succeeded."""
     query = read_query(request)
-    found = FineTuningCheckpointObject.all_of((await _find(job_id, caller)).job, caller.key)
+    found = FineTuningCheckpointObject.list_from_job((await _find(job_id, caller)).job, caller.key)
     if query.after is not None:
         if query.after not in [checkpoint.id for checkpoint in found]:
             raise UnknownCursorError(query.after)
@@ -181,16 +185,16 @@ async def _change(action: Any, job_id: str, caller: Caller) -> Response:
     await _find(job_id, caller)
     settings = caller.service.settings
     changed: JobDetails = await caller.service.writer.run(lambda c: action(c, caller.job(job_id), settings))
-    return _answer(changed, caller)
+    return _respond(changed, caller)
 
 
-def _answer(job: JobDetails, caller: Caller) -> Response:
+def _respond(job: JobDetails, caller: Caller) -> Response:
     return json_response(FineTuningJobObject.of(PublishedJob(job, ()), caller.key))
 
 
 async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
     """Return the job that a body requests."""
-    given, openai = _hyperparameters(body)
+    given, openai = _read_hyperparameters(body)
     job_id = new_id("job")
     files = {"training_file": body.training_file, "validation_file": body.validation_file}
     for param, file_id in files.items():
@@ -201,9 +205,9 @@ async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
     if body.seed is not None:
         given["seed"] = body.seed
     if body.suffix is not None:
-        given["output_model"] = _model_name(body, job_id)
+        given["output_model"] = _build_model_name(body, job_id)
     fields = SpecFields(
-        given, {**PARAMETER_NAMES, "output_model": "suffix"} if body.suffix else PARAMETER_NAMES, CLOSED
+        given, {**PARAMETER_NAMES, "output_model": "suffix"} if body.suffix else PARAMETER_NAMES, PROTECTED_FIELDS
     )
     if body.suffix is not None and "output_model" in body.baichuan.fields:
         raise InvalidRequestError(
@@ -225,8 +229,8 @@ async def _require_file(caller: Caller, file_id: str, param: str) -> None:
     await caller.service.reader.run(lambda c: openai_jobs.require_valid_file(c, caller.project_id, file_id, param))
 
 
-def _hyperparameters(body: FineTuningBody) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the spec's fields that hyperparameters set, and the values stored in addition to the spec."""
+def _read_hyperparameters(body: FineTuningBody) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the spec fields that the hyperparameters set, and the values to store in addition to the spec."""
     if body.method is not None and body.hyperparameters is not None:
         raise InvalidRequestError(
             "cannot be combined with method, which replaces it; leave it out", param="hyperparameters"
@@ -249,11 +253,12 @@ def _hyperparameters(body: FineTuningBody) -> tuple[dict[str, Any], dict[str, An
     return given, openai | {name: value for name, value in optional.items() if value is not None}
 
 
-def _model_name(body: FineTuningBody, job_id: str) -> str:
-    name = f"{body.model}/{body.suffix}/{job_id[-ID_CHARACTERS:]}"
-    if len(name) > MAX_MODEL_NAME:
+def _build_model_name(body: FineTuningBody, job_id: str) -> str:
+    name = f"{body.model}/{body.suffix}/{job_id[-ID_SUFFIX_LENGTH:]}"
+    if len(name) > MAX_MODEL_NAME_LENGTH:
         message = (
-            f"the model would be named {name}, which is longer than {MAX_MODEL_NAME} characters; choose a shorter one"
+            f"the model would be named {name}, which is longer than {MAX_MODEL_NAME_LENGTH} characters;"
+            " choose a shorter suffix"
         )
         raise InvalidRequestError(message, param="suffix")
     return name

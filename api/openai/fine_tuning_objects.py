@@ -1,4 +1,4 @@
-"""Fine-tuning job objects of OpenAI's API, made from our finetune jobs."""
+"""OpenAI's fine-tuning job objects, built from our finetune jobs."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
 AUTO = "auto"
-MODEL_FOLDER = "model/"  # folder among the artifacts that contains the model itself
+MODEL_FOLDER = "model/"  # the artifact folder that contains the model itself
 
 Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 STATUSES: Mapping[JobState, Status] = {
@@ -40,7 +40,7 @@ class FineTuningErrorObject(BaseModel):
 
 
 class HyperparametersObject(BaseModel):
-    """Hyperparameters; those that are `auto` have their values once the job has started."""
+    """Hyperparameters; each `auto` is replaced by its value once the job has started."""
 
     batch_size: Literal["auto"] | int | None
     learning_rate_multiplier: Literal["auto"] | float | None = Field(
@@ -95,20 +95,20 @@ class FineTuningJobObject(Identified):
         return cls(
             id=job.id,
             created_at=seconds(job.created_at),
-            error=failure_of(job),
+            error=find_failure(job),
             fine_tuned_model=summary.model if is_done else None,
             finished_at=optional_seconds(job.finished_at),
             result_files=loose if is_done else [],
             status=STATUSES[job.state],
-            trained_tokens=_trained_tokens(job),
-            estimated_finish=_estimated_finish(job),
+            trained_tokens=_count_trained_tokens(job),
+            estimated_finish=_estimate_finish(job),
             baichuan=summary,
             **_fields_from_spec(job.spec, job.openai or {}, caller, has_started=job.started_at is not None),
         )
 
     @classmethod
-    def of_dry_run(cls, spec: Json, openai: Json, caller: KeyRecord, found: DryRunObject) -> Self:
-        """Return the job of a dry run, which was not made."""
+    def from_dry_run(cls, spec: Json, openai: Json, caller: KeyRecord, found: DryRunObject) -> Self:
+        """Return the object for a dry run, which creates no job."""
         return cls(
             id="dry-run",
             created_at=int(time.time()),
@@ -136,7 +136,7 @@ class FineTuningEventObject(Identified):
 
     @classmethod
     def of(cls, event: EventRecord) -> Self:
-        """Return an entry of the job's log, of type `state` or `progress`."""
+        """Convert an entry of type `state` or `progress` from the job's log."""
         is_progress = event.type == "progress"
         return cls(
             id=f"{event.job_id}:{event.sequence}",
@@ -144,7 +144,7 @@ class FineTuningEventObject(Identified):
             level="info" if is_progress else _level(event.data),
             message=_describe_progress(event.data) if is_progress else _describe_state(event.data),
             type="metrics" if is_progress else "message",
-            data=_metrics(event.data) if is_progress else event.data,
+            data=_rename_metrics(event.data) if is_progress else event.data,
         )
 
 
@@ -159,7 +159,7 @@ class FineTuningCheckpointObject(Identified):
     step_number: int
 
     @classmethod
-    def all_of(cls, job: JobDetails, caller: KeyRecord) -> list[Self]:
+    def list_from_job(cls, job: JobDetails, caller: KeyRecord) -> list[Self]:
         """Return the usable checkpoints of a job: its result, once it has succeeded."""
         model = JobSummary.of(job, caller).model
         if job.state is not JobState.SUCCEEDED or job.result is None or model is None:
@@ -183,7 +183,7 @@ class FineTuningCheckpointObject(Identified):
         ]
 
 
-def failure_of(job: JobDetails) -> FineTuningErrorObject | None:
+def find_failure(job: JobDetails) -> FineTuningErrorObject | None:
     """Return why a job has failed; None for every other job, even if an earlier attempt has failed."""
     if job.state is not JobState.FAILED:
         return None
@@ -193,7 +193,7 @@ def failure_of(job: JobDetails) -> FineTuningErrorObject | None:
 
 
 def _fields_from_spec(spec: Json, openai: Json, caller: KeyRecord, *, has_started: bool) -> dict[str, Any]:
-    hyperparameters = _hyperparameters(spec, openai, has_started=has_started)
+    hyperparameters = _build_hyperparameters(spec, openai, has_started=has_started)
     return {
         "hyperparameters": hyperparameters,
         "method": MethodObject(supervised=SupervisedObject(hyperparameters=hyperparameters)),
@@ -207,7 +207,7 @@ def _fields_from_spec(spec: Json, openai: Json, caller: KeyRecord, *, has_starte
     }
 
 
-def _hyperparameters(spec: Json, openai: Json, *, has_started: bool) -> HyperparametersObject:
+def _build_hyperparameters(spec: Json, openai: Json, *, has_started: bool) -> HyperparametersObject:
     epochs = spec.get("epochs")
     values: dict[str, Any] = {
         "batch_size": spec.get("batch_size"),
@@ -219,7 +219,7 @@ def _hyperparameters(spec: Json, openai: Json, *, has_started: bool) -> Hyperpar
     return HyperparametersObject(**values)
 
 
-def _trained_tokens(job: JobDetails) -> int | None:
+def _count_trained_tokens(job: JobDetails) -> int | None:
     """Return the number of tokens trained on, counting an example once per epoch."""
     if job.state is not JobState.SUCCEEDED or job.result is None:
         return None
@@ -228,7 +228,7 @@ def _trained_tokens(job: JobDetails) -> int | None:
     return round(int(job.result.get("tokens") or 0) * float(epochs))
 
 
-def _estimated_finish(job: JobDetails) -> int | None:
+def _estimate_finish(job: JobDetails) -> int | None:
     left = ((job.progress or {}).get("metrics") or {}).get("eta_seconds")
     return None if left is None or job.state is not JobState.RUNNING else int(time.time() + float(left))
 
@@ -254,8 +254,8 @@ def _describe_progress(data: Json) -> str:
     return f"Step {metrics['step']:.0f}/{metrics.get('steps', 0):.0f}: {', '.join(losses)}"
 
 
-def _metrics(data: Json) -> Json:
-    """Return the metrics of a progress event, the losses under OpenAI's names."""
+def _rename_metrics(data: Json) -> Json:
+    """Return the metrics of a progress event, using OpenAI's names for the losses."""
     metrics: Mapping[str, Any] = data.get("metrics") or {}
     names = {"loss": "train_loss", "eval_loss": "valid_loss", "steps": "total_steps"}
     return {names.get(name, name): value for name, value in metrics.items()}

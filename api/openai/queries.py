@@ -1,4 +1,4 @@
-"""Queries of lists in OpenAI's API: `after`, `limit`, and a filter by metadata as `metadata[key]=value`."""
+"""Query parameters of lists in OpenAI's API: `after`, `limit`, and `metadata[key]=value` as a filter."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from api.validation import field_errors
 from jobs.errors import InvalidRequestError
 
 METADATA_FIELD = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-PARAMETERS: dict[str, Any] = {
+LIST_PARAMETERS: dict[str, Any] = {
     "parameters": [
         {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The id of the last item seen"},
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
@@ -20,7 +20,7 @@ PARAMETERS: dict[str, Any] = {
 }
 METADATA_PARAMETERS: dict[str, Any] = {
     "parameters": [
-        *PARAMETERS["parameters"],
+        *LIST_PARAMETERS["parameters"],
         {
             "name": "metadata",
             "in": "query",
@@ -32,14 +32,14 @@ METADATA_PARAMETERS: dict[str, Any] = {
 }
 ORDERED_PARAMETERS: dict[str, Any] = {
     "parameters": [
-        *PARAMETERS["parameters"],
+        *LIST_PARAMETERS["parameters"],
         {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"], "default": "asc"}},
     ]
 }
 
 
 class ListQuery(BaseModel):
-    """Which part of a list."""
+    """Which part of a list to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class ListQuery(BaseModel):
 
 
 class OrderedQuery(ListQuery):
-    """Which part of a list that can be read in both directions."""
+    """Which part of a list to return, and in which order."""
 
     order: Literal["asc", "desc"] = "asc"
 
@@ -63,7 +63,7 @@ def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
 
 
 def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False) -> Q:
-    """Read the query of a list that has more fields.
+    """Read the query of a list as `kind`, which may have more fields.
 
     Raises:
         InvalidRequestError: a field is unknown or has a wrong value.

@@ -1,4 +1,4 @@
-"""Finds an attempt that answers: one that already serves the model, or one of a job that is submitted for it."""
+"""Finds an attempt to answer a request: one that already serves the model, or one of a job submitted to serve it."""
 
 import asyncio
 import time
@@ -9,12 +9,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from api.dependencies import Caller, Service
-from api.openai.answers import BUSY_SECONDS, RETRY_SECONDS, Answer, failure_of, require_alive
+from api.openai.answers import BUSY_RETRY_SECONDS, RETRY_SECONDS, Answer, refusal_to_error, require_alive
 from jobs.chats.client import OpenChat
 from jobs.chats.messages import Refused, Started
 from jobs.errors import DomainError, InvalidRequestError, NotReadyError, ServingFailedError, TooManyRequestsError
 from jobs.identifiers import new_id
-from jobs.records import ROOM_CAUSES, JobRecord
+from jobs.records import CAPACITY_CAUSES, JobRecord
 from jobs.service import chats
 from jobs.service.chats import NewChat, ServingPlace
 from jobs.service.serving_attempts import ServingAttempt
@@ -22,12 +22,12 @@ from jobs.service.submission import Submission
 from jobs.specs import ServeSpec
 from jobs.state import JobState
 
-POLL_SECONDS = 0.2  # seconds between two checks of a model that is being loaded
-MAX_FAILURES = 3  # limit on the runners that fail before they begin to answer a request
-LOADING_SECONDS = 5  # Retry-After while a model is being loaded
-NO_ROOM_RETRY_SECONDS = 30  # Retry-After while a model waits for free memory or a slot
-# Codes of failures caused by the model or the request.
-CLIENT_FAULTS = (
+POLL_INTERVAL_SECONDS = 0.2  # time between two checks of a model that is being loaded
+MAX_FAILURES = 3  # give up after this many runners have failed before they began to answer
+LOADING_RETRY_SECONDS = 5  # Retry-After while a model is being loaded
+NO_CAPACITY_RETRY_SECONDS = 30  # Retry-After while a model is waiting for free memory or a slot
+# Error codes of failures that the model or the request causes.
+CLIENT_ERROR_CODES = (
     "checkpoint",
     "tokenizer",
     "adapter_mismatch",
@@ -81,7 +81,7 @@ async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
 
 
 class _Search:
-    """The search for an attempt for one request; `_job` is the last that was seen of the job that it waits for."""
+    """Searches for an attempt to answer one request; `_job` is the last known state of the job that is to serve it."""
 
     def __init__(self, caller: Caller, wanted: WantedAnswer) -> None:
         self._caller = caller
@@ -91,16 +91,16 @@ class _Search:
         self._job: JobRecord | None = None
         self._refusal: DomainError | None = None
         self._failures = 0
-        self._declined: set[str] = set()  # attempts of generate jobs that have no room for this request
+        self._declined: set[str] = set()  # attempts of generate jobs that had no room for this request
 
     async def run(self) -> Answer:
-        """Ask attempts until one begins; see `open_answer`."""
+        """Ask attempts until one begins to answer; see `open_answer`."""
         while True:
-            place = await self._look()
+            place = await self._find_place()
             self._refusal = None
             attempts = [attempt for attempt in place.attempts if attempt.attempt_id not in self._declined]
-            for attempt in sorted(attempts, key=self._order):
-                if answer := await self._ask(attempt):
+            for attempt in sorted(attempts, key=self._sort_key):
+                if answer := await self._ask_attempt(attempt):
                     return answer
                 if not attempt.is_dedicated:
                     self._declined.add(attempt.attempt_id)
@@ -111,18 +111,18 @@ class _Search:
                 await self._require_job(place)
             if self._service.closing.is_set() or time.monotonic() >= self._ends_at:
                 raise self._waiting_error()
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    def _order(self, attempt: ServingAttempt) -> tuple[bool, int]:
+    def _sort_key(self, attempt: ServingAttempt) -> tuple[bool, int]:
         return not attempt.is_dedicated, self._service.chats.loads[attempt.attempt_id]
 
-    async def _look(self) -> ServingPlace:
+    async def _find_place(self) -> ServingPlace:
         project_id, spec = self._caller.project_id, self._wanted.spec
         job_id = self._job.id if self._job else None
         return await self._service.reader.run(lambda connection: chats.find_place(connection, project_id, spec, job_id))
 
-    async def _ask(self, attempt: ServingAttempt) -> Answer | None:
-        """Return the answer of an attempt; None if it does not answer, but another one may."""
+    async def _ask_attempt(self, attempt: ServingAttempt) -> Answer | None:
+        """Ask an attempt for the answer; return None if it does not answer but another one may."""
         wanted, desk = self._wanted, self._service.chats
         ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
         try:
@@ -131,7 +131,7 @@ class _Search:
             message = f"runners cannot be asked, since Redis is unreachable: {error}"
             raise NotReadyError(message, seconds=RETRY_SECONDS) from error
         try:
-            begun = await self._wait_for_begin(chat)
+            begun = await self._wait_for_start(chat)
             if isinstance(begun, Refused):
                 self._note_refusal(begun, attempt)
         except BaseException:
@@ -154,18 +154,18 @@ class _Search:
         return Answer(self._service, row, chat, prompt_tokens=begun, choices=wanted.choices, began=wanted.began)
 
     def _note_refusal(self, refused: Refused, attempt: ServingAttempt) -> None:
-        """Remember why an attempt does not answer.
+        """Remember why an attempt refused to answer.
 
         Raises:
             DomainError: No other attempt would answer either, or too many have failed.
         """
-        self._refusal = failure_of(refused, self._wanted.names)
+        self._refusal = refusal_to_error(refused, self._wanted.names)
         self._failures += refused.reason == "failed" and attempt.is_dedicated
         if refused.reason == "invalid" or self._failures >= MAX_FAILURES:
             raise self._refusal
 
-    async def _wait_for_begin(self, chat: OpenChat) -> int | Refused:
-        """Wait until all requests are in the batch; return the number of their prompt tokens, or why one is not.
+    async def _wait_for_start(self, chat: OpenChat) -> int | Refused:
+        """Wait until all requests are in the batch; return their number of prompt tokens, or the refusal of one.
 
         Raises:
             NotReadyError: The attempt is silent.
@@ -206,27 +206,29 @@ class _Search:
         """Return an error that says what the model is waiting for."""
         job = self._job
         if job is None:
-            return self._refusal or NotReadyError("the model is not ready; ask again", seconds=BUSY_SECONDS)
+            return self._refusal or NotReadyError("the model is not ready; try again", seconds=BUSY_RETRY_SECONDS)
         model = f"model {job.source_model!r}"
         if job.state is JobState.QUEUED:
             waiting = job.waiting or {}
             reason = waiting.get("message", "it has just been queued")
-            message = f"{model} waits for a worker: job {job.id} {reason}"
-            if waiting.get("cause") in ROOM_CAUSES:
-                return TooManyRequestsError(message, seconds=NO_ROOM_RETRY_SECONDS)
-            return NotReadyError(message, seconds=LOADING_SECONDS)
+            message = f"{model} is waiting for a worker: job {job.id} {reason}"
+            if waiting.get("cause") in CAPACITY_CAUSES:
+                return TooManyRequestsError(message, seconds=NO_CAPACITY_RETRY_SECONDS)
+            return NotReadyError(message, seconds=LOADING_RETRY_SECONDS)
         progress = job.progress or {}
         stage = f", {progress['stage']}" if progress.get("stage") else ""
-        return NotReadyError(f"{model} is being loaded: job {job.id} is {job.state}{stage}", seconds=LOADING_SECONDS)
+        return NotReadyError(
+            f"{model} is being loaded: job {job.id} is {job.state}{stage}", seconds=LOADING_RETRY_SECONDS
+        )
 
 
 def _ended_error(job: JobRecord) -> DomainError:
     """Return the error for a job that ended before it answered."""
     if job.state is JobState.CANCELLED:
-        message = f"job {job.id}, which was to load model {job.source_model!r}, was cancelled; ask again"
-        return NotReadyError(message, seconds=LOADING_SECONDS)
+        message = f"job {job.id}, which was to load model {job.source_model!r}, was cancelled; try again"
+        return NotReadyError(message, seconds=LOADING_RETRY_SECONDS)
     error = job.error or {}
     message = f"model {job.source_model!r} cannot be served: {error.get('message', 'its job failed')} (job {job.id})"
-    if error.get("code") in CLIENT_FAULTS:
+    if error.get("code") in CLIENT_ERROR_CODES:
         return InvalidRequestError(message, param="model")
     return ServingFailedError(message)

@@ -24,14 +24,14 @@ class StoredChatObject(ChatCompletionObject, Identified):
     metadata: dict[str, str] | None
 
     @classmethod
-    def of_record(cls, record: ChatRecord) -> "StoredChatObject":
-        """Read the answer from the row."""
+    def from_record(cls, record: ChatRecord) -> "StoredChatObject":
+        """Read the stored answer from its row."""
         stored = record.stored or {}
         return cls.model_validate({**stored["answer"], "metadata": stored["metadata"]})
 
 
 class ChatDeletedObject(BaseModel):
-    """A stored chat that was deleted."""
+    """The confirmation that a stored chat was deleted."""
 
     id: str
     object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
@@ -39,7 +39,7 @@ class ChatDeletedObject(BaseModel):
 
 
 class UpdateBody(Body):
-    """What can be changed of a stored chat."""
+    """The part of a stored chat that clients can change."""
 
     metadata: Metadata | None
 
@@ -57,14 +57,14 @@ async def list_chats(request: Request, caller: FromCaller) -> Response:
             oldest_first=query.order == "asc",
         )
     )
-    return json_response(Page[StoredChatObject].of([StoredChatObject.of_record(each) for each in found], query.limit))
+    return json_response(Page[StoredChatObject].of([StoredChatObject.from_record(each) for each in found], query.limit))
 
 
 @router.get("/{completion_id}", response_model=StoredChatObject)
 async def get(completion_id: str, caller: FromCaller) -> Response:
     """Return one stored chat."""
     found = await caller.service.reader.run(lambda c: chats.get_stored(c, caller.project_id, completion_id))
-    return json_response(StoredChatObject.of_record(found))
+    return json_response(StoredChatObject.from_record(found))
 
 
 @router.post("/{completion_id}", response_model=StoredChatObject)
@@ -73,11 +73,11 @@ async def update(completion_id: str, body: UpdateBody, caller: FromCaller) -> Re
     changed = await caller.service.writer.run(
         lambda c: chats.set_metadata(c, caller.project_id, completion_id, body.metadata)
     )
-    return json_response(StoredChatObject.of_record(changed))
+    return json_response(StoredChatObject.from_record(changed))
 
 
 @router.delete("/{completion_id}", response_model=ChatDeletedObject)
 async def delete(completion_id: str, caller: FromCaller) -> Response:
-    """Delete the text of a stored chat; its tokens stay counted."""
+    """Delete the text of a stored chat; its tokens still count as usage."""
     await caller.service.writer.run(lambda c: chats.delete_stored(c, caller.project_id, completion_id))
     return json_response(ChatDeletedObject(id=completion_id))

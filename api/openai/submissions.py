@@ -1,4 +1,4 @@
-"""Makes a job for a request of OpenAI's API only once, even if the client misses the answer and repeats it."""
+"""Creates only one job per request to OpenAI's API, even if the client misses the answer and repeats the request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request
 
 from api.dependencies import Caller
-from api.lost_answers import read_repetition
+from api.lost_answers import read_previous_tries
 from api.openai.bodies import Body
 from api.openai.extension import Extension, SpecFields
 from jobs.errors import DomainError, InvalidRequestError
@@ -40,12 +40,12 @@ class WantedJob:
 
 
 async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJob) -> JobDetails:
-    """Make the job, or return the one that an earlier request with the same content has made.
+    """Create the job, or return the one that an earlier request with the same content created.
 
     Raises:
         DomainError: the job is not accepted; the error names the parameter at fault.
     """
-    key = _idempotency_key(request)
+    key = _read_idempotency_key(request)
     sent = body.model_dump(mode="json", exclude_unset=True)
     new = Submission(
         project_id=caller.project_id,
@@ -58,9 +58,9 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
         openai=wanted.openai,
         request={"body": sent} if key else {"body": sent, "key": caller.key.id},
     )
-    repetition = read_repetition(request)
-    if repetition.count and key is None:
-        count, within = repetition.count, repetition.within_seconds
+    tries = read_previous_tries(request)
+    if tries.count and key is None:
+        count, within = tries.count, tries.within_seconds
         found = await caller.service.writer.run(
             lambda c: openai_jobs.find_repeated(c, new, count=count, within_seconds=within)
         )
@@ -86,7 +86,7 @@ async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
 
 
 async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
-    """Return the model to use: the named one, or a version of it that is quantized as the extension requests.
+    """Return the model to use: the named one, or a version of it quantized as the extension requests.
 
     Raises:
         InvalidRequestError: there is no such version.
@@ -99,7 +99,7 @@ async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
     )
 
 
-def _idempotency_key(request: Request) -> str | None:
+def _read_idempotency_key(request: Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and (not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable()):
         message = f"must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"

@@ -21,7 +21,15 @@ from api.schemas.pages import Identified
 from api.schemas.purposes import PURPOSES, shown_purpose
 from api.schemas.resources import FileObject
 from api.schemas.times import seconds
-from api.uploads import Arrived, no_room, passing_file, read_filename, received_part, storage_faults, too_large
+from api.uploads import (
+    ReceivedFile,
+    read_filename,
+    receive_part,
+    storage_full_error,
+    temporary_file,
+    too_large_error,
+    translate_storage_errors,
+)
 from jobs.errors import InvalidRequestError
 from jobs.records import FileRecord, UploadPartRecord, UploadRecord
 from jobs.service import uploads
@@ -54,7 +62,7 @@ class ExpiresAfter(Body):
 
 
 class UploadBody(Body):
-    """A file that is announced."""
+    """A file that will be uploaded in parts."""
 
     bytes: int = Field(ge=0)
     filename: Name
@@ -66,7 +74,7 @@ class UploadBody(Body):
 
 
 class CompletionBody(Body):
-    """Which parts make the file."""
+    """The parts of the file, in their order."""
 
     part_ids: list[str] = Field(max_length=10_000)
     md5: str | None = Field(None, pattern=r"^[0-9a-fA-F]{32}$")
@@ -113,7 +121,7 @@ async def create_upload(body: UploadBody, caller: FromCaller) -> Response:
     if body.purpose not in PURPOSES:
         raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
     if body.bytes > caller.service.settings.max_upload_bytes:
-        raise too_large(caller.service.settings, "bytes")
+        raise too_large_error(caller.service.settings, "bytes")
     lifetime = body.expires_after.seconds if body.expires_after else None
     new = NewUpload(read_filename(body.filename, "filename"), body.purpose, body.bytes, lifetime)
     made = await caller.service.writer.run(lambda c: uploads.create(c, caller.project_id, new))
@@ -125,9 +133,9 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
     """Add a part; parts may arrive in any order and at the same time."""
     service = caller.service
     await service.writer.run(lambda c: uploads.get(c, caller.project_id, upload_id))
-    async with received_part(request, service.store, service.settings) as arrived:
+    async with receive_part(request, service.store, service.settings) as arrived:
         expected = await service.writer.run(lambda c: uploads.expect_part(c, caller.project_id, upload_id))
-        with storage_faults():
+        with translate_storage_errors():
             await asyncio.to_thread(service.store.put, arrived.path, expected.key)
     whole = replace(expected, bytes=arrived.bytes)
     part = await service.writer.run(lambda c: uploads.add_part(c, caller.project_id, whole))
@@ -136,7 +144,7 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
 
 @router.post("/{upload_id}/complete", response_model=UploadObject)
 async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCaller) -> Response:
-    """Join the parts to a file. Completing twice answers with the same file."""
+    """Join the parts into a file. Completing twice answers with the same file."""
     writer, project = caller.service.writer, caller.project_id
     upload = await writer.run(lambda c: uploads.get(c, project, upload_id))
     if upload.status != UploadStatus.COMPLETED:
@@ -158,13 +166,13 @@ async def cancel_upload(upload_id: str, caller: FromCaller) -> Response:
 @asynccontextmanager
 async def _join_parts(
     caller: Caller, upload: UploadRecord, parts: Sequence[UploadPartRecord], md5: str | None
-) -> AsyncIterator[Arrived]:
+) -> AsyncIterator[ReceivedFile]:
     """Join the parts into one file, which is deleted afterwards unless it is moved away."""
     store, settings = caller.service.store, caller.service.settings
     if store.free_bytes() - upload.bytes < settings.free_space_reserve_bytes:
-        raise no_room()
+        raise storage_full_error()
     sha256, checksum = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with passing_file(await asyncio.to_thread(store.scratch)) as (file, path):
+    with temporary_file(await asyncio.to_thread(store.scratch)) as (file, path):
 
         def write() -> None:
             for part in parts:
@@ -173,11 +181,13 @@ async def _join_parts(
                     checksum.update(piece)
                     file.write(piece)
             file.flush()
-            os.fsync(file.fileno())  # an accepted file must survive a power failure, like its row
+            os.fsync(file.fileno())  # an accepted file must survive a power failure, as its row does
 
-        with storage_faults():
+        with translate_storage_errors():
             await asyncio.to_thread(write)
         if md5 is not None and checksum.hexdigest() != md5.lower():
             message = f"the parts have the MD5 {checksum.hexdigest()}, not {md5}; list them in the order of the file"
             raise InvalidRequestError(message, param="md5")
-        yield Arrived(path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest())
+        yield ReceivedFile(
+            path, upload.filename, upload.purpose, upload.lifetime_seconds, upload.bytes, sha256.hexdigest()
+        )

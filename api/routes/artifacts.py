@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.conditions import expected_tags
 from api.dependencies import FromCaller, IfMatch
-from api.responses import ANY_BYTES, file_response, json_response
+from api.responses import FILE_RESPONSES, file_response, json_response
 from api.schemas.jobs import ArtifactObject
 from api.schemas.pages import Page
 from api.schemas.requests import PageQuery
@@ -25,7 +25,7 @@ async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, call
     return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
 
 
-@router.get("/{path:path}", response_class=Response, responses=ANY_BYTES)
+@router.get("/{path:path}", response_class=Response, responses=FILE_RESPONSES)
 async def download(path: str, request: Request, job_id: str, caller: FromCaller) -> Response:
     """Download a file or a range of it; its SHA-256 is the ETag."""
     found = await caller.service.reader.run(lambda c: jobs.get_artifact(c, caller.job(job_id), path))

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/bulk-operations", tags=["bulk operations"], route
 
 @router.post("/preview", response_model=BulkPreview)
 async def preview(request: BulkRequest, caller: FromCaller) -> Response:
-    """Tell what an operation would deal with; nothing is changed."""
+    """Show which jobs an operation would affect; nothing is changed."""
     wanted = request.filter.to_filter()
     found = await caller.service.slow_reader.run(lambda c: bulk.preview(c, caller.project_id, request.action, wanted))
     first = [JobSummary.of(job, caller.key) for job in found.first]
@@ -27,7 +27,7 @@ async def preview(request: BulkRequest, caller: FromCaller) -> Response:
 
 @router.post("", status_code=202, response_model=BulkOperation)
 async def start(request: BulkRequest, caller: FromCaller) -> Response:
-    """Cancel, retry or delete all jobs that match and were submitted before; the leader does it in the background.
+    """Cancel, retry or delete all matching jobs submitted before this request; the leader does it in the background.
 
     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
     """
@@ -49,6 +49,6 @@ async def list_operations(query: Annotated[PageQuery, Query()], caller: FromCall
 
 @router.get("/{operation_id}", response_model=BulkOperation)
 async def get_operation(operation_id: str, caller: FromCaller) -> Response:
-    """Tell how far an operation is."""
+    """Return one operation with its progress."""
     found = await caller.service.reader.run(lambda c: bulk.get(c, caller.project_id, operation_id))
     return json_response(BulkOperation.of(found))

@@ -10,10 +10,10 @@ from starlette.exceptions import HTTPException
 
 router = APIRouter(include_in_schema=False)
 
-ADDRESS = "/dashboard/"
-ASSETS = "assets/"  # their names contain a hash of their content
-FOR_EVER = "public, max-age=31536000, immutable"
-NEVER = "no-cache"
+DASHBOARD_PATH = "/dashboard/"
+ASSETS = "assets/"  # the names of files in it contain a hash of the content
+CACHE_FOREVER = "public, max-age=31536000, immutable"
+NO_CACHE = "no-cache"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self';"
     " connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self';"
@@ -25,7 +25,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-MISSING = """<!doctype html>
+MISSING_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Baichuan Jobs</title></head>
 <body><h1>Baichuan Jobs</h1><p>The dashboard is not part of this installation: it has no folder
 <code>dashboard/dist</code>. The API works; <a href="/docs">its documentation</a> lists all addresses.</p></body></html>
@@ -39,32 +39,32 @@ def find_bundle() -> Path:
 
 @router.get("/")
 async def go_to_dashboard() -> Response:
-    """Send browsers to the dashboard."""
-    return RedirectResponse(ADDRESS, 307, HEADERS)
+    """Redirect browsers to the dashboard."""
+    return RedirectResponse(DASHBOARD_PATH, 307, HEADERS)
 
 
 @router.get("/dashboard")
 async def go_to_folder() -> Response:
-    """Send browsers to the address that the page's relative addresses refer to."""
-    return RedirectResponse(ADDRESS, 308, HEADERS)
+    """Redirect browsers to the address with the trailing slash, on which the page's relative addresses depend."""
+    return RedirectResponse(DASHBOARD_PATH, 308, HEADERS)
 
 
 @router.get("/dashboard/{path:path}")
 async def serve_page(path: str, request: Request) -> Response:
-    """Serve a file of the page, and the page itself under all addresses that it knows."""
+    """Serve a file of the page, or the page itself for any other path, because it does its own routing."""
     bundle: Path = getattr(request.app.state, "dashboard", None) or find_bundle()
-    return await asyncio.to_thread(_answer, bundle, path)
+    return await asyncio.to_thread(_find_response, bundle, path)
 
 
-def _answer(bundle: Path, path: str) -> Response:
+def _find_response(bundle: Path, path: str) -> Response:
     index = bundle / "index.html"
     if not index.is_file():
-        return HTMLResponse(MISSING, headers={**HEADERS, "Cache-Control": NEVER})
+        return HTMLResponse(MISSING_PAGE, headers={**HEADERS, "Cache-Control": NO_CACHE})
     found = bundle / path
     if path and found.is_file() and found.resolve().is_relative_to(bundle.resolve()):
-        caching = FOR_EVER if path.startswith(ASSETS) else NEVER
+        caching = CACHE_FOREVER if path.startswith(ASSETS) else NO_CACHE
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
         return FileResponse(found, headers={**HEADERS, "Cache-Control": caching}, media_type=kind)
     if path.startswith(ASSETS):
         raise HTTPException(404)
-    return FileResponse(index, headers={**HEADERS, "Cache-Control": NEVER}, media_type="text/html")
+    return FileResponse(index, headers={**HEADERS, "Cache-Control": NO_CACHE}, media_type="text/html")

@@ -20,16 +20,16 @@ from jobs.specs import PreviewSpec
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
 
 MAX_WAIT_SECONDS = 60
-WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+WAIT_PREFERENCE = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
 Preference = Annotated[
     str | None,
     Header(max_length=255, description=f"`wait=N` waits up to N seconds, at most {MAX_WAIT_SECONDS} (RFC 7240)"),
 ]
-ENDED: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The job, which has ended"}}
+ENDED_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The job, which has ended"}}
 
 
-@router.post("/preview", status_code=202, response_model=JobObject, responses=ENDED)
+@router.post("/preview", status_code=202, response_model=JobObject, responses=ENDED_RESPONSE)
 async def preview(
     spec: PreviewSpec, caller: FromCaller, prefer: Preference = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -50,7 +50,7 @@ async def preview(
 
 def _read_wait(prefer: str | None) -> int:
     """Return the seconds to wait; other preferences are ignored, as the standard requires."""
-    found = WAIT.search(prefer or "")
+    found = WAIT_PREFERENCE.search(prefer or "")
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 

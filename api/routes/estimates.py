@@ -1,4 +1,4 @@
-"""/v1/estimates: the memory that a job would take."""
+"""/v1/estimates: the memory that a job would need."""
 
 from fastapi import APIRouter, Response
 
@@ -14,6 +14,6 @@ router = APIRouter(prefix="/v1/estimates", tags=["estimates"], route_class=JsonR
 
 @router.post("", response_model=EstimateObject)
 async def estimate(spec: Spec, caller: FromCaller) -> Response:
-    """Tell how much memory a job of this spec would take; nothing is submitted."""
+    """Estimate how much memory a job with this spec would need; nothing is submitted."""
     found = await caller.service.reader.run(lambda c: estimates.estimate(c, caller.project_id, spec))
     return json_response(EstimateObject.of(found))

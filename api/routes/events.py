@@ -7,24 +7,24 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.dependencies import FromCaller, Service
-from api.event_stream import Watched, follow
+from api.event_stream import WatchedJob, follow_job
 from api.responses import json_response
 from api.schemas.jobs import EventObject
 from api.schemas.pages import Page
-from api.schemas.requests import LARGEST_SEQUENCE, EventQuery, LogQuery
+from api.schemas.requests import MAX_SEQUENCE, EventQuery, LogQuery
 from jobs.records import EventRecord
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
-LOG_PAGE = 200
+LOG_PAGE_SIZE = 200
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 LastEventId = Annotated[
-    int | None, Header(ge=0, le=LARGEST_SEQUENCE, description="Where an event stream goes on; goes before ?after=")
+    int | None, Header(ge=0, le=MAX_SEQUENCE, description="Where an event stream goes on; goes before ?after=")
 ]
 
 
@@ -46,8 +46,8 @@ async def list_events(
         await caller.service.reader.call(jobs.find_records, job)
         after = query.after if last_event_id is None else last_event_id
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        watched = Watched(job, types, caller.credentials)
-        return StreamingResponse(follow(caller.service, watched, after), 200, headers, "text/event-stream")
+        watched = WatchedJob(job, types, caller.credentials)
+        return StreamingResponse(follow_job(caller.service, watched, after), 200, headers, "text/event-stream")
     found = await caller.service.reader.run(
         lambda c: jobs.page_events(c, job, after=query.after, limit=query.limit + 1, types=types)
     )
@@ -56,23 +56,27 @@ async def list_events(
 
 @router.get("/logs", response_class=Response, responses=PLAIN_TEXT)
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Return what the job has printed, as plain text; X-Last-Sequence is the `after` of the next request."""
+    """Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request."""
     job = caller.job(job_id)
     last = (await caller.service.reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(_lines(caller.service, job, query.after, last), 200, headers, "text/plain; charset=utf-8")
+    return StreamingResponse(
+        _read_lines(caller.service, job, query.after, last), 200, headers, "text/plain; charset=utf-8"
+    )
 
 
-async def _lines(service: Service, job: JobKey, after: int, last: int) -> AsyncIterator[bytes]:
+async def _read_lines(service: Service, job: JobKey, after: int, last: int) -> AsyncIterator[bytes]:
     while True:
         found = await _log_page(service, job, after)
         lines = [str(line) for event in found if event.sequence <= last for line in event.data.get("lines", ())]
         if lines:
             yield ("\n".join(lines) + "\n").encode("utf-8", "replace")
-        if len(found) < LOG_PAGE or found[-1].sequence >= last:
+        if len(found) < LOG_PAGE_SIZE or found[-1].sequence >= last:
             return
         after = found[-1].sequence
 
 
 async def _log_page(service: Service, job: JobKey, after: int) -> list[EventRecord]:
-    return await service.reader.run(lambda c: jobs.page_events(c, job, after=after, limit=LOG_PAGE, types=("log",)))
+    return await service.reader.run(
+        lambda c: jobs.page_events(c, job, after=after, limit=LOG_PAGE_SIZE, types=("log",))
+    )

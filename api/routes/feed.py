@@ -9,7 +9,7 @@ from api.dependencies import FromCaller
 from api.project_stream import follow_project
 from api.responses import json_response
 from api.schemas.feed import FeedEvent, FeedPage
-from api.schemas.requests import LARGEST_POSITION, FeedQuery
+from api.schemas.requests import MAX_POSITION, FeedQuery
 from jobs.service import feed
 from jobs.service.feed import FeedCursor
 
@@ -25,7 +25,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     }
 }
 LastEventId = Annotated[
-    int | None, Header(ge=0, le=LARGEST_POSITION, description="Where a stream resumes; goes before ?after=")
+    int | None, Header(ge=0, le=MAX_POSITION, description="Where a stream resumes; goes before ?after=")
 ]
 
 

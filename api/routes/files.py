@@ -1,4 +1,4 @@
-"""/v1/files: training data and prompts; the artifacts of jobs can be read here by their ids, too."""
+"""/v1/files: training data and prompts; the artifacts of jobs can also be read here by id."""
 
 from typing import Annotated
 
@@ -9,13 +9,13 @@ from api.dependencies import FromCaller, IfMatch
 from api.file_form import REQUEST_BODY
 from api.file_keeping import add_once, keep_file
 from api.json_bodies import OpenAIRoute
-from api.lost_answers import read_repetition
-from api.responses import ANY_BYTES, file_response, json_response
+from api.lost_answers import read_previous_tries
+from api.responses import FILE_RESPONSES, file_response, json_response
 from api.schemas.pages import Page
 from api.schemas.purposes import equivalent_purposes
 from api.schemas.requests import FileQuery
 from api.schemas.resources import Deleted, FileObject
-from api.uploads import received
+from api.uploads import receive_file
 from jobs.records import FileFilter
 from jobs.service import deletions, files
 
@@ -29,9 +29,9 @@ async def upload(request: Request, caller: FromCaller) -> Response:
     The content is checked by its purpose: a file that cannot be used has the status `error`, and `status_details` says
     where and why.
     """
-    repetition = read_repetition(request)
-    async with received(request, caller.service.store, caller.service.settings) as arrived:
-        stored = await keep_file(caller, arrived, add_once(repetition, arrived.lifetime_seconds))
+    tries = read_previous_tries(request)
+    async with receive_file(request, caller.service.store, caller.service.settings) as arrived:
+        stored = await keep_file(caller, arrived, add_once(tries, arrived.lifetime_seconds))
     return json_response(FileObject.of(stored))
 
 
@@ -53,7 +53,7 @@ async def get_file(file_id: str, caller: FromCaller) -> Response:
     return json_response(FileObject.of(found))
 
 
-@router.get("/{file_id}/content", response_class=Response, responses=ANY_BYTES)
+@router.get("/{file_id}/content", response_class=Response, responses=FILE_RESPONSES)
 async def download(file_id: str, request: Request, caller: FromCaller) -> Response:
     """Download a file or a range of it; its SHA-256 is the ETag."""
     found = await caller.service.reader.run(lambda c: files.get(c, caller.project_id, file_id))
@@ -64,7 +64,7 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 
 @router.delete("/{file_id}", response_model=Deleted)
 async def delete(file_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """Delete a file; 409 names the jobs that use it and are not final."""
+    """Delete a file; 409 names the unfinished jobs that use it."""
     hashes = expected_tags(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id, hashes=hashes))
     return json_response(Deleted(id=file_id, object="file"))

@@ -6,7 +6,7 @@ import logging
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import DBAPIError
 
-from api.dependencies import Service, service_of
+from api.dependencies import Service, get_service
 from api.errors import problem
 from api.responses import json_response
 from api.schemas.health import Health, Readiness
@@ -26,7 +26,7 @@ async def healthz() -> Response:
 @router.get("/readyz", response_model=Readiness)
 async def readyz(request: Request) -> Response:
     """Return 200 if the database is reachable, migrated and writable. Jobs are accepted without Redis as well."""
-    service = service_of(request)
+    service = get_service(request)
     fault, redis = await asyncio.gather(
         asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.is_reachable)
     )

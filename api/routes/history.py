@@ -1,4 +1,4 @@
-"""The history of machines, and the usage of API keys."""
+"""The history of machines, and usage by API key."""
 
 import datetime as dt
 from typing import Annotated
@@ -21,26 +21,26 @@ EPOCH = dt.date(1970, 1, 1)
 
 @router.get("/workers/{worker_id}/history", response_model=WorkerHistory, tags=["workers"])
 async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, caller: FromCaller) -> Response:
-    """Read the use of a worker's devices over the last hour; each point keeps the highest of some heartbeats."""
+    """Read the use of a worker's devices over the last hour; each point is the maximum of several heartbeats."""
     found = await caller.service.slow_reader.run(lambda c: history.read_history(c, worker_id, query.points))
     shown = WorkerHistory(
         worker_id=worker_id,
         times=[seconds(time) for time in found.times],
         host_memory_bytes=found.host.get("memory_bytes"),
         host_available_bytes=found.available_bytes,
-        devices=[_device(each) for each in found.devices],
+        devices=[_to_device_history(each) for each in found.devices],
     )
     return json_response(shown)
 
 
 @router.get("/usage", response_model=Usage, tags=["usage"])
 async def read_usage(query: Annotated[UsageQuery, Query()], caller: FromCaller) -> Response:
-    """Read what the project has used, by day and API key."""
+    """Read the project's usage by day and API key."""
     found = await caller.service.slow_reader.run(lambda c: history.list_usage(c, caller.project_id, query.days))
-    return json_response(Usage(data=[_entry(each) for each in found]))
+    return json_response(Usage(data=[_to_usage_entry(each) for each in found]))
 
 
-def _device(series: DeviceSeries) -> DeviceHistory:
+def _to_device_history(series: DeviceSeries) -> DeviceHistory:
     device = DeviceObject.of(series.device)
     return DeviceHistory(
         uuid=device.uuid,
@@ -52,7 +52,7 @@ def _device(series: DeviceSeries) -> DeviceHistory:
     )
 
 
-def _entry(usage: UsageRecord) -> UsageEntry:
+def _to_usage_entry(usage: UsageRecord) -> UsageEntry:
     return UsageEntry(
         day=(EPOCH + dt.timedelta(days=usage.day)).isoformat(),
         key_id=usage.key_id,

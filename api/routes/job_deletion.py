@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.delete("/{job_id}", response_model=Deleted)
 async def delete_job(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """Delete a final job with its log, artifacts and model; 409 names who uses the model."""
+    """Delete a finished job with its log, artifacts and model; 409 names the jobs and models that use that model."""
     job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_job(c, job, settings, versions=versions))
     return json_response(Deleted(id=job_id, object="job"))

@@ -8,7 +8,7 @@ from api.conditions import allows, expected_tags, matches
 from api.dependencies import Caller, FromCaller, IfMatch
 from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
-from api.responses import ANY_BYTES, file_response, json_response, precondition_failed
+from api.responses import FILE_RESPONSES, file_response, json_response, precondition_failed
 from api.schemas.bulk import JobCounts
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import AttemptObject, JobObject, JobSummary
@@ -41,7 +41,7 @@ IdempotencyKey = Annotated[
 ]
 
 DryRun = Annotated[bool, Query(description="Make no job; return what it would require and where it would wait")]
-REPLAYED: dict[int | str, dict[str, Any]] = {
+REPLAY_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobObject | DryRunObject,
         "description": "The job that an earlier request with this Idempotency-Key made, or the answer to a dry run",
@@ -49,11 +49,11 @@ REPLAYED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", status_code=202, response_model=JobObject, responses=REPLAYED)
+@router.post("", status_code=202, response_model=JobObject, responses=REPLAY_RESPONSE)
 async def submit(
     spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None, *, dry_run: DryRun = False
 ) -> Response:
-    """Submit a job. 202 means that it is safe in the database, even while Redis is down.
+    """Submit a job. 202 means that it is stored in the database, even while Redis is down.
 
     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
@@ -64,13 +64,13 @@ async def submit(
     submitted = await submit_job(caller.service, caller.key, spec, idempotency_key)
     location = {"Location": f"/v1/jobs/{submitted.job.id}"}
     if submitted.created:
-        return _answer(submitted.job, caller, 202, location)
-    return _answer(submitted.job, caller, 200, {**location, "Idempotency-Replayed": "true"})
+        return _job_response(submitted.job, caller, 202, location)
+    return _job_response(submitted.job, caller, 200, {**location, "Idempotency-Replayed": "true"})
 
 
 @router.get("", response_model=Page[JobSummary])
 async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> Response:
-    """List jobs of the project without their specs and results, newest first."""
+    """List the project's jobs, newest first, without their specs and results."""
     wanted = query.to_filter()
     found = await caller.service.reader.run(
         lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
@@ -87,16 +87,16 @@ async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller
 
 @router.get("/{job_id}", response_model=JobObject)
 async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
-    """Return one job; its ETag changes with every change of the job, so If-None-Match makes polling cheap."""
+    """Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap."""
     found = await caller.service.reader.call(jobs.find, caller.job(job_id))
     if not allows(request.headers.get("If-Match"), _etag(found)):
         return precondition_failed(request, f"job {found.id} has changed since; read it again without If-Match")
     if matches(request.headers.get("If-None-Match"), _etag(found)):
         return Response(status_code=304, headers={"ETag": _etag(found)})
-    return _answer(found, caller)
+    return _job_response(found, caller)
 
 
-@router.get("/{job_id}/input", response_class=Response, responses=ANY_BYTES)
+@router.get("/{job_id}/input", response_class=Response, responses=FILE_RESPONSES)
 async def download_input(job_id: str, request: Request, caller: FromCaller) -> Response:
     """Download the prompts or conversations that the spec describes in `inline_input`, as a JSON list."""
     found = await caller.service.reader.call(jobs.find, caller.job(job_id))
@@ -115,10 +115,10 @@ async def download_input(job_id: str, request: Request, caller: FromCaller) -> R
 
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
 async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error."""
+    """Cancel a job: immediately if it is waiting, through its worker if it is running. Cancelling twice is allowed."""
     job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings, versions=versions))
-    return _answer(changed, caller, 202)
+    return _job_response(changed, caller, 202)
 
 
 @router.post("/{job_id}/retry", status_code=202, response_model=JobObject)
@@ -126,26 +126,26 @@ async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Re
     """Queue a failed or cancelled job again."""
     job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.retry(c, job, settings, versions=versions))
-    return _answer(changed, caller, 202)
+    return _job_response(changed, caller, 202)
 
 
 @router.post("/{job_id}/pause", status_code=202, response_model=JobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
     """Pause a fine-tune until it is resumed; a running one saves a resume point first."""
     job, settings = caller.job(job_id), caller.service.settings
-    return _answer(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
+    return _job_response(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
 
 
 @router.post("/{job_id}/resume", status_code=202, response_model=JobObject)
 async def resume(job_id: str, caller: FromCaller) -> Response:
     """Resume a paused job from its resume point."""
     job, settings = caller.job(job_id), caller.service.settings
-    return _answer(await caller.service.writer.run(lambda c: jobs.resume(c, job, settings)), caller, 202)
+    return _job_response(await caller.service.writer.run(lambda c: jobs.resume(c, job, settings)), caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """List the attempts of a job, first to last."""
+    """List the attempts of a job, oldest first."""
     found = await caller.service.reader.run(lambda c: jobs.list_attempts(c, caller.job(job_id)))
     passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
     if query.after and not passed:
@@ -154,7 +154,9 @@ async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, calle
     return json_response(Page[AttemptObject].of(behind, query.limit))
 
 
-def _answer(job: JobDetails, caller: Caller, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _job_response(
+    job: JobDetails, caller: Caller, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     return json_response(JobObject.from_details(job, caller.key), status, {"ETag": _etag(job), **(headers or {})})
 
 

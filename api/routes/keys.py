@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 @router.post("", status_code=201, response_model=NewKeyObject)
 async def create_key(new: NewKey, admin: FromAdministrator) -> Response:
-    """Make a key, and its project if there is none of this name. The secret is shown this once."""
+    """Create a key, and its project if there is none with that name. The secret is shown only this once."""
     secret = keys.new_secret()
     made = await admin.service.writer.run(
         lambda c: keys.create(c, project=new.project, name=new.name, role=new.role, secret=secret)
@@ -36,8 +36,8 @@ async def list_keys(query: Annotated[PageQuery, Query()], admin: FromAdministrat
 
 @router.delete("/{key_id}", response_model=Deleted, dependencies=[WithoutTags])
 async def revoke_key(key_id: str, admin: FromAdministrator) -> Response:
-    """Make a key invalid at once."""
+    """Revoke a key; it becomes invalid immediately."""
     if key_id == admin.key.id:
-        raise ConflictError("this is the key you are asking with; revoke it with another administrator's key")
+        raise ConflictError("a key cannot revoke itself; use another administrator's key")
     await admin.service.writer.run(lambda c: keys.revoke(c, key_id))
     return json_response(Deleted(id=key_id, object="api_key"))

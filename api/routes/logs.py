@@ -1,4 +1,4 @@
-"""A job's output by line numbers."""
+"""A job's output by line number."""
 
 from typing import Annotated
 
@@ -21,28 +21,28 @@ async def read_log_lines(query: Annotated[LogLinesQuery, Query()], job_id: str, 
     total, found = await caller.service.reader.run(
         lambda c: log_lines.read_lines(c, caller.job(job_id), first=query.first, limit=query.limit)
     )
-    lines = [_shown(line) for line in found]
+    lines = [_to_log_line(line) for line in found]
     first, last = (lines[0].number, lines[-1].number) if lines else (None, None)
     return json_response(LogLines(job_id=job_id, total=total, first=first, last=last, data=lines))
 
 
 @router.get("/search", response_model=LogMatches)
 async def search_log(query: Annotated[LogSearchQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Find lines of a job's output that contain a text, forwards or backwards from a line."""
+    """Find the lines of a job's output that contain a text, searching forwards or backwards from a line."""
     wanted = Search(query.query, query.start, query.direction, query.ignore_case, query.limit, query.context)
     found = await caller.service.slow_reader.run(lambda c: log_lines.search_lines(c, caller.job(job_id), wanted))
     matches = [
         LogMatch(
-            line=_shown(match.line),
-            before=[_shown(line) for line in match.before],
-            after=[_shown(line) for line in match.after],
+            line=_to_log_line(match.line),
+            before=[_to_log_line(line) for line in match.before],
+            after=[_to_log_line(line) for line in match.after],
         )
         for match in found.found
     ]
     return json_response(LogMatches(job_id=job_id, count=found.count, position=found.position, data=matches))
 
 
-def _shown(line: Line) -> LogLine:
+def _to_log_line(line: Line) -> LogLine:
     return LogLine(
         number=line.number,
         stream=line.stream,

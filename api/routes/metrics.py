@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["jobs"])
 
 @router.get("", response_model=JobMetrics)
 async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Read what a run has logged at its steps, in buckets that keep minimum, maximum and mean.
+    """Read the metrics that a run has logged, in buckets of steps that keep the minimum, maximum and mean.
 
     With as many buckets as steps, each bucket is one step.
     """
@@ -35,11 +35,11 @@ async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, cal
 
 def _read_artifact(service: Service, artifact: ArtifactRecord | None, window: Window) -> DownsampledMetrics:
     """Downsample the series that a run has published as a file."""
-    points = [] if artifact is None else metrics.parse_series(_lines(service.store, artifact))
+    points = [] if artifact is None else metrics.parse_series(_read_lines(service.store, artifact))
     return metrics.downsample_points(points, window)
 
 
-def _lines(store: ArtifactStore, artifact: ArtifactRecord) -> Iterator[bytes]:
+def _read_lines(store: ArtifactStore, artifact: ArtifactRecord) -> Iterator[bytes]:
     rest = b""
     for piece in store.read(artifact.key, 0, artifact.bytes):
         *lines, rest = (rest + piece).split(b"\n")

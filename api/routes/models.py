@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 
 @router.post("", status_code=201, response_model=ModelObject)
 async def register(new: NewModel, caller: FromCaller) -> Response:
-    """Register a checkpoint directory that lies below an allowed model root of the server."""
+    """Register a checkpoint directory below an allowed model root of the server."""
     checked = await asyncio.to_thread(models.check, new.path, caller.service.settings)
     made = await caller.service.writer.run(lambda c: models.register(c, caller.project_id, new.id, checked))
     return json_response(ModelObject.of(made, caller.key), 201, {"Location": f"/v1/models/{made.id}"})
@@ -26,7 +26,7 @@ async def register(new: NewModel, caller: FromCaller) -> Response:
 
 @router.get("", response_model=Page[ModelObject])
 async def list_models(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
-    """List the models of the project that are ready, sorted by name."""
+    """List the project's models that are ready, sorted by name."""
     found = await caller.service.reader.run(
         lambda c: models.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
     )
@@ -42,7 +42,7 @@ async def get_model(model: str, caller: FromCaller) -> Response:
 
 @router.delete("/{model:path}", response_model=Deleted, dependencies=[WithoutTags])
 async def delete_model(model: str, caller: FromCaller) -> Response:
-    """Delete a model that nothing uses; 409 names the jobs or models that do.
+    """Delete a model that nothing uses; 409 names the jobs or models that use it.
 
     The files of a job's result are deleted with it; a registered directory stays on the disk.
     """

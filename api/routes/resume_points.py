@@ -18,12 +18,12 @@ from jobs.service import resume_points
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/resume-points", tags=["resume points"], route_class=JsonRoute)
 
-LARGEST_STEP = 10**12
+MAX_STEP = 10**12
 
 
 @router.get("", response_model=Page[ResumePointObject])
 async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """List the resume points that are kept, by step: while the job runs, and after it has failed or was cancelled."""
+    """List the resume points by step; they exist while the job runs, and after it has failed or been cancelled."""
     key, store = caller.job(job_id), caller.service.store
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
     found = [
@@ -40,13 +40,13 @@ async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, 
 @router.post("/{step}/publish", status_code=201, response_model=ModelObject)
 async def publish(
     job_id: str,
-    step: Annotated[int, Path(ge=1, le=LARGEST_STEP)],
+    step: Annotated[int, Path(ge=1, le=MAX_STEP)],
     caller: FromCaller,
     wanted: Annotated[PublishRequest | None, Body()] = None,
 ) -> Response:
-    """Make a model of the resume point of this step: of an adapter, or of all weights in float32.
+    """Turn the resume point of this step into a model: an adapter, or all weights in float32.
 
-    The model is a copy: it stays when the job goes on, is retried, or deletes its resume points.
+    The model is a copy: it remains when the job continues, is retried, or deletes its resume points.
     """
     key, store, writer = caller.job(job_id), caller.service.store, caller.service.writer
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))

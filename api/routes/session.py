@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.dependencies import FromCaller, service_of
+from api.dependencies import FromCaller, get_service
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.requests import NewSession
@@ -16,15 +16,15 @@ from jobs.service import sessions
 router = APIRouter(prefix="/v1/session", tags=["session"], route_class=JsonRoute)
 
 SIGN_IN_PATH = "/dashboard/sign-in#link="
-NOT_STORED = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 @router.post("", status_code=201, response_model=SessionObject)
 async def sign_in(new: NewSession, request: Request) -> Response:
-    """Begin a session by an API key or a one-time link; its token is in an HttpOnly cookie."""
+    """Begin a session with an API key or a one-time link; its token is set as an HttpOnly cookie."""
     if "Origin" in request.headers:
         require_same_origin(request)
-    service, lifetime = service_of(request), service_of(request).settings.session_seconds
+    service, lifetime = get_service(request), get_service(request).settings.session_seconds
     if new.key is not None:
         key = new.key.strip()
         token, session = await service.writer.run(lambda c: sessions.sign_in(c, key, lifetime))
@@ -32,7 +32,7 @@ async def sign_in(new: NewSession, request: Request) -> Response:
         link = new.link or ""
         token, session = await service.writer.run(lambda c: sessions.follow_link(c, link, lifetime))
     request.state.key = session.key
-    answer = json_response(_shown(session), 201, NOT_STORED)
+    answer = json_response(_to_session_object(session), 201, NO_STORE)
     answer.set_cookie(
         SESSION_COOKIE,
         token,
@@ -47,11 +47,13 @@ async def sign_in(new: NewSession, request: Request) -> Response:
 
 @router.get("", response_model=SessionObject)
 async def get_session(caller: FromCaller) -> Response:
-    """Tell who is signed in."""
+    """Return the key that is signed in, and when its session ends."""
     token = caller.credentials.session_token
     if caller.credentials.authorization is None and token:
-        return json_response(_shown(await find_session(caller.service.authenticator, token)), headers=NOT_STORED)
-    return json_response(SessionObject(key=KeyObject.of(caller.key), expires_at=None), headers=NOT_STORED)
+        return json_response(
+            _to_session_object(await find_session(caller.service.authenticator, token)), headers=NO_STORE
+        )
+    return json_response(SessionObject(key=KeyObject.of(caller.key), expires_at=None), headers=NO_STORE)
 
 
 @router.delete("", response_model=SignedOut)
@@ -60,18 +62,18 @@ async def sign_out(caller: FromCaller) -> Response:
     token = caller.credentials.session_token
     if token:
         await caller.service.writer.run(lambda c: sessions.sign_out(c, token))
-    answer = json_response(SignedOut(), headers=NOT_STORED)
+    answer = json_response(SignedOut(), headers=NO_STORE)
     answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
     return answer
 
 
 @router.post("/links", status_code=201, response_model=SignInLink)
 async def make_link(caller: FromCaller) -> Response:
-    """Make a one-time link that signs a browser in with the key of this request."""
+    """Create a one-time link that signs a browser in with the key of this request."""
     token, expires_at = await caller.service.writer.run(lambda c: sessions.make_link(c, caller.key))
     link = SignInLink(path=f"{SIGN_IN_PATH}{token}", token=token, expires_at=seconds(expires_at))
-    return json_response(link, 201, NOT_STORED)
+    return json_response(link, 201, NO_STORE)
 
 
-def _shown(session: SessionRecord) -> SessionObject:
+def _to_session_object(session: SessionRecord) -> SessionObject:
     return SessionObject(key=KeyObject.of(session.key), expires_at=seconds(session.expires_at))

@@ -24,7 +24,7 @@ async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller)
 
 @router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[WithoutTags])
 async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest | None = None) -> Response:
-    """Give a worker no more jobs.
+    """Stop giving jobs to a worker.
 
     Jobs that it still runs at the deadline yield: they are queued again, and the attempt is not charged. Without a
     deadline they run to their end.

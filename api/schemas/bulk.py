@@ -11,7 +11,7 @@ from jobs.records import BulkAction, BulkRecord, Json
 
 
 class BulkPreview(BaseModel):
-    """What an operation would change."""
+    """The jobs that an operation would change."""
 
     object: Literal["bulk_operation.preview"] = "bulk_operation.preview"
     action: BulkAction
@@ -29,7 +29,7 @@ class BulkFailure(BaseModel):
 
 
 class BulkOperation(Identified):
-    """An operation on all jobs that match a filter, and how far it is."""
+    """An operation on all jobs that match a filter, with its progress."""
 
     object: Literal["bulk_operation"] = "bulk_operation"
     action: BulkAction
@@ -62,7 +62,7 @@ class BulkOperation(Identified):
 
 
 class JobCounts(BaseModel):
-    """How many jobs match a filter, by state."""
+    """The number of jobs that match a filter, by state."""
 
     object: Literal["job.counts"] = "job.counts"
     total: int

@@ -1,4 +1,4 @@
-"""What a job would require, without making it."""
+"""The requirements of a job, found without submitting it."""
 
 from typing import Literal, Self
 
@@ -10,7 +10,7 @@ from jobs.service.previews import Preview
 
 
 class DryRunObject(BaseModel):
-    """The answer to a dry run: the job would be accepted, and none was made."""
+    """The response to a dry run: the job would be accepted, but it was not created."""
 
     object: Literal["job.dry_run"] = "job.dry_run"
     requirements: RequirementObject

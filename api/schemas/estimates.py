@@ -1,4 +1,4 @@
-"""What a job would take."""
+"""The memory that a job would need."""
 
 from typing import Literal, Self
 
@@ -8,7 +8,7 @@ from footprint import Footprint
 
 
 class EstimateObject(BaseModel):
-    """Memory that a job takes when it takes most, in bytes; the parts sum up to the total."""
+    """Peak memory of a job, in bytes; the parts add up to the total."""
 
     object: Literal["estimate"] = "estimate"
     place: Literal["device", "host"] = Field(

@@ -1,4 +1,4 @@
-"""What a project's event stream tells."""
+"""The events of a project's event stream."""
 
 from typing import Literal, Self
 

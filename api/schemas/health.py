@@ -1,4 +1,4 @@
-"""Whether the service works."""
+"""The health and readiness of the service."""
 
 from typing import Literal
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """The process lives."""
+    """The process is running."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(BaseModel):
-    """Requests can be served; jobs are accepted while Redis is unreachable."""
+    """Requests can be served; jobs are accepted even while Redis is unreachable."""
 
     status: Literal["ready"] = "ready"
     database: Literal["ok"] = "ok"

@@ -1,4 +1,4 @@
-"""Jobs and what belongs to one, as clients see them."""
+"""Jobs with their events, attempts and artifacts, as clients see them."""
 
 from typing import Any, Literal, Self, get_args
 
@@ -22,7 +22,9 @@ from jobs.specs import AnySpec
 from jobs.state import AttemptState, JobState
 
 _SPECS = get_args(get_args(AnySpec)[0])
-MODEL_MAKERS = frozenset(get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPECS if spec.produces_model)
+MODEL_PRODUCING_KINDS = frozenset(
+    get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPECS if spec.produces_model
+)
 
 
 class RequirementObject(BaseModel):
@@ -39,19 +41,19 @@ class RequirementObject(BaseModel):
 
     @classmethod
     def of(cls, stored: Json) -> Self:
-        """Return the requirement of a job's row."""
+        """Return the requirement stored in a job's row."""
         return cls(**(stored or Requirement.from_row(stored).to_row()))
 
 
 class HolderObject(BaseModel):
-    """A job that holds what another one waits for."""
+    """A job that holds memory that another job is waiting for."""
 
     job_id: str
     bytes: int
 
 
 class WaitingObject(BaseModel):
-    """Why a queued job waits."""
+    """The reason why a queued job is waiting."""
 
     cause: str = Field(description="What is missing: no_worker, kind, labels, slots, devices, …, or backoff")
     message: str = Field(description="One sentence with numbers")
@@ -105,7 +107,7 @@ class JobObject(JobSummary):
 
     @classmethod
     def from_details(cls, job: JobDetails, caller: KeyRecord) -> Self:
-        """Return the job with spec and result as the caller, whose project it belongs to, sees it."""
+        """Return the job with its spec and result as the caller, whose project it belongs to, sees it."""
         return cls(**_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
 
 
@@ -128,7 +130,7 @@ def _summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
         "waiting": WaitingObject(**job.waiting) if job.waiting else None,
         "progress": read_progress(job.progress),
         "error": job.error,
-        "model": job.output_model or job.id if job.kind in MODEL_MAKERS else None,
+        "model": job.output_model or job.id if job.kind in MODEL_PRODUCING_KINDS else None,
         "version": job.version,
     }
 
@@ -165,7 +167,7 @@ class ReservedDevice(BaseModel):
 
 
 class AllocationObject(BaseModel):
-    """Where one node of an attempt runs."""
+    """The worker and the devices on which one node of an attempt runs."""
 
     node: int
     worker: str
@@ -180,7 +182,7 @@ class AllocationObject(BaseModel):
 
 
 class AttemptObject(Identified):
-    """One try at a job."""
+    """One attempt to run a job."""
 
     object: Literal["job.attempt"] = "job.attempt"
     job_id: str

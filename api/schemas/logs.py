@@ -1,4 +1,4 @@
-"""A job's output by line numbers."""
+"""A job's output by line number."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Lists, in parts."""
+"""Lists, one page at a time."""
 
 from collections.abc import Sequence
 from typing import Generic, Literal, Self, TypeVar
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 class Identified(BaseModel):
-    """Anything that lists hold."""
+    """An object that can be an item of a list."""
 
     id: str
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item", bound=Identified)
 
 
 class Page(BaseModel, Generic[Item]):
-    """A part of a list."""
+    """One page of a list."""
 
     object: Literal["list"] = "list"
     data: list[Item]

@@ -1,4 +1,4 @@
-"""The pool over time, and what a project has used."""
+"""The history of workers and their devices, and the usage of a project."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ class WorkerHistory(BaseModel):
 
 
 class UsageEntry(BaseModel):
-    """What one API key used on one day."""
+    """The usage of one API key on one day."""
 
     day: str = Field(description="YYYY-MM-DD, UTC")
     key_id: str | None = Field(description="Null for jobs of earlier releases, which did not record it")
@@ -41,7 +41,7 @@ class UsageEntry(BaseModel):
 
 
 class Usage(BaseModel):
-    """What a project has used, by day and key, oldest first."""
+    """The usage of a project by day and key, oldest first."""
 
     object: Literal["usage"] = "usage"
     data: list[UsageEntry]

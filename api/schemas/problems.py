@@ -1,17 +1,17 @@
-"""The form of every error."""
+"""The format of every error."""
 
 from pydantic import BaseModel
 
 
 class FieldProblem(BaseModel):
-    """One field that was refused."""
+    """One field that was rejected."""
 
     param: str | None
     message: str
 
 
 class OpenAIError(BaseModel):
-    """The same error in the form of OpenAI's API."""
+    """The same error in the format of OpenAI's API."""
 
     message: str
     type: str

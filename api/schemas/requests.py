@@ -1,4 +1,4 @@
-"""What clients send: bodies and queries, whose unknown fields are refused."""
+"""Request bodies and queries; their unknown fields are rejected."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -18,10 +18,10 @@ from jobs.specs import KINDS
 from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
-LARGEST_SEQUENCE = 2**31 - 1
-LARGEST_TIME = 10**11  # in seconds; as milliseconds it still fits into 64 bits
-LARGEST_POSITION = 2**63 - 1
-STATES = "|".join(JobState)
+MAX_SEQUENCE = 2**31 - 1
+MAX_TIME_SECONDS = 10**11  # in milliseconds, it still fits into 64 bits
+MAX_POSITION = 2**63 - 1
+STATE_PATTERN = "|".join(JobState)
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
 FIELD_PATTERN = r"^[a-z0-9_.]{1,128}:[^\x00\r\n]{1,128}$"
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -29,7 +29,7 @@ ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min
 
 
 def _require_digits(value: object) -> object:
-    """Reject "1.0" and " 1", which pydantic takes for whole numbers: a query contains only strings."""
+    """Reject "1.0" and " 1": a query contains only strings, and pydantic would convert these to whole numbers."""
     if isinstance(value, str) and not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
         raise ValueError("must be a whole number in decimal digits")
     return value
@@ -48,23 +48,25 @@ JobKind = Annotated[str, AfterValidator(_require_kind), Field(json_schema_extra=
 
 
 class Request(BaseModel):
-    """A body or a query whose unknown fields are refused."""
+    """A body or a query that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PageQuery(Request):
-    """Which part of a list."""
+    """The part of a list to return."""
 
     after: Cursor | None = Field(None, description="The id of the last item seen")
     limit: WholeNumber = Field(20, ge=1, le=100)
 
 
 class JobSelection(Request):
-    """Which jobs; all given conditions must hold."""
+    """Conditions for jobs; a job must meet all of them."""
 
     state: str | None = Field(
-        None, pattern=rf"^({STATES})(,({STATES}))*$", description="One state, or several separated by commas"
+        None,
+        pattern=rf"^({STATE_PATTERN})(,({STATE_PATTERN}))*$",
+        description="One state, or several separated by commas",
     )
     kind: JobKind | None = None
     label: str | None = Field(None, pattern=LABEL_PATTERN, description="key:value")
@@ -80,31 +82,33 @@ class JobSelection(Request):
     id: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$", description="The beginning of the id")
     submitter: str | None = Field(None, min_length=1, max_length=128, description="Name of the API key that sent it")
     created_after: WholeNumber | None = Field(
-        None, ge=0, le=LARGEST_TIME, description="At or after this time, in seconds"
+        None, ge=0, le=MAX_TIME_SECONDS, description="At or after this time, in seconds"
     )
-    created_before: WholeNumber | None = Field(None, ge=0, le=LARGEST_TIME, description="Before this time, in seconds")
+    created_before: WholeNumber | None = Field(
+        None, ge=0, le=MAX_TIME_SECONDS, description="Before this time, in seconds"
+    )
 
     def to_filter(self) -> JobFilter:
         """Return the conditions as the job domain names them."""
         return JobFilter(
             states=tuple(self.state.split(",")) if self.state else (),
             kind=self.kind,
-            label=_pair(self.label),
-            field=_pair(self.field),
+            label=_split_pair(self.label),
+            field=_split_pair(self.field),
             error=self.error,
             id_prefix=self.id,
             submitter=self.submitter,
-            created_from=_milliseconds(self.created_after),
-            created_before=_milliseconds(self.created_before),
+            created_from=_to_milliseconds(self.created_after),
+            created_before=_to_milliseconds(self.created_before),
         )
 
 
 class JobQuery(JobSelection, PageQuery):
-    """Which jobs, and which part of the list."""
+    """Conditions for jobs, and the part of the list to return."""
 
 
 class BulkRequest(Request):
-    """What to do with all jobs that match; at least one condition must be given."""
+    """An action on all jobs that match; at least one condition is required."""
 
     action: BulkAction
     filter: JobSelection
@@ -117,27 +121,27 @@ class BulkRequest(Request):
 
 
 class FeedQuery(Request):
-    """Where a project's event stream continues."""
+    """The position from which to read a project's events."""
 
     after: int | None = Field(
-        None, ge=0, le=LARGEST_POSITION, description="The id of the last event seen; by default only new ones follow"
+        None, ge=0, le=MAX_POSITION, description="The id of the last event seen; by default only new ones follow"
     )
     limit: int = Field(100, ge=1, le=1000, description="Most events of an answer that is not a stream")
 
 
 class LogLinesQuery(Request):
-    """Which lines of a job's output."""
+    """The lines of a job's output to return."""
 
-    first: int | None = Field(None, ge=1, le=LARGEST_SEQUENCE, description="Number of the first line; else the end")
+    first: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Number of the first line; else the end")
     limit: int = Field(500, ge=1, le=5000)
 
 
 class LogSearchQuery(Request):
-    """What to find in a job's output."""
+    """The text to find in a job's output, and where to search."""
 
     query: str = Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Text within one line")
     start: int | None = Field(
-        None, ge=1, le=LARGEST_SEQUENCE, description="Line to search from, itself included; else the first or last one"
+        None, ge=1, le=MAX_SEQUENCE, description="Line to search from, itself included; else the first or last one"
     )
     direction: Literal["next", "previous"] = "next"
     ignore_case: bool = Field(default=False, description="Whether A matches a (ASCII letters only)")
@@ -146,30 +150,30 @@ class LogSearchQuery(Request):
 
 
 class MetricsQuery(Request):
-    """Which part of a run's series, and how finely."""
+    """The part of a run's series to return, and its resolution."""
 
     names: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$", max_length=1000, description="By commas; all by default"
     )
-    start: int | None = Field(None, ge=0, le=LARGEST_SEQUENCE, description="First step")
-    stop: int | None = Field(None, ge=1, le=LARGEST_SEQUENCE, description="Step before which it ends")
+    start: int | None = Field(None, ge=0, le=MAX_SEQUENCE, description="First step")
+    stop: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Step before which it ends")
     buckets: int = Field(500, ge=1, le=5000, description="Parts of equal length to divide the steps into")
 
 
 class HistoryQuery(Request):
-    """How finely."""
+    """The resolution of a worker's history."""
 
     points: int = Field(240, ge=1, le=720, description="Most points to return")
 
 
 class UsageQuery(Request):
-    """Which days."""
+    """The days for which to return usage."""
 
     days: int = Field(30, ge=1, le=366, description="This many days, today (UTC) included")
 
 
 class NewSession(Request):
-    """What a session is made from: an API key, or the token of a one-time link."""
+    """The credentials for a new session: an API key, or the token of a one-time link."""
 
     key: Annotated[str, StringConstraints(max_length=512)] | None = None
     link: Annotated[str, StringConstraints(max_length=512)] | None = None
@@ -177,12 +181,12 @@ class NewSession(Request):
     @model_validator(mode="after")
     def _require_one(self) -> Self:
         if (self.key is None) == (self.link is None):
-            raise ValueError("give either key or link")
+            raise ValueError("pass either key or link")
         return self
 
 
 class FileQuery(PageQuery):
-    """Which files."""
+    """The files to list."""
 
     purpose: str | None = Field(None, pattern=r"^[a-z_-]{1,32}$")
     limit: WholeNumber = Field(20, ge=1, le=10_000)
@@ -190,21 +194,21 @@ class FileQuery(PageQuery):
 
 
 class EventQuery(Request):
-    """Which part of a job's log."""
+    """The part of a job's log to return."""
 
-    after: WholeNumber = Field(0, ge=0, le=LARGEST_SEQUENCE, description="The last sequence number seen")
+    after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="The last sequence number seen")
     limit: WholeNumber = Field(20, ge=1, le=100)
     type: Literal["state", "progress", "log"] | None = None
 
 
 class LogQuery(Request):
-    """Which part of a job's output."""
+    """The part of a job's output to return."""
 
-    after: WholeNumber = Field(0, ge=0, le=LARGEST_SEQUENCE, description="X-Last-Sequence of the last answer")
+    after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="X-Last-Sequence of the last answer")
 
 
 class NewModel(Request):
-    """Register a checkpoint directory."""
+    """A checkpoint directory to register."""
 
     id: ModelName
     path: Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4096)] = Field(
@@ -213,13 +217,13 @@ class NewModel(Request):
 
 
 class PublishRequest(Request):
-    """What a resume point becomes."""
+    """The model to create from a resume point."""
 
     id: ModelName | None = Field(None, description="Id of the model; JOB-step-STEP by default")
 
 
 class NewKey(Request):
-    """Make an API key; its project is made if there is none of this name."""
+    """An API key to create; its project is created if there is none with that name."""
 
     name: ShortName
     project: ShortName
@@ -227,20 +231,20 @@ class NewKey(Request):
 
 
 class DrainRequest(Request):
-    """How a worker is drained."""
+    """Options for draining a worker."""
 
     deadline_seconds: float | None = Field(
         None, ge=0, le=31_536_000, description="After this, jobs that still run must yield; by default they may end"
     )
 
 
-def _pair(text: str | None) -> tuple[str, str] | None:
-    """Split key:value."""
+def _split_pair(text: str | None) -> tuple[str, str] | None:
+    """Split `key:value` into the key and the value."""
     if text is None:
         return None
     key, _, value = text.partition(":")
     return key, value
 
 
-def _milliseconds(seconds: int | None) -> int | None:
+def _to_milliseconds(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * 1000

@@ -88,7 +88,7 @@ class DeviceObject(BaseModel):
 
     @classmethod
     def of(cls, reported: Json) -> Self:
-        """Return the device as its worker reported it; workers of other versions may say less."""
+        """Return the device as its worker reported it; workers of other versions may report less."""
         kind, index = reported.get("type", "cpu"), reported.get("index", 0)
         known = {name: value for name, value in reported.items() if name in cls.model_fields}
         return cls(**({"type": kind, "index": index, "uuid": f"{kind}-{index}", "name": "", "memory_bytes": 0} | known))
@@ -123,7 +123,7 @@ class LoadedModelObject(BaseModel):
 
     @classmethod
     def of(cls, reported: Json, caller: KeyRecord) -> Self:
-        """Return a model as its worker reported it, as the caller may see it."""
+        """Return a model as its worker reported it, leaving out what the caller may not see."""
         own = reported["project_id"] == caller.project_id
         return cls(
             id=reported["id"] if own else None,
@@ -138,7 +138,7 @@ class LoadedModelObject(BaseModel):
 
 
 class WorkerObject(Identified):
-    """A worker that reported lately."""
+    """A worker that has reported recently."""
 
     object: Literal["worker"] = "worker"
     hostname: str
@@ -200,13 +200,13 @@ class KeyObject(Identified):
 
 
 class NewKeyObject(KeyObject):
-    """An API key just made: the only time that its secret is shown."""
+    """A new API key, in the only response that contains its secret."""
 
     secret: str = ""
 
 
 class Deleted(BaseModel):
-    """What was deleted."""
+    """The object that was deleted."""
 
     id: str
     object: str

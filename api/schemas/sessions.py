@@ -8,7 +8,7 @@ from api.schemas.resources import KeyObject
 
 
 class SessionObject(BaseModel):
-    """Who is signed in."""
+    """The API key that is signed in."""
 
     object: Literal["session"] = "session"
     key: KeyObject
@@ -16,7 +16,7 @@ class SessionObject(BaseModel):
 
 
 class SignInLink(BaseModel):
-    """A link that signs its first visitor in."""
+    """A one-time link that signs in whoever opens it first."""
 
     object: Literal["session.link"] = "session.link"
     path: str = Field(description="Append it to the service's address; the token is behind the #")

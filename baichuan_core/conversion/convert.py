@@ -58,7 +58,7 @@ def convert(
     adapter: Path | str | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ConversionReport:
-    """Write a checkpoint in another format that computes the same results.
+    """Convert a checkpoint to another format, in which the model computes the same results.
 
     - `safetensors` keeps every tensor and changes only the files; the published 4-bit format becomes today's.
     - `baichuan1` divides each row of `lm_head.weight` by its L2 norm, in float32, for programs without a normalized
@@ -98,7 +98,7 @@ def convert(
         total = sum(tensor.nbytes for tensor in plan.tensors)
         require_space(output, total)
         with staged_output(output) as staging:
-            plan.write(staging, _count_bytes(total, on_progress))
+            plan.write(staging, _make_byte_counter(total, on_progress))
     on_progress(Progress(1.0, "converted", {"bytes": float(total)}))
     return ConversionReport(target, len(plan.tensors), reader.total_bytes, total)
 
@@ -109,11 +109,13 @@ def _check_options(
     if target not in get_args(ConversionTarget):
         raise UnsupportedError(f"target {target!r} is unknown: use one of {', '.join(get_args(ConversionTarget))}")
     if gguf_type is not None and target != "gguf":
-        raise UnsupportedError(f"gguf_type requires the target gguf, but the target is {target}: omit it")
+        raise UnsupportedError(f'gguf_type requires the target "gguf", but the target is "{target}": omit gguf_type')
     if dtype != "auto" and target not in ("merged", "dequantized"):
-        raise UnsupportedError(f"dtype requires the target merged or dequantized, but the target is {target}: omit it")
+        raise UnsupportedError(
+            f'dtype requires the target "merged" or "dequantized", but the target is "{target}": omit dtype'
+        )
     if adapter is not None and target != "merged":
-        raise UnsupportedError(f"adapter requires the target merged, but the target is {target}: omit it")
+        raise UnsupportedError(f'adapter requires the target "merged", but the target is "{target}": omit adapter')
 
 
 def _make_plan(
@@ -138,7 +140,7 @@ def _make_plan(
             return plan_dequantized(source, dtype)
 
 
-def _count_bytes(total: int, on_progress: ProgressCallback) -> Callable[[int], None]:
+def _make_byte_counter(total: int, on_progress: ProgressCallback) -> Callable[[int], None]:
     """Return a callback that adds up the bytes written and reports the progress."""
     written = 0
 

@@ -27,7 +27,7 @@ from checkpoint_files.layout import expected_tensors, linear_layers
 
 from .rows import cast
 
-SCALES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
+SCALE_NAMES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 
 
 def plan_stored(reader: TensorReader, name: str) -> PlannedTensor:
@@ -57,7 +57,7 @@ class DenseTensors:
     def names(self) -> list[str]:
         """Names of all tensors, in the order of the files."""
         expected = expected_tensors(self._config)
-        return [name for name in self._stored_names if name in expected and name not in SCALES.values()]
+        return [name for name in self._stored_names if name in expected and name not in SCALE_NAMES.values()]
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -65,12 +65,12 @@ class DenseTensors:
         return self._requested_dtype or self._reader.read(FINAL_NORM).dtype
 
     def tensor(self, name: str) -> PlannedTensor:
-        """Return one tensor in the requested dtype; raises the same errors as `exact`."""
-        exact = self.exact(name)
+        """Return one tensor in the requested dtype; raises the same errors as `exact_tensor`."""
+        exact = self.exact_tensor(name)
         is_stored = exact.dtype == self._reader.read(name).dtype
         return exact if is_stored and self._requested_dtype is None else cast(exact, self.dtype)
 
-    def exact(self, name: str) -> PlannedTensor:
+    def exact_tensor(self, name: str) -> PlannedTensor:
         """Return one tensor in float32 if it is quantized, otherwise as it is stored.
 
         Raises:
@@ -84,8 +84,8 @@ class DenseTensors:
 
     def _find_dequantizer(self, name: str) -> Rows | None:
         """Return a function that computes float32 rows of a quantized tensor; None for an unquantized one."""
-        if name in SCALES and self._config.quantize_head:
-            codes, scale = self._reader.read(name), self._reader.read(SCALES[name])
+        if name in SCALE_NAMES and self._config.quantize_head:
+            codes, scale = self._reader.read(name), self._reader.read(SCALE_NAMES[name])
             return lambda start, stop: dequantize_embedding_or_head(codes[start:stop], scale[start:stop])
         if name not in self._linear or not is_quantized(self._config):
             return None
@@ -106,7 +106,7 @@ class FourBitMatrix:
         self._codes = reader.read(name).reshape(-1).numpy()
         self._absmax = reader.read(f"{name}.absmax")
         book = reader.read(f"{name}.quant_map").float().numpy()
-        # For each byte its two values; the first one is in the high bits.
+        # The two values packed in each byte; the first one is in the high bits.
         pairs = np.arange(256)
         self._pairs = np.stack((book[pairs >> 4], book[pairs & 15]), axis=1)
         self._nested: tuple[Tensor, Tensor, int, float] | None = None
@@ -119,12 +119,12 @@ class FourBitMatrix:
         first, last = start * self._width, stop * self._width
         begin, end = first // self._block, -(-last // self._block)
         values = self._pairs[self._codes[begin * self._block // 2 : end * self._block // 2]].reshape(-1)
-        scales = self._scales(begin, end).repeat_interleave(self._block)[: values.size]
+        scales = self._compute_absmax(begin, end).repeat_interleave(self._block)[: values.size]
         dequantized = torch.from_numpy(values).mul_(scales)
         offset = first - begin * self._block
         return dequantized[offset : offset + last - first].view(stop - start, self._width)
 
-    def _scales(self, begin: int, end: int) -> Tensor:
+    def _compute_absmax(self, begin: int, end: int) -> Tensor:
         """Return the absmax of blocks `begin` to `end`, float32."""
         absmax = self._absmax[begin:end]
         if self._nested is None:

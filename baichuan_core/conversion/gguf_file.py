@@ -1,4 +1,4 @@
-"""Write a GGUF file: metadata of the model, the vocabulary and the tensors."""
+"""Write a GGUF file: the model's metadata, the vocabulary and the tensors."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from baichuan_core.config import BaichuanConfig
 from .gguf_format import Architecture, GgufTensor, GgufType
 from .pieces import CONTROL, UNUSED, USER_DEFINED, Piece, read_vocabulary
 
-FILE = "model.gguf"
-MIN_SCORE = -10_000.0  # score of tokens that the merging of pieces must never produce
-# llama.cpp's names for the type of a file (llama_ftype).
+GGUF_FILE = "model.gguf"
+MIN_SCORE = -10_000.0  # score of tokens that merging must never produce
+# llama.cpp's names for file types (llama_ftype).
 FILE_TYPES = {
     "f32": "ALL_F32",
     "f16": "MOSTLY_F16",
@@ -53,9 +53,9 @@ def write_gguf(
     Raises:
         TokenizerError: The tokenizer is missing, damaged or does not match the model.
     """
-    file = directory / FILE
+    file = directory / GGUF_FILE
     writer = gguf.GGUFWriter(file, architecture)
-    _add_model(writer, config, checkpoint.absolute().name, gguf_type)
+    _add_model_metadata(writer, config, checkpoint.absolute().name, gguf_type)
     _add_vocabulary(writer, checkpoint, config)
     for tensor in tensors:
         _add_tensor(writer, tensor)
@@ -66,7 +66,7 @@ def write_gguf(
     write_placed(_lay_out(file, tensors), on_bytes)
 
 
-def _add_model(writer: Any, config: BaichuanConfig, name: str, gguf_type: GgufType) -> None:
+def _add_model_metadata(writer: Any, config: BaichuanConfig, name: str, gguf_type: GgufType) -> None:
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[gguf_type]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -18,11 +18,11 @@ from .rows import cast, normalize, require_finite, select_part
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Architecture = Literal["baichuan", "llama"]
-FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-SMALL_TYPES = ("q5_1", "q5_0", "q4_1", "q4_0")
-BLOCK_SIZE = 32  # values that share one scale in all of GGUF's legacy quantizations
-# llama.cpp's src/models/baichuan.cpp distinguishes the families only by the number of layers. A model with any other
-# number is computed without position embedding.
+FLOAT_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+FOUR_AND_FIVE_BIT_TYPES = ("q5_1", "q5_0", "q4_1", "q4_0")
+BLOCK_SIZE = 32  # number of values that share one scale in each of GGUF's legacy quantizations
+# llama.cpp's src/models/baichuan.cpp distinguishes the families only by the number of layers. It computes a model with
+# any other number of layers without a position embedding.
 ROPE_LAYERS, ALIBI_LAYERS = 32, 40
 GGUF_BLOCK_NAMES = {
     "input_layernorm": "attn_norm",
@@ -76,26 +76,26 @@ def plan_gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: G
     Raises:
         UnsupportedError: The width of a matrix is not a multiple of the block size of a quantized type.
     """
-    vocabulary_type: GgufType = "q8_0" if gguf_type in SMALL_TYPES else gguf_type
+    vocabulary_type: GgufType = "q8_0" if gguf_type in FOUR_AND_FIVE_BIT_TYPES else gguf_type
     return [
-        _convert(tensor, vocabulary_type if tensor.name in ("token_embd.weight", "output.weight") else gguf_type)
+        _convert_tensor(tensor, vocabulary_type if tensor.name in ("token_embd.weight", "output.weight") else gguf_type)
         for tensor in _rename_tensors(source, config)
     ]
 
 
 def _rename_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
-    yield replace(source.exact(EMBEDDING), name="token_embd.weight")
+    yield replace(source.exact_tensor(EMBEDDING), name="token_embd.weight")
     for block in range(config.num_hidden_layers):
         ours, theirs = f"model.layers.{block}", f"blk.{block}"
-        packed = source.exact(f"{ours}.self_attn.W_pack.weight")
+        packed = source.exact_tensor(f"{ours}.self_attn.W_pack.weight")
         for number, letter in enumerate("qkv"):
             tensor = select_part(packed, f"{theirs}.attn_{letter}.weight", number, 3)
             rotated = config.position_embedding == "rope" and letter != "v"
             yield _interleave_halves(tensor, config.head_dim) if rotated else tensor
         for our_name, gguf_name in GGUF_BLOCK_NAMES.items():
-            yield replace(source.exact(f"{ours}.{our_name}.weight"), name=f"{theirs}.{gguf_name}.weight")
-    yield replace(source.exact(FINAL_NORM), name="output_norm.weight")
-    head = source.exact(EMBEDDING if config.tie_word_embeddings else HEAD)
+            yield replace(source.exact_tensor(f"{ours}.{our_name}.weight"), name=f"{theirs}.{gguf_name}.weight")
+    yield replace(source.exact_tensor(FINAL_NORM), name="output_norm.weight")
+    head = source.exact_tensor(EMBEDDING if config.tie_word_embeddings else HEAD)
     head = normalize(cast(head, torch.float32)) if config.norm_head else head
     yield replace(head, name="output.weight")
 
@@ -104,23 +104,23 @@ def _interleave_halves(tensor: PlannedTensor, head_dim: int) -> PlannedTensor:
     """Reorder the rows of queries or keys: GGUF rotates dimensions (2i, 2i+1) of a head, we rotate (i, i + d/2)."""
     order = torch.arange(tensor.shape[0]).view(-1, 2, head_dim // 2).transpose(1, 2).reshape(-1)
 
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         selected = order[start:stop]
         first = int(selected.min())
         return tensor.rows(first, int(selected.max()) + 1)[selected - first]
 
-    return replace(tensor, rows=rows)
+    return replace(tensor, rows=compute_rows)
 
 
-def _convert(tensor: PlannedTensor, gguf_type: GgufType) -> GgufTensor:
+def _convert_tensor(tensor: PlannedTensor, gguf_type: GgufType) -> GgufTensor:
     if len(tensor.shape) == 1:
         return GgufTensor(cast(tensor, torch.float32), "f32")
-    if gguf_type in FLOATS:
-        return GgufTensor(cast(tensor, FLOATS[gguf_type]), gguf_type)
-    return GgufTensor(_quantize(tensor, gguf_type), gguf_type)
+    if gguf_type in FLOAT_DTYPES:
+        return GgufTensor(cast(tensor, FLOAT_DTYPES[gguf_type]), gguf_type)
+    return GgufTensor(_quantize_tensor(tensor, gguf_type), gguf_type)
 
 
-def _quantize(tensor: PlannedTensor, gguf_type: GgufType) -> PlannedTensor:
+def _quantize_tensor(tensor: PlannedTensor, gguf_type: GgufType) -> PlannedTensor:
     import gguf  # noqa: PLC0415 - only these conversions need it
 
     if tensor.shape[1] % BLOCK_SIZE:
@@ -131,9 +131,9 @@ def _quantize(tensor: PlannedTensor, gguf_type: GgufType) -> PlannedTensor:
     kind: Any = gguf.GGMLQuantizationType[gguf_type.upper()]
     shape = gguf.quant_shape_to_byte_shape(tensor.shape, kind)
 
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         values = tensor.rows(start, stop).float()
         require_finite(values, tensor.name)
         return torch.from_numpy(np.ascontiguousarray(gguf.quantize(values.numpy(), kind)))
 
-    return replace(tensor, dtype=torch.uint8, shape=shape, rows=rows)
+    return replace(tensor, dtype=torch.uint8, shape=shape, rows=compute_rows)

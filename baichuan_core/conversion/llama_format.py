@@ -15,7 +15,7 @@ from baichuan_core.errors import UnsupportedError
 from .dense import DenseTensors
 from .rows import normalize, select_part
 
-PACKED = ".self_attn.W_pack.weight"
+PACKED_SUFFIX = ".self_attn.W_pack.weight"
 
 
 def build_llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
@@ -59,9 +59,9 @@ def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator
     """Yield the tensors of the equivalent Llama."""
     for name in source.names:
         tensor = source.tensor(name)
-        if name.endswith(PACKED):
+        if name.endswith(PACKED_SUFFIX):
             for number, letter in enumerate("qkv"):
-                yield select_part(tensor, name.replace(PACKED, f".self_attn.{letter}_proj.weight"), number, 3)
+                yield select_part(tensor, name.replace(PACKED_SUFFIX, f".self_attn.{letter}_proj.weight"), number, 3)
         else:
             yield normalize(tensor) if name == HEAD and config.norm_head else tensor
     if config.tie_word_embeddings and config.norm_head:

@@ -13,7 +13,7 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .pieces import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, read_vocabulary
 
-SPACE = "\u2581"
+SPACE_SYMBOL = "\u2581"
 
 
 def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
@@ -62,8 +62,8 @@ def _build_bpe(pieces: list[Piece]) -> Tokenizer:
             byte_fallback=any(piece.kind == BYTE for piece in pieces),
         )
     )
-    fast.normalizer = normalizers.Replace(" ", SPACE)
-    fast.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    fast.normalizer = normalizers.Replace(" ", SPACE_SYMBOL)
+    fast.decoder = decoders.Sequence([decoders.Replace(SPACE_SYMBOL, " "), decoders.ByteFallback(), decoders.Fuse()])
     return fast
 
 

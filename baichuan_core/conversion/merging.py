@@ -24,7 +24,7 @@ TIED_WEIGHTS = {EMBEDDING, HEAD}
 
 @dataclass(frozen=True, slots=True)
 class LowRankUpdate:
-    """Update that an adapter adds to one weight: scale · B · A, with A [rank, in] and B [out, rank].
+    """The update that an adapter adds to one weight: scale · B · A, with A [rank, in] and B [out, rank].
 
     Attributes:
         magnitude: Norm of each row of the result, for DoRA (Liu et al. 2024, arXiv 2402.09353).
@@ -73,7 +73,7 @@ class Adapter:
             elif parts is None:
                 yield tensor
             else:
-                exact = source.exact(name)
+                exact = source.exact_tensor(name)
                 yield _add_update(tensor, exact, self._build_update(layer, parts, exact))
 
     def _build_update(self, layer: str, parts: Mapping[Part, Tensor], exact: PlannedTensor) -> LowRankUpdate:
@@ -84,11 +84,13 @@ class Adapter:
             parts["B"].float(),
             settings.scale(layer),
             None if magnitude is None else magnitude.float(),
-            self._cache(lambda: initial_matrices(settings, layer, _read_all(exact))) if settings.changes_base else None,
+            self._cache_matrices(lambda: initial_matrices(settings, layer, _read_all(exact)))
+            if settings.changes_base
+            else None,
         )
 
-    def _cache(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
-        """Compute matrices on first use, and those of only one layer at a time to save memory."""
+    def _cache_matrices(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Return a function that computes the matrices on first use, for one layer at a time to save memory."""
         cached = cache(compute)
 
         def get() -> tuple[Tensor, Tensor]:
@@ -103,16 +105,16 @@ def _read_all(tensor: PlannedTensor) -> Tensor:
 
 
 def _replace_weight(tensor: PlannedTensor, saved: Tensor) -> PlannedTensor:
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         result = saved[start:stop].to(tensor.dtype)
         require_finite(result, tensor.name)
         return result
 
-    return replace(tensor, rows=rows)
+    return replace(tensor, rows=compute_rows)
 
 
 def _add_update(tensor: PlannedTensor, exact: PlannedTensor, update: LowRankUpdate) -> PlannedTensor:
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         merged = exact.rows(start, stop).float()
         if update.initial is not None:
             a, b = update.initial()
@@ -125,4 +127,4 @@ def _add_update(tensor: PlannedTensor, exact: PlannedTensor, update: LowRankUpda
         require_finite(result, tensor.name)
         return result
 
-    return replace(tensor, rows=rows)
+    return replace(tensor, rows=compute_rows)

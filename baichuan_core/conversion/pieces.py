@@ -38,7 +38,7 @@ def read_vocabulary(file: Path) -> Vocabulary:
         TokenizerError: It is not a SentencePiece model.
     """
     pieces: list[Piece] = []
-    add_dummy_prefix = True  # the default of sentencepiece_model.proto
+    add_dummy_prefix = True  # the default in sentencepiece_model.proto
     try:
         for field, content in _iterate_fields(file.read_bytes()):
             if field == _PIECES and isinstance(content, bytes):
@@ -79,7 +79,7 @@ def _iterate_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             case unknown:
                 raise ValueError(f"unknown wire type {unknown} at byte {position}")
         if position + size > len(message):
-            raise ValueError("it ends within a field")
+            raise ValueError("it ends in the middle of a field")
         yield key >> 3, message[position : position + size]
         position += size
 

@@ -42,7 +42,7 @@ class Source:
         self.config = config
         self.reader = reader
         if reader.imported_int4:
-            _declare_imported(config, reader)
+            _describe_imported_weights(config, reader)
 
     def plan_stored(self) -> list[PlannedTensor]:
         """Plan to write all tensors as they are stored."""
@@ -73,7 +73,7 @@ def plan_baichuan1(source: Source) -> Plan:
     if not config.norm_head:
         raise UnsupportedError(
             f"{checkpoint} has a plain head (norm_head is false), so it already has the format of Baichuan 1; "
-            "if its head is a normalized one, set norm_head to true in its config.json"
+            "if its head is normalized, set norm_head to true in its config.json"
         )
     if config.tie_word_embeddings:
         raise UnsupportedError(
@@ -93,17 +93,17 @@ def plan_dequantized(source: Source, dtype: DtypeName) -> Plan:
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
     tensors = [dense.tensor(name) for name in dense.names]
-    _declare_dense(source.config, dense.dtype)
+    _describe_dense_weights(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
 
 def plan_merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
-    """Plan to add an adapter to its base, dequantized if it is quantized."""
+    """Plan to merge an adapter into its base, which is dequantized if it is quantized."""
     if adapter is None:
-        raise UnsupportedError("the target merged requires an adapter: set adapter to its directory")
+        raise UnsupportedError('the target "merged" requires an adapter: set adapter to its directory')
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
     tensors = list(Adapter(adapter, source.checkpoint, source.config).merge(dense))
-    _declare_dense(source.config, dense.dtype)
+    _describe_dense_weights(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
 
@@ -135,7 +135,7 @@ def plan_gguf(source: Source, gguf_type: GgufType) -> Plan:
     def write(directory: Path, on_bytes: OnBytes) -> None:
         from .gguf_file import write_gguf  # noqa: PLC0415 - only this target needs the package `gguf`
 
-        _declare_dense(source.config, dense.dtype)
+        _describe_dense_weights(source.config, dense.dtype)
         source.config.norm_head = False
         _save_config(source, directory)
         write_gguf(directory, source.checkpoint, source.config, name, tensors, gguf_type, on_bytes)
@@ -160,17 +160,17 @@ def _save_config(source: Source, directory: Path) -> None:
 def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTensor:
     codes = reader.read(HEAD)
 
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         # There is one scale per row, so a chunk of scales can span the whole head, which would be large as floats.
         batches = codes[start:stop].split(ROWS_PER_NORM_BATCH)
         norms = torch.cat([torch.linalg.vector_norm(batch.float(), dim=-1) for batch in batches])
         return torch.reciprocal(norms.clamp(min=MIN_NORM))
 
-    return replace(scale, rows=rows)
+    return replace(scale, rows=compute_rows)
 
 
-def _declare_imported(config: BaichuanConfig, reader: TensorReader) -> None:
-    """Describe the published 4-bit format in the configuration as transformers does today."""
+def _describe_imported_weights(config: BaichuanConfig, reader: TensorReader) -> None:
+    """Replace the published description of the 4-bit format in the configuration with today's."""
     stored_settings = getattr(config, "quantization_config", None) or {}
     settings = quantization_settings(
         "nf4",
@@ -180,7 +180,7 @@ def _declare_imported(config: BaichuanConfig, reader: TensorReader) -> None:
     config.quantization_config = settings.to_dict()
 
 
-def _declare_dense(config: BaichuanConfig, dtype: torch.dtype) -> None:
+def _describe_dense_weights(config: BaichuanConfig, dtype: torch.dtype) -> None:
     if is_quantized(config):
         del config.quantization_config
     config.quantize_head = False

@@ -1,4 +1,4 @@
-"""Transformations of a tensor's rows between two files."""
+"""Transform the rows of tensors on the way from one file to another."""
 
 import math
 from dataclasses import replace
@@ -16,12 +16,12 @@ def cast(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
     if tensor.dtype == dtype:
         return tensor
 
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         values = tensor.rows(start, stop).to(dtype)
         require_finite(values, tensor.name)
         return values
 
-    return replace(tensor, dtype=dtype, rows=rows)
+    return replace(tensor, dtype=dtype, rows=compute_rows)
 
 
 def normalize(tensor: PlannedTensor) -> PlannedTensor:
@@ -41,10 +41,10 @@ def select_part(tensor: PlannedTensor, name: str, number: int, parts: int) -> Pl
     length = tensor.shape[0] // parts
     begin = number * length
 
-    def rows(start: int, stop: int) -> Tensor:
+    def compute_rows(start: int, stop: int) -> Tensor:
         return tensor.rows(begin + start, begin + stop)
 
-    return replace(tensor, name=name, shape=(length, *tensor.shape[1:]), rows=rows)
+    return replace(tensor, name=name, shape=(length, *tensor.shape[1:]), rows=compute_rows)
 
 
 def require_finite(values: Tensor, name: str) -> None:
@@ -53,7 +53,7 @@ def require_finite(values: Tensor, name: str) -> None:
     Raises:
         CheckpointError: One is; the message names the tensor.
     """
-    # Minimum and maximum are NaN if any value is; this takes a tenth of the time of checking every value.
+    # The minimum and maximum are NaN if any value is; this takes a tenth of the time of checking every value.
     if not all(math.isfinite(extreme) for extreme in torch.aminmax(values)):
         raise CheckpointError(
             f"{name} has values that are NaN, infinite or too large for {str(values.dtype).removeprefix('torch.')}: "

@@ -9,7 +9,7 @@ import torch
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.likelihood import continuation_log_likelihoods, encode_plain, next_token_log_likelihoods
 from baichuan_core.model import BaichuanForCausalLM
-from baichuan_core.progress import ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .benchmarks import Benchmark
@@ -84,7 +84,8 @@ def encode_prompts(
 
     If not all examples fit, the last ones are dropped first, as in MMLU's published code.
     """
-    room = window - max(map(len, letters)) + 1  # a letter's last token is only scored, so it needs no room
+    # The last token of a letter is only scored, never an input, so it takes no room.
+    room = window - max(map(len, letters)) + 1
     return [_encode_prompt(tokenizer, benchmark, exam, number, room) for number in range(len(exam.questions))]
 
 
@@ -130,7 +131,7 @@ def answer_questions(
             [prompts[index].token_ids for index in chosen],
             letters,
             batch_tokens,
-            part_of(on_progress, before, after),
+            scale_progress(on_progress, before, after),
         )
         for index, row in zip(chosen, scores, strict=True):
             a, b, c, d = row

@@ -7,7 +7,7 @@ from pathlib import Path
 from baichuan_core.checkpoint import ModelKeeper, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .answers import Answer, answer_questions, encode_letters, encode_prompts
@@ -65,14 +65,17 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     saved = SavedAnswers(Path(checkpoints) if checkpoints is not None else None, resume_from)
     evaluated = [EvaluatedModel.from_path(one) for one in (model, compare_with) if one is not None]
     tokenizers = [load_tokenizer(one.checkpoint) for one in evaluated]
-    letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]  # fails before any model is loaded
+    # Encoded first, so that an unsuitable tokenizer is rejected before any model is loaded.
+    letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]
     runs = [
         _ModelRun(number, *parts, benchmark, exams, options, saved)
         for number, parts in enumerate(zip(evaluated, tokenizers, letters, strict=True))
     ]
     with ModelKeeper.lend(models) as keeper:
         answers = [
-            _answer_all(one, keeper, part_of(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
+            _answer_exams(
+                one, keeper, scale_progress(on_progress, one.number / len(runs), (one.number + 1) / len(runs))
+            )
             for one in runs
         ]
     on_progress(Progress(1.0, "writing"))
@@ -102,8 +105,8 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
     return wanted or benchmark.splits[0]
 
 
-def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
-    """Return the answers by subject; load the model only if some are not saved."""
+def _answer_exams(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
+    """Return the answers by subject, loading the model only if some of them have not been saved."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
     name = f"{run.number} {run.model.display_name} {options.dtype}"
     window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH
@@ -116,7 +119,7 @@ def _answer_all(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallba
         given = run.saved.find(key)
         if given is None:
             loaded = loaded or load_for_evaluation(run.model, options, models)
-            on_subject_progress = part_of(on_progress, done / total, (done + len(prompts)) / total)
+            on_subject_progress = scale_progress(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
                 loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=on_subject_progress
             )

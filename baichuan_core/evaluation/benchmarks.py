@@ -13,7 +13,7 @@ from .questions import LETTERS, Question
 
 BenchmarkName = Literal["ceval", "mmlu", "cmmlu"]
 Split = Literal["val", "test"]
-EXAMPLES_FOLDER = "dev"  # folder of the few-shot examples in all three benchmarks
+EXAMPLES_FOLDER = "dev"  # the folder with the few-shot examples in all three benchmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Benchmark:
         """Return the published subjects by file name."""
         return _load_subjects(self.name)
 
-    def file_name(self, subject: str, split: str) -> str:
+    def get_csv_path(self, subject: str, split: str) -> str:
         """Return the path of a subject's questions, relative to the benchmark's folder."""
         return f"{split}/{subject}_{split}.csv" if self.suffixed else f"{split}/{subject}.csv"
 
     def format_prompt(self, subject: str, examples: Sequence[Question], question: Question) -> str:
-        """Return the published prompt, whose next token is the letter of the answer."""
+        """Return the prompt in the published format; the letter of the answer is the next token."""
         shown = "".join(
             f"{self._format_question(example)}{self.before_letter}{example.answer}\n\n" for example in examples
         )
@@ -72,7 +72,7 @@ class Benchmark:
         return f"{self.before_question}{question.text}{choices}{self.cue}"
 
 
-# From README and code/evaluator_series of hkust-nlp/ceval. The answers of its test split were never published.
+# From the README and code/evaluator_series in hkust-nlp/ceval. The answers to its test split were never published.
 CEVAL = Benchmark(
     name="ceval",
     title="C-Eval",
@@ -85,7 +85,7 @@ CEVAL = Benchmark(
     cue="\n答案：",
     before_letter="",
 )
-# From evaluate.py of hendrycks/test, which puts two spaces before the subject.
+# From evaluate.py in hendrycks/test, which puts two spaces before the subject.
 MMLU = Benchmark(
     name="mmlu",
     title="MMLU",
@@ -98,7 +98,7 @@ MMLU = Benchmark(
     cue="\nAnswer:",
     before_letter=" ",
 )
-# From src/mp_utils.py of haonan-li/CMMLU.
+# From src/mp_utils.py in haonan-li/CMMLU.
 CMMLU = Benchmark(
     name="cmmlu",
     title="CMMLU",

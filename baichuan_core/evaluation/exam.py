@@ -43,13 +43,13 @@ def read_exams(
 
 
 def _list_subjects(contents: Mapping[str, bytes], benchmark: Benchmark, split: str) -> list[str]:
-    known = {benchmark.file_name(subject, split): subject for subject in benchmark.subjects()}
+    known = {benchmark.get_csv_path(subject, split): subject for subject in benchmark.subjects()}
     files = [name for name in sorted(contents) if name.startswith(f"{split}/")]
     for name in files:
         if name not in known:
-            expected = benchmark.file_name("SUBJECT", split)
+            expected = benchmark.get_csv_path("SUBJECT", split)
             raise DatasetError(
-                f"{name} is not a subject of {benchmark.title} (expected {expected}): remove or rename it"
+                f"{name} does not belong to {benchmark.title} (expected {expected}): remove or rename it"
             )
     if not files:
         raise DatasetError(
@@ -66,7 +66,7 @@ def _select_subjects(found: Sequence[str], wanted: Collection[str], benchmark: B
             )
         if subject not in found:
             raise DatasetError(
-                f"{benchmark.file_name(subject, split)} is missing from the data: add the file or remove the subject"
+                f"{benchmark.get_csv_path(subject, split)} is missing from the data: add the file or remove the subject"
             )
     return [subject for subject in found if subject in wanted]
 
@@ -74,7 +74,7 @@ def _select_subjects(found: Sequence[str], wanted: Collection[str], benchmark: B
 def _read_subject(
     contents: Mapping[str, bytes], benchmark: Benchmark, subject: str, split: str, shots: int, limit: int | None
 ) -> SubjectExam:
-    file = benchmark.file_name(subject, split)
+    file = benchmark.get_csv_path(subject, split)
     questions = parse_questions(contents[file], file, header=benchmark.header)
     if not questions:
         raise DatasetError(f"{file} contains no questions: add some or remove the file")
@@ -83,7 +83,7 @@ def _read_subject(
 
 
 def _read_examples(contents: Mapping[str, bytes], benchmark: Benchmark, subject: str, shots: int) -> list[Question]:
-    file = benchmark.file_name(subject, EXAMPLES_FOLDER)
+    file = benchmark.get_csv_path(subject, EXAMPLES_FOLDER)
     if file not in contents:
         raise DatasetError(f"{file} with the examples for {subject} is missing: add the file or use 0 shots")
     examples = parse_questions(contents[file], file, header=benchmark.header)

@@ -32,14 +32,14 @@ class EvaluatedModel:
 
     @property
     def display_name(self) -> str:
-        """Name in reports."""
+        """Name to show in reports."""
         adapted = f" + {Path(self.adapter).absolute().name}" if self.adapter else ""
         return self.name or f"{Path(self.checkpoint).absolute().name}{adapted}"
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkOptions:
-    """Options of a benchmark evaluation.
+    """Options for a benchmark evaluation.
 
     Attributes:
         benchmark: The benchmark to run.
@@ -72,7 +72,7 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True, slots=True)
 class PerplexityOptions:
-    """Options of a perplexity evaluation.
+    """Options for a perplexity evaluation.
 
     Attributes:
         window: Tokens per window; by default 2048, or the model's context length if that is shorter. Windows do not

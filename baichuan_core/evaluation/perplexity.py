@@ -18,7 +18,7 @@ from baichuan_core.likelihood import (
     run_reference,
     text_windows,
 )
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.text_file import read_text_file
 
 from .loading import load_for_evaluation
@@ -93,7 +93,7 @@ def evaluate_perplexity(
     models: ModelKeeper | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PerplexityReport:
-    """Measure a model's perplexity on a text, and optionally compare it with another model.
+    """Measure a model's perplexity on a text, and optionally compare it with another model's.
 
     Only one model is in memory at a time. Two files are written to `output`: `evaluation.json` (the returned report)
     and `evaluation.md` (the same report as a table).
@@ -175,13 +175,13 @@ def _evaluate_two(
         load_for_evaluation(theirs, options, models),
         windows,
         batch_tokens=options.batch_tokens,
-        on_progress=part_of(on_progress, 0.0, 0.5),
+        on_progress=scale_progress(on_progress, 0.0, 0.5),
     )
     parts = compare_windows(
         reference,
         load_for_evaluation(mine, options, models),
         batch_tokens=options.batch_tokens,
-        on_progress=part_of(on_progress, 0.5, 1.0),
+        on_progress=scale_progress(on_progress, 0.5, 1.0),
     )
     return _build_comparison_report(mine, theirs, len(windows[0].token_ids), parts)
 

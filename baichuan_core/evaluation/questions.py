@@ -58,7 +58,7 @@ def _read_rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DatasetError(f"{file} line {line} is not CSV ({error}): check its quotation marks") from error
+        raise DatasetError(f"{file} line {line} is not valid CSV ({error}): check its quotation marks") from error
 
 
 def _find_columns(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ from .result_files import write_text
 
 @dataclass(frozen=True, slots=True)
 class SavedAnswers:
-    """Saved answers of this run and of earlier runs.
+    """Answers saved by this run and by earlier ones.
 
     Attributes:
         folder: Folder that new answers are written to; None saves nothing.
@@ -26,15 +26,15 @@ class SavedAnswers:
     earlier: Sequence[Path]
 
     def find(self, key: str) -> list[Answer] | None:
-        """Return the answers saved under a key by this or an earlier run, or None."""
+        """Return the answers saved under a key by this or an earlier run; None if there are none."""
         for folder in [*([self.folder] if self.folder else []), *self.earlier]:
-            with suppress(OSError, ValueError, TypeError):  # missing or damaged: answer again
+            with suppress(OSError, ValueError, TypeError):  # the file is missing or damaged: answer again
                 rows = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
                 return [Answer(**row | {"log_likelihoods": tuple(row["log_likelihoods"])}) for row in rows]
         return None
 
     def save(self, key: str, answers: Sequence[Answer]) -> None:
-        """Save answers under a key atomically."""
+        """Atomically save answers under a key."""
         if self.folder is None:
             return
         make_directory(self.folder)

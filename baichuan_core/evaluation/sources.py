@@ -15,14 +15,14 @@ from baichuan_core.errors import DatasetError
 from .benchmarks import EXAMPLES_FOLDER
 
 SPLIT_FOLDERS = (EXAMPLES_FOLDER, "val", "test")
-# Limits in bytes, far above the published sizes: MMLU's archive unpacks to 166 MB, 8 MB of which are these CSV files.
+# Limits in bytes, far above the published sizes: MMLU's archive unpacks to 166 MB, of which we read 8 MB of CSV files.
 MAX_UNPACKED_BYTES = 2 * 2**30
 MAX_READ_BYTES = 256 * 2**20
 DAMAGED_ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 
 def read_csv_files(data: Path) -> dict[str, bytes]:
-    """Read all CSV files in folders `dev`, `val` and `test`, keyed by folder and name (`dev/law_dev.csv`).
+    """Read all CSV files in the folders `dev`, `val` and `test`, keyed by folder and name (`dev/law_dev.csv`).
 
     Args:
         data: A directory, or a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz archive of one, whatever its file name.
@@ -45,7 +45,7 @@ def read_csv_files(data: Path) -> dict[str, bytes]:
         found[name] = content
     if not found:
         raise DatasetError(
-            f"{data.name} has no CSV file in a folder dev, val or test: use the published layout of the benchmark"
+            f"{data.name} has no CSV files in a folder named dev, val or test: use the benchmark's published layout"
         )
     return found
 
@@ -63,20 +63,20 @@ def _read_members(data: Path) -> Iterator[tuple[str, bytes]]:
         raise DatasetError(message) from error
     except DAMAGED_ARCHIVE_ERRORS as error:
         raise DatasetError(f"{data.name} cannot be read ({error}): copy or upload it again") from error
-    except RuntimeError as error:  # unknown compression or password-protected
+    except RuntimeError as error:  # the compression method is unknown, or the archive is password-protected
         raise DatasetError(f"{data.name} cannot be unpacked ({error}): pack it as a plain .zip or .tar.gz") from error
 
 
 def _read_directory(directory: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(directory.rglob("*.csv")):
-        if (name := _benchmark_path(path.relative_to(directory).as_posix())) and path.is_file():
+        if (name := _get_benchmark_path(path.relative_to(directory).as_posix())) and path.is_file():
             yield name, path.read_bytes()
 
 
 def _read_zip(archive: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            if name := _benchmark_path(member.filename):
+            if name := _get_benchmark_path(member.filename):
                 _require_max_size(member.file_size, archive, MAX_READ_BYTES)
                 with file.open(member) as content:
                     yield name, content.read(MAX_READ_BYTES + 1)  # the size in the header may be wrong
@@ -88,14 +88,14 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
         for member in file:
             unpacked += member.size
             _require_max_size(unpacked, archive, MAX_UNPACKED_BYTES)
-            if (name := _benchmark_path(member.name)) and member.isreg():
+            if (name := _get_benchmark_path(member.name)) and member.isreg():
                 _require_max_size(member.size, archive, MAX_READ_BYTES)
                 content = file.extractfile(member)
                 yield name, content.read() if content else b""
-        _require_end(file, archive, MAX_UNPACKED_BYTES - unpacked)
+        _require_archive_end(file, archive, MAX_UNPACKED_BYTES - unpacked)
 
 
-def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
+def _require_archive_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
     """Check that only zeros follow the last member, reading to the end of the file.
 
     `tarfile` mistakes a damaged header for the end of the archive, and does not read far enough to verify the checksum
@@ -110,7 +110,7 @@ def _require_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
             raise DatasetError(f"{archive.name} is damaged: copy or upload it again")
 
 
-def _benchmark_path(path: str) -> str | None:
+def _get_benchmark_path(path: str) -> str | None:
     """Return `folder/name.csv` if the path belongs to a benchmark, else None (also for files added by macOS).
 
     Archives made on Windows may separate folders by backslashes, which other systems keep in file names when unpacking.

@@ -46,7 +46,7 @@ class Difference:
 
 
 def group_by_category(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str, list[str]]:
-    """Group subjects by category; a subject can be in several."""
+    """Group subjects by category; a subject can belong to several."""
     found: dict[str, list[str]] = {}
     for subject in subjects:
         for category in benchmark.subjects()[subject].categories:
@@ -72,15 +72,15 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
     """
     weights = _compute_weights(model, averaging)
     pairs = [(mine, theirs) for subject in model for mine, theirs in zip(model[subject], other[subject], strict=True)]
-    gained = _weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
-    lost = _weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
-    same = _weighted_fraction(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
-    low, high = _agresti_min_interval(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
+    gained = _compute_weighted_fraction(weights, [mine.is_correct and not theirs.is_correct for mine, theirs in pairs])
+    lost = _compute_weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
+    same = _compute_weighted_fraction(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
+    low, high = _compute_agresti_min_interval(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
     return Difference(gained - lost, low, high, gained, lost, same)
 
 
 def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
-    """Compute a 95% confidence interval of sum(sums) / sum(sizes), assuming independent blocks.
+    """Compute a 95% confidence interval for sum(sums) / sum(sizes), assuming independent blocks.
 
     The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. Fewer
     than four blocks are too few for a useful interval and give None.
@@ -91,11 +91,11 @@ def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[
     mean = math.fsum(sums) / total
     squares = math.fsum((part - mean * size) ** 2 for part, size in zip(sums, sizes, strict=True))
     error = math.sqrt(squares * blocks / (blocks - 1)) / total
-    return mean - _student_quantile(blocks - 1) * error, mean + _student_quantile(blocks - 1) * error
+    return mean - _compute_student_quantile(blocks - 1) * error, mean + _compute_student_quantile(blocks - 1) * error
 
 
 def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
-    """Return one weight per question, in the order of subjects; weights sum to 1."""
+    """Return one weight per question, in the order of subjects; the weights sum to 1."""
     questions = sum(map(len, answers.values()))
     each = {
         subject: 1 / questions if averaging == "questions" else 1 / (len(answers) * len(rows))
@@ -104,19 +104,19 @@ def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
     return [each[subject] for subject, rows in answers.items() for _ in rows]
 
 
-def _weighted_fraction(weights: Sequence[float], chosen: Sequence[bool]) -> float:
+def _compute_weighted_fraction(weights: Sequence[float], chosen: Sequence[bool]) -> float:
     return math.fsum(weight for weight, one in zip(weights, chosen, strict=True) if one)
 
 
-def _agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[float, float]:
+def _compute_agresti_min_interval(gained: float, lost: float, pairs: float) -> tuple[float, float]:
     more, less = (gained * pairs + 0.5) / (pairs + 2), (lost * pairs + 0.5) / (pairs + 2)
     middle = more - less
     margin = NORMAL_QUANTILE * math.sqrt((more + less - middle * middle) / (pairs + 2))
     return max(-1.0, middle - margin), min(1.0, middle + margin)
 
 
-def _student_quantile(freedom: int) -> float:
-    """Return Student's quantile, by its expansion around the normal quantile (Abramowitz and Stegun, 26.7.5)."""
+def _compute_student_quantile(freedom: int) -> float:
+    """Compute a quantile of Student's t-distribution from the normal quantile (Abramowitz and Stegun, 26.7.5)."""
     terms = (
         (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / 4,
         (5 * NORMAL_QUANTILE**5 + 16 * NORMAL_QUANTILE**3 + 3 * NORMAL_QUANTILE) / 96,

@@ -1,4 +1,4 @@
-"""Text generation over many requests."""
+"""Text generation for many requests."""
 
 from baichuan_core.generation.engines.outputs import Completion, TextDelta
 from baichuan_core.generation.generate import find_unanswerable, generate

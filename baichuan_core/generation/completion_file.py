@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from baichuan_core.errors import CheckpointError
 
-Key = tuple[int, int]  # index of the request, index of the sample
+LineKey = tuple[int, int]  # index of the request, index of the sample
 
 
 class PartialFile:
@@ -22,7 +22,7 @@ class PartialFile:
         lines: The finished lines by request and sample.
     """
 
-    def __init__(self, path: Path, file: IO[str], lines: dict[Key, str]) -> None:
+    def __init__(self, path: Path, file: IO[str], lines: dict[LineKey, str]) -> None:
         self.lines = lines
         self._path = path
         self._file = file
@@ -49,7 +49,7 @@ class PartialFile:
                     begun.remove()
                 raise
 
-    def append(self, key: Key, line: str) -> None:
+    def append(self, key: LineKey, line: str) -> None:
         """Add a line. Once this returns, the line survives a kill of the process.
 
         Raises:
@@ -95,14 +95,14 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Return whether the path still names this file; a run that ended in the meantime has deleted it."""
+    """Return whether the path still refers to this file; a run that ended in the meantime may have deleted it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
 
 
-def read_finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
+def read_finished_lines(path: Path, fingerprint: str) -> dict[LineKey, str]:
     """Return the complete lines of a partial file; none if it is missing or belongs to another run."""
     try:
         head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -110,8 +110,8 @@ def read_finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
         return {}
     if (_parse_object(head) or {}).get("fingerprint") != fingerprint:
         return {}
-    finished: dict[Key, str] = {}
-    for line in lines[:-1]:  # text after the last line break is an incomplete line of a run that was killed
+    finished: dict[LineKey, str] = {}
+    for line in lines[:-1]:  # text after the last line break is an incomplete line from a run that was killed
         fields = _parse_object(line)
         if fields is None or not fields.keys() >= {"index", "sample"}:
             break
@@ -119,7 +119,7 @@ def read_finished_lines(path: Path, fingerprint: str) -> dict[Key, str]:
     return finished
 
 
-def write_completions(output: Path, lines: Mapping[Key, str]) -> None:
+def write_completions(output: Path, lines: Mapping[LineKey, str]) -> None:
     """Write the output atomically, in the order of the requests.
 
     Raises:

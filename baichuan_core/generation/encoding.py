@@ -1,4 +1,4 @@
-"""Turn requests into the input of engines: prompt ids, limits, seeds and complete sampling settings."""
+"""Turn requests into input for engines: prompt ids, limits, seeds and complete sampling settings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Encoder:
     chat_format: ChatFormat
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
-        """Encode requests, each into `n` consecutive encoded requests.
+        """Encode each request into `n` consecutive encoded requests.
 
         Raises:
             PromptError: A prompt is empty, too long or cannot be encoded; the message names the request.
@@ -67,7 +67,7 @@ class Encoder:
         return encoded
 
     def _check_logit_bias(self, settings: GenerationOptions, place: str) -> None:
-        """Reject biases of tokens outside the vocabulary."""
+        """Reject biases for tokens outside the vocabulary."""
         unknown = max(settings.logit_bias, default=0)
         if unknown >= self.vocabulary:
             raise PromptError(

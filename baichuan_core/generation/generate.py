@@ -15,7 +15,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion
 from baichuan_core.generation.generator import TextGenerator
 from baichuan_core.generation.logprobs import format_openai_logprobs
-from baichuan_core.generation.meter import Meter
+from baichuan_core.generation.meter import ProgressMeter
 from baichuan_core.generation.options import GenerationOptions, GenerationReport
 from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
@@ -69,7 +69,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
         UnsupportedError: The engine, dtype or device is not available on this machine.
     """
     if not requests:
-        raise PromptError("there is no request; pass at least one prompt")
+        raise PromptError("there are no requests; pass at least one prompt")
     output = Path(output)
     if output.is_dir():
         raise CheckpointError(f"{output} is a directory: pass the path of a file, such as {output / 'output.jsonl'}")
@@ -83,7 +83,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
             resumed = len(kept.lines)
             wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
             steps = generator.run(wanted)
-            meter = Meter(wanted, on_progress)
+            meter = ProgressMeter(wanted, on_progress)
             started = time.monotonic()
             with alongside(generator) if alongside and wanted else nullcontext():
                 for step in steps:
@@ -134,7 +134,7 @@ def find_unanswerable(
 def _compute_fingerprint(
     generator: TextGenerator, requests: Sequence[GenerationRequest], encoded: Sequence[EncodedRequest]
 ) -> str:
-    """Hash everything that the lines of a run depend on. Checkpoints count by content, not by path."""
+    """Hash everything that the output lines of a run depend on. Checkpoints count by content, not by path."""
     setup = generator.setup
     digest = hashlib.sha256()
     for folder in filter(None, (setup.checkpoint, setup.adapter)):
@@ -143,7 +143,7 @@ def _compute_fingerprint(
                 digest.update(f"{path.name}:{path.stat().st_size}".encode())
                 for chunk in _read_chunks(path):
                     digest.update(chunk)
-    # Lines contain the original requests, and different texts may encode to the same ids.
+    # Hash the original requests too: the output lines contain them, and different texts may encode to the same ids.
     originals = [(one.id, one.prompt, one.messages) for one in requests]
     run = (generator.choice.name, setup.settings.dtype, sorted(setup.end_token_ids), originals, encoded)
     digest.update(repr(run).encode())
@@ -151,7 +151,7 @@ def _compute_fingerprint(
 
 
 def _read_chunks(path: Path) -> Iterator[bytes]:
-    """Read chunks spread over the whole file, because two models may differ in a few layers only."""
+    """Read chunks spread over the whole file, because two models may differ in only a few layers."""
     size = path.stat().st_size
     with path.open("rb") as file:
         for offset in (*range(0, size, max(CHUNK_BYTES, size // CHUNKS_PER_FILE)), max(0, size - CHUNK_BYTES)):

@@ -10,7 +10,7 @@ from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, read_conf
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.encoding import Encoder
-from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving
+from baichuan_core.generation.engines.capacity import compute_capacity, compute_serving_capacity
 from baichuan_core.generation.engines.choice import EngineChoice, check_requests, choose_engine, start_engine
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
@@ -68,14 +68,14 @@ class TextGenerator:
             checkpoint=checkpoint,
             config=config,
             settings=defaults.complete(options),
-            end_token_ids=_end_token_ids(self.tokenizer, config, defaults),
+            end_token_ids=_choose_end_token_ids(self.tokenizer, config, defaults),
             adapter=None if adapter is None else Path(adapter),
         )
         self.choice: EngineChoice = choose_engine(self.setup)
         self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
         self._encoder = self._create_encoder(options)
-        self._lane = 0  # number of its open batch; above 0 it belongs to another generator
+        self._lane = 0  # number of its open batch; if above 0, this is a lane of another generator
         self._batch: OpenBatch | None = None
         self._loading = threading.Lock()
 
@@ -94,7 +94,7 @@ class TextGenerator:
         """
         batch = self._load_batch()
         if not isinstance(batch.engine, Lanes):
-            raise UnsupportedError(f"the engine {self.choice.name} has a single batch; use the engine {NATIVE}")
+            raise UnsupportedError(f"the engine {self.choice.name} has only one batch; use the engine {NATIVE}")
         lane = copy.copy(self)
         settings = self._defaults.complete(options)
         lane.setup = replace(
@@ -152,7 +152,7 @@ class TextGenerator:
         encoded = self.encode([request])
         if request.messages is not None:
             encoded = [replace(one, may_continue=True) for one in encoded]
-        capacity = capacity_for_serving(self._window, self.setup.settings)
+        capacity = compute_serving_capacity(self._window, self.setup.settings)
         feed = self._load_batch().submit(encoded, stream=True, capacity=capacity)
         return CompletionStream(feed, prompt_tokens=len(encoded[0].prompt_ids))
 
@@ -172,7 +172,9 @@ class TextGenerator:
         """
         if not requests:
             return iter(())
-        feed = self._load_batch().submit(requests, stream=stream, capacity=capacity_for(requests, self.setup.settings))
+        feed = self._load_batch().submit(
+            requests, stream=stream, capacity=compute_capacity(requests, self.setup.settings)
+        )
         feed.wait_until_added()
         return iter(feed)
 
@@ -198,10 +200,10 @@ class TextGenerator:
     def _load_batch(self) -> OpenBatch:
         with self._loading:
             if self._batch is None:
-                self._batch = self._start()
+                self._batch = self._start_batch()
             return self._batch
 
-    def _start(self) -> OpenBatch:
+    def _start_batch(self) -> OpenBatch:
         """Start the engine. The native one shares its model with other operations; others load it themselves."""
         setup, settings, name = self.setup, self.setup.settings, self.choice.name
         source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
@@ -225,10 +227,10 @@ def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
         yield from list_events(step)
 
 
-def _end_token_ids(
+def _choose_end_token_ids(
     tokenizer: BaichuanTokenizer, config: BaichuanConfig, defaults: GenerationDefaults
 ) -> frozenset[int]:
-    """Return the end tokens of `generation_config.json`, or a list in `config.json`, or the tokenizer's end token."""
+    """Return the end tokens in `generation_config.json`, else the list in `config.json`, else the tokenizer's."""
     ids = defaults.eos_token_id
     if ids is None:
         ids = config.eos_token_id if isinstance(config.eos_token_id, list) else tokenizer.eos_token_id

@@ -55,7 +55,7 @@ class Mailbox(Generic[Item]):
         """
         with self._changed:
             self._changed.wait_for(self._is_ready)
-            return self._take()
+            return self._take_item()
 
     async def aget(self) -> Item:
         """Wait for the next item in an event loop; see `get`."""
@@ -63,7 +63,7 @@ class Mailbox(Generic[Item]):
             loop = asyncio.get_running_loop()
             with self._changed:
                 if self._is_ready():
-                    return self._take()
+                    return self._take_item()
                 future: asyncio.Future[None] = loop.create_future()
                 self._waiter = (loop, future)
             await future
@@ -71,7 +71,7 @@ class Mailbox(Generic[Item]):
     def _is_ready(self) -> bool:
         return bool(self._items) or self._closed
 
-    def _take(self) -> Item:
+    def _take_item(self) -> Item:
         if self._items:
             return self._items.popleft()
         raise self._error or EOFError
@@ -81,7 +81,7 @@ class Mailbox(Generic[Item]):
         if self._waiter:
             loop, future = self._waiter
             self._waiter = None
-            with suppress(RuntimeError):  # the loop is closed, so nothing waits in it
+            with suppress(RuntimeError):  # the loop is closed, so nothing is waiting in it
                 loop.call_soon_threadsafe(_wake, future)
 
 

@@ -9,10 +9,10 @@ from baichuan_core.generation.engines.outputs import Step
 from baichuan_core.progress import Progress, ProgressCallback
 
 PROGRESS_AFTER_LOADING = 0.05  # as a fraction of the whole run
-SECONDS_BETWEEN_REPORTS = 0.1
+REPORT_INTERVAL_SECONDS = 0.1
 
 
-class Meter:
+class ProgressMeter:
     """Reports progress as the fraction of the run's token budget, the sum of the limits of all completions.
 
     A completion that ends before its limit counts as its whole limit.
@@ -34,14 +34,14 @@ class Meter:
         self._started = self._reported = time.monotonic()
 
     def count_step(self, step: Step) -> None:
-        """Count a step's tokens, and report when a completion finishes or `SECONDS_BETWEEN_REPORTS` have passed."""
+        """Count a step's tokens, and report when a completion finishes or `REPORT_INTERVAL_SECONDS` have passed."""
         self.generated += step.tokens
         for completion in step.completions:
             self._finished_budget += self._limits[completion.index, completion.sample]
             self._finished_tokens += completion.completion_tokens
             self._open[completion.index] -= 1
         now = time.monotonic()
-        if step.completions or now - self._reported >= SECONDS_BETWEEN_REPORTS:
+        if step.completions or now - self._reported >= REPORT_INTERVAL_SECONDS:
             self._reported = now
             self._report(now)
 

@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, 
 from baichuan_core.generation.engines.outputs import Output, Step
 from baichuan_core.generation.mailbox import Mailbox
 
-Calls = SimpleQueue[Callable[[], None] | None]  # None stops the thread
+CallQueue = SimpleQueue[Callable[[], None] | None]  # None stops the thread
 
 
 @dataclass(slots=True, eq=False)
@@ -47,11 +47,11 @@ class OpenBatch:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._tickets: dict[int, Ticket] = {}  # keyed by the engine's completion id; used only by the batch's thread
-        self._calls: Calls = SimpleQueue()
+        self._calls: CallQueue = SimpleQueue()
         self._thread = threading.Thread(
             target=_serve, args=(weakref.ref(self), self._calls), name="generation", daemon=True
         )
-        self._stop = weakref.finalize(self, _stop, self._thread, self._calls, engine)
+        self._stop = weakref.finalize(self, _stop_thread, self._thread, self._calls, engine)
         self._sending = threading.Lock()
 
     def submit(
@@ -69,7 +69,7 @@ class OpenBatch:
             UnsupportedError: The batch is closed.
         """
         ticket = Ticket()
-        self._send(lambda: self._add(ticket, requests, stream=stream, capacity=capacity))
+        self._queue_call(lambda: self._add_completions(ticket, requests, stream=stream, capacity=capacity))
         return Feed(self, ticket)
 
     def cancel(self, ticket: Ticket) -> None:
@@ -77,13 +77,13 @@ class OpenBatch:
 
         This takes no lock, because a finalizer calls it, at any time and in any thread.
         """
-        self._calls.put(lambda: self._abort(ticket))
+        self._calls.put(lambda: self._abort_completions(ticket))
         self.engine.wake()
 
     def close(self) -> None:
         """Fail the unfinished completions and free the engine's memory. Nothing can be submitted afterwards."""
         with self._sending:
-            if self._stop():  # the thread has ended, so this one may use the engine
+            if self._stop():  # the batch's thread has ended, so the current one may use the engine
                 self.fail(UnsupportedError("the model was closed before the completion ended; load it again"))
                 self.engine.close()
 
@@ -104,12 +104,12 @@ class OpenBatch:
         for ticket, outputs in news.values():
             ticket.mailbox.put(Step(tuple(outputs)))
             if failure := next((one.error for one in outputs if one.error), None):
-                self._abort(ticket)
+                self._abort_completions(ticket)
                 ticket.mailbox.close(failure)
             elif not ticket.open_ids:
                 ticket.mailbox.close()
 
-    def _add(
+    def _add_completions(
         self, ticket: Ticket, requests: Sequence[EncodedRequest], *, stream: bool, capacity: Capacity | None
     ) -> None:
         try:
@@ -120,7 +120,7 @@ class OpenBatch:
                 ticket.open_ids.add(request_id)
                 self._tickets[request_id] = ticket
         except BaseException as error:  # noqa: BLE001 - as above
-            self._abort(ticket)
+            self._abort_completions(ticket)
             ticket.mailbox.close(error)
             ticket.added.set_exception(error)
             return
@@ -128,21 +128,21 @@ class OpenBatch:
         if not requests:
             ticket.mailbox.close()
 
-    def _abort(self, ticket: Ticket) -> None:
+    def _abort_completions(self, ticket: Ticket) -> None:
         while ticket.open_ids:
             request_id = ticket.open_ids.pop()
             self._tickets.pop(request_id, None)
             self.engine.abort(request_id)
 
     def fail(self, error: BaseException) -> None:
-        """Remove all completions, and raise `error` where they are read; only the batch's thread calls this."""
+        """Remove all completions, and raise `error` in their readers; only the batch's thread calls this."""
         for ticket in {id(one): one for one in self._tickets.values()}.values():
             with suppress(Exception):  # the engine may be broken
-                self._abort(ticket)
+                self._abort_completions(ticket)
             ticket.mailbox.close(error)
         self._tickets.clear()
 
-    def _send(self, call: Callable[[], None]) -> None:
+    def _queue_call(self, call: Callable[[], None]) -> None:
         """Make the batch's thread call a function between two steps."""
         with self._sending:
             if not self._stop.alive:
@@ -203,8 +203,8 @@ class Feed:
             self.cancel()
 
 
-def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
-    """Make queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
+def _serve(reference: "weakref.ref[OpenBatch]", calls: CallQueue) -> None:
+    """Run queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
     call = calls.get()
     while call is not None:
         batch = reference()
@@ -223,10 +223,10 @@ def _serve(reference: "weakref.ref[OpenBatch]", calls: Calls) -> None:
         call = calls.get()
 
 
-def _stop(thread: threading.Thread, calls: Calls, engine: Engine) -> bool:
+def _stop_thread(thread: threading.Thread, calls: CallQueue, engine: Engine) -> bool:
     """End the thread after its current step."""
     calls.put(None)
     engine.wake()
     if thread.ident is not None and thread is not threading.current_thread():
         thread.join()
-    return True  # a finalizer returns None if it has run before, so `close` acts only once
+    return True  # a finalizer returns None if it has already run, so `close` acts only once

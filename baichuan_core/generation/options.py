@@ -18,8 +18,8 @@ MAX_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p":
 MAX_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
 MAX_LOGIT_BIAS = 100  # maximum absolute value, as in OpenAI's API
 MAX_BIASED_TOKENS = 1024  # OpenAI's API allows 300
-# Settings in generation_config.json that do not affect answers here: ids that other code reads, the output format and
-# the optimizations of transformers, and settings that matter only together with others (beams, assistants).
+# Settings in generation_config.json that do not affect answers here: ids that other code reads, transformers' output
+# format and optimizations, and settings that matter only together with others (beams, assistants).
 IRRELEVANT_SETTINGS = {
     *("bos_token_id", "pad_token_id", "user_token_id", "assistant_token_id", "transformers_version"),
     *("_from_model_config", "use_cache", "early_stopping", "return_dict_in_generate", "output_scores"),
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """Options of a generation run. Values that are None come from the checkpoint's `generation_config.json`.
+    """Options for a generation run. Values that are None come from the checkpoint's `generation_config.json`.
 
     Attributes:
         max_new_tokens: Maximum length of a completion in tokens; the model's context length limits it further.
@@ -184,7 +184,7 @@ class GenerationDefaults:
             raise CheckpointError(f"{path} has an invalid setting ({error}); fix it or remove the file") from error
         if ignored := find_ignored_settings(settings):
             log.warning(
-                "generation_config.json of the checkpoint has settings that are not used here: %s",
+                "the checkpoint's generation_config.json has settings that are not used here: %s",
                 ", ".join(f"{name}={value!r}" for name, value in sorted(ignored.items())),
             )
         return defaults
@@ -202,7 +202,7 @@ class GenerationDefaults:
 
 
 def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a checkpoint that would change answers in transformers and are not used here."""
+    """Return the settings of a checkpoint that would change answers in transformers but are not used here."""
     used = {one.name for one in fields(GenerationDefaults)}
     return {
         name: value

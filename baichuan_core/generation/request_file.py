@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from baichuan_core.errors import DatasetError, PromptError
-from baichuan_core.generation.requests import OPTIONS, GenerationRequest
+from baichuan_core.generation.requests import OPTION_NAMES, GenerationRequest
 from baichuan_core.text_file import read_text_file
 
-KEYS = ("prompt", "messages", "id", *OPTIONS)
-# OpenAI's names of the length limit; the second one replaced the first in its chat API.
+KEYS = ("prompt", "messages", "id", *OPTION_NAMES)
+# OpenAI's names for the length limit; the second one replaced the first in its chat API.
 ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
-SOURCES = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-LABELS = ("model", "user", "metadata", "store")  # parameters that do not affect the answer
+PROMPT_KEYS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # parameters that do not affect the answer
 # Parameters of OpenAI's APIs that have no effect with these values.
-NEUTRAL = {"stream": False, "echo": False, "best_of": 1}
+NEUTRAL_VALUES = {"stream": False, "echo": False, "best_of": 1}
 
 
 def read_requests(path: Path | str) -> list[GenerationRequest]:
@@ -85,49 +85,49 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
         item = json.loads(content)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{place} is not JSON: {error.msg}; write one JSON object per line") from error
-    except (ValueError, RecursionError) as error:  # too many digits or nested brackets
+    except (ValueError, RecursionError) as error:  # a number with too many digits, or brackets nested too deeply
         raise DatasetError(f"{place} is not JSON: {error}; write one JSON object per line") from error
     if not isinstance(item, dict):
         raise DatasetError(f'{place} is not an object; write {{"prompt": ...}} or {{"messages": [...]}}')
     fields = _unpack_batch_line(item, place) if "body" in item or "custom_id" in item else item
-    return _make_request(_use_own_names(fields, place), place)
+    return _make_request(_normalize_keys(fields, place), place)
 
 
 def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the fields of a line in OpenAI's batch format, renamed to those of our own format."""
-    _reject_others(item, BATCH_KEYS, place, hint="a batch line has custom_id, method, url and body")
+    _reject_unknown_keys(item, BATCH_KEYS, place, hint="a batch line has custom_id, method, url and body")
     url, body = item.get("url"), item.get("body")
-    if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in SOURCES:
+    if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in PROMPT_KEYS:
         raise DatasetError(
             f"{place} has the method and url {item.get('method', 'POST')!r} {url!r};"
-            f" use POST and {' or '.join(SOURCES)}"
+            f" use POST and {' or '.join(PROMPT_KEYS)}"
         )
     if not isinstance(body, dict):
         raise DatasetError(f"{place} has no 'body'; add an object with the parameters of {url}")
     if "id" in body:
         raise DatasetError(f"{place} has the unknown key 'id' in its body; use 'custom_id' instead")
-    if body.get(SOURCES[url]) is None:
-        raise DatasetError(f"{place} has no {SOURCES[url]!r} in its body; {url} requires it")
-    return {key: value for key, value in body.items() if key not in LABELS} | {"id": item.get("custom_id")}
+    if body.get(PROMPT_KEYS[url]) is None:
+        raise DatasetError(f"{place} has no {PROMPT_KEYS[url]!r} in its body; {url} requires it")
+    return {key: value for key, value in body.items() if key not in IGNORED_PARAMETERS} | {"id": item.get("custom_id")}
 
 
-def _use_own_names(item: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _normalize_keys(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Drop keys that have no effect, translate aliases and reject all unknown keys."""
     fields: dict[str, Any] = {}
     for key, value in item.items():
-        if value is None or (key in NEUTRAL and value == NEUTRAL[key]):
+        if value is None or (key in NEUTRAL_VALUES and value == NEUTRAL_VALUES[key]):
             continue
         name = ALIASES.get(key, key)
         if name in fields:
             raise DatasetError(f"{place} has {key!r} and another key for {name}; keep one of them")
         fields[name] = value
     _translate_logprobs(fields, place)
-    _reject_others(fields, set(KEYS), place, hint=f"use {', '.join(KEYS)}, or set it for the whole run")
+    _reject_unknown_keys(fields, set(KEYS), place, hint=f"use {', '.join(KEYS)}, or set it for the whole run")
     return fields
 
 
 def _translate_logprobs(fields: dict[str, Any], place: str) -> None:
-    """Replace OpenAI's pair of `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
+    """Replace OpenAI's pair of `logprobs` (true or false) and `top_logprobs` with the number of alternatives."""
     top = fields.pop("top_logprobs", None)
     wanted = fields.get("logprobs")
     if isinstance(wanted, bool):
@@ -151,7 +151,7 @@ def _read_logit_bias(bias: Any, place: str) -> dict[int, Any]:
     return biases
 
 
-def _reject_others(item: Mapping[str, Any], known: set[str], place: str, *, hint: str) -> None:
+def _reject_unknown_keys(item: Mapping[str, Any], known: set[str], place: str, *, hint: str) -> None:
     for key in item:
         if key not in known:
             raise DatasetError(f"{place} has the unknown key {key!r}; {hint}")
@@ -165,7 +165,7 @@ def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
         _check_messages(item["messages"], place)
     if stop is not None and not isinstance(stop, str | list):
         raise DatasetError(f"{place} has a 'stop' that is neither a string nor a list; write a list of strings")
-    options = {name: item.get(name) for name in OPTIONS}
+    options = {name: item.get(name) for name in OPTION_NAMES}
     if options["logit_bias"] is not None:
         options["logit_bias"] = _read_logit_bias(options["logit_bias"], place)
     try:
@@ -185,4 +185,6 @@ def _check_messages(messages: Any, place: str) -> None:
                 f"{place} has malformed 'messages'; message {number} needs 'role' and 'content' as strings"
             )
         unknown = {key: value for key, value in message.items() if value is not None}
-        _reject_others(unknown, {"role", "content"}, f"{place}, message {number}", hint="use 'role' and 'content'")
+        _reject_unknown_keys(
+            unknown, {"role", "content"}, f"{place}, message {number}", hint="use 'role' and 'content'"
+        )

@@ -7,9 +7,9 @@ from baichuan_core.errors import PromptError
 from baichuan_core.generation.options import GenerationOptions, has_lone_surrogate, read_stop_texts
 from baichuan_core.tokenizer import Message
 
-WHOLE_NUMBERS = ("max_new_tokens", "top_k", "seed", "n", "logprobs")
-NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-OPTIONS = (*WHOLE_NUMBERS, *NUMBERS, "stop", "logit_bias")
+INTEGER_OPTIONS = ("max_new_tokens", "top_k", "seed", "n", "logprobs")
+NUMBER_OPTIONS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+OPTION_NAMES = (*INTEGER_OPTIONS, *NUMBER_OPTIONS, "stop", "logit_bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,15 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
-            raise PromptError("a request must have either 'prompt' or 'messages', and not both; pass exactly one")
-        for names, kinds, word in ((WHOLE_NUMBERS, int, "a whole number"), (NUMBERS, (int, float), "a number")):
+            raise PromptError("a request must have either 'prompt' or 'messages', but not both; pass exactly one")
+        for names, kinds, word in (
+            (INTEGER_OPTIONS, int, "a whole number"),
+            (NUMBER_OPTIONS, (int, float), "a number"),
+        ):
             for name in names:
                 value = getattr(self, name)
                 if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-                    raise PromptError(f"{name} is {value!r}; write {word}")
+                    raise PromptError(f"{name} is {value!r}; it must be {word}")
         if has_lone_surrogate(self.id or ""):
             raise PromptError("id contains half of a surrogate pair; write the whole character")
         try:
@@ -61,4 +64,6 @@ class GenerationRequest:
 
     def override(self, options: GenerationOptions) -> GenerationOptions:
         """Return `options` with the overrides of this request."""
-        return replace(options, **{name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None})
+        return replace(
+            options, **{name: getattr(self, name) for name in OPTION_NAMES if getattr(self, name) is not None}
+        )

@@ -1,4 +1,4 @@
-"""A completion while it is generated: its tokens, whether it has ended, and the text that cannot change any longer."""
+"""A completion while it is being generated: its tokens, whether it has ended, and the text that is already final."""
 
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion, FinishReason, TextDelta, TokenLogprobs
@@ -9,7 +9,7 @@ INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding an inco
 
 
 class Transcript:
-    """Collects the tokens of one completion, so that completions of every engine end and read the same.
+    """Collects the tokens of one completion, so that completions end and read the same with every engine.
 
     Example:
         With the stop text " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
@@ -28,14 +28,14 @@ class Transcript:
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         self._logprobs: list[TokenLogprobs] = []
-        # Number of last tokens to search for a stop text. Every token has at least one byte, and the first character of
-        # the decoded tail may be incomplete.
+        # Number of tokens at the end to search for a stop text. Every token has at least one byte, and the first
+        # character of the decoded tail may be incomplete.
         self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES
-        self._sent = 0  # number of characters of the text that `delta` has returned
-        self._window = 0  # index of the first token to decode again, see `_settle`
+        self._sent = 0  # number of characters that `take_delta` has returned so far
+        self._window = 0  # index of the first token to decode again, see `_settle_text`
         self._read = 0  # number of tokens whose text is settled
         self._settled = ""
-        self._settled_at: list[tuple[int, int]] = []  # pairs of settled characters and the number of their tokens
+        self._settled_at: list[tuple[int, int]] = []  # pairs: number of settled characters, number of their tokens
         self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
@@ -49,21 +49,21 @@ class Transcript:
             self.finish_reason = "length"
         return self.finish_reason
 
-    def delta(self) -> TextDelta | None:
+    def take_delta(self) -> TextDelta | None:
         """Return the text that has become certain since the last call; None if there is none."""
         if self.finish_reason is None:
-            self._settle()
+            self._settle_text()
             certain = len(self._settled) - _count_possible_stop(self._settled, self.request.stop)
             text = self._settled[self._sent : certain]
         else:
-            text = self._text()[self._sent :]
+            text = self._get_text()[self._sent :]
         self._sent += len(text)
-        logprobs = self._unsent_logprobs()
+        logprobs = self._take_unsent_logprobs()
         return TextDelta(self.request.index, self.request.sample, text, logprobs) if text or logprobs else None
 
-    def completion(self) -> Completion:
+    def build_completion(self) -> Completion:
         """Return the whole completion; call this once it has ended."""
-        text = self._text()
+        text = self._get_text()
         return Completion(
             index=self.request.index,
             sample=self.request.sample,
@@ -71,16 +71,16 @@ class Transcript:
             finish_reason=self.finish_reason or "length",
             prompt_tokens=len(self.request.prompt_ids),
             completion_tokens=len(self.ids),
-            logprobs=None if self.request.logprobs is None else tuple(self._logprobs_for(text)),
+            logprobs=None if self.request.logprobs is None else tuple(self._get_logprobs_for(text)),
         )
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _text(self) -> str:
-        return cut_at_stop(self._decode(self._text_ids()), self.request.stop)
+    def _get_text(self) -> str:
+        return cut_at_stop(self._decode(self._get_text_ids()), self.request.stop)
 
-    def _text_ids(self) -> list[int]:
+    def _get_text_ids(self) -> list[int]:
         """Return the tokens so far without an end token, which `_decode` skips only if it is a special token."""
         return self.ids[:-1] if self.ids and self.ids[-1] in self._end_token_ids else self.ids
 
@@ -88,7 +88,7 @@ class Transcript:
         text = self._decode(self.ids[-self._tail :])
         return any(stop in text for stop in self.request.stop)
 
-    def _settle(self) -> None:
+    def _settle_text(self) -> None:
         """Append the text of the newest tokens to the settled text, unless it ends inside a character.
 
         Only the newest tokens are decoded, together with those settled before them, which decide whether the new text
@@ -102,7 +102,7 @@ class Transcript:
             if self.request.logprobs is not None:
                 self._settled_at.append((len(self._settled), self._read))
 
-    def _unsent_logprobs(self) -> tuple[TokenLogprobs, ...]:
+    def _take_unsent_logprobs(self) -> tuple[TokenLogprobs, ...]:
         """Return the log-probabilities of the tokens whose text has been sent since the last call."""
         if self.request.logprobs is None:
             return ()
@@ -112,13 +112,13 @@ class Transcript:
                 end = self._settled_at.pop(0)[1]
             unsent = self._logprobs[self._sent_logprobs : end]
         else:
-            unsent = self._logprobs_for(self._text())[self._sent_logprobs :]
+            unsent = self._get_logprobs_for(self._get_text())[self._sent_logprobs :]
         self._sent_logprobs += len(unsent)
         return tuple(unsent)
 
-    def _logprobs_for(self, text: str) -> list[TokenLogprobs]:
-        """Return the log-probabilities of the tokens in `text`, including a last token that a stop text has cut."""
-        if text == self._decode(self._text_ids()):
+    def _get_logprobs_for(self, text: str) -> list[TokenLogprobs]:
+        """Return the log-probabilities of the tokens in `text`, including the last one if a stop text cuts it."""
+        if text == self._decode(self._get_text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)
         return self._logprobs[: kept if kept is None else max(kept, self._sent_logprobs)]

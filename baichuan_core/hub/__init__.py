@@ -1,4 +1,4 @@
-"""Models from a Hugging Face hub."""
+"""Download models from a Hugging Face hub."""
 
 from .client import Hub
 from .pull import PullReport, pull

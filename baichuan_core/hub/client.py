@@ -1,4 +1,4 @@
-"""Client of a Hugging Face hub or a mirror: lists the contents of a repository and reads its files."""
+"""Client for a Hugging Face hub or a mirror: lists the contents of a repository and reads its files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from huggingface_hub.hf_api import RepoSibling
 from baichuan_core.errors import HubError
 
 from .digests import Digest
-from .failures import Request, hub_errors
+from .failures import Request, translate_hub_errors
 
 TIMEOUT_SECONDS = 30.0
 PARTIAL_CONTENT = 206
@@ -19,7 +19,7 @@ USER_AGENT = "baichuan-jobs"
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a repository, by its path there."""
+    """A file in a repository, identified by its path."""
 
     path: str
     size: int
@@ -63,12 +63,12 @@ class Hub:
             HubUnreachableError: The hub does not answer.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=USER_AGENT)
-        with hub_errors(self._request(name, revision)):
+        with translate_hub_errors(self._build_request(name, revision)):
             try:
                 found = api.model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-                # Names that are not printable could not be shown or stored; the files of models have printable names.
+                # Unprintable names could not be shown or stored; the files of models have printable ones.
                 named = [sibling for sibling in found.siblings or () if sibling.rfilename.isprintable()]
-                files = [_remote_file(sibling) for sibling in named]
+                files = [_to_remote_file(sibling) for sibling in named]
             except (KeyError, TypeError, ValueError) as error:
                 if isinstance(error, OSError) or type(error).__module__.startswith("huggingface_hub"):
                     raise
@@ -93,19 +93,19 @@ class Hub:
         if start:
             headers["Range"] = f"bytes={start}-"
         with (
-            hub_errors(self._request(repository.name, repository.commit)),
+            translate_hub_errors(self._build_request(repository.name, repository.commit)),
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
             begins_at = start if response.status_code == PARTIAL_CONTENT else 0
-            # With a chunk size, the last incomplete chunk before a dropped connection would be lost.
+            # If a chunk size were set, the last incomplete chunk before a dropped connection would be lost.
             yield Content(begins_at, response.iter_bytes())
 
-    def _request(self, name: str, revision: str) -> Request:
+    def _build_request(self, name: str, revision: str) -> Request:
         return Request(self.endpoint, name, revision, has_token=bool(self._token))
 
 
-def _remote_file(sibling: RepoSibling) -> RemoteFile:
+def _to_remote_file(sibling: RepoSibling) -> RemoteFile:
     """Return a file as the hub describes it.
 
     Raises:

@@ -22,11 +22,11 @@ class Digest:
     value: str
 
     def __post_init__(self) -> None:
-        """Check the value, because it comes from a hub and becomes a part of file names."""
+        """Check the value, because it comes from a hub and becomes part of file names."""
         if not re.fullmatch("[0-9a-f]+", self.value):
             raise ValueError(f"{self.value!r} is not a hexadecimal hash")
 
-    def begin(self, size: int) -> "Hasher":
+    def new_hasher(self, size: int) -> "Hasher":
         """Return a new hasher for a file of `size` bytes."""
         if self.algorithm == "sha256":
             return Hasher(hashlib.sha256(), self.value)
@@ -41,11 +41,11 @@ class Hasher:
         self._expected = expected
 
     def update(self, chunk: bytes) -> None:
-        """Read the next bytes."""
+        """Add the next bytes to the hash."""
         self._state.update(chunk)
 
     def read_all(self, file: io.BufferedIOBase) -> None:
-        """Read from the beginning of a file to its end."""
+        """Add the entire content of a file to the hash."""
         file.seek(0)
         while chunk := file.read(CHUNK_BYTES):
             self._state.update(chunk)

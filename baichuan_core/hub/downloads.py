@@ -1,4 +1,4 @@
-"""Downloads files from a hub to this machine, named by their content, so that a later run can continue."""
+"""Download files from a hub and name them by their hashes, so that a later run can continue."""
 
 import errno
 import os
@@ -13,13 +13,13 @@ from baichuan_core.errors import HubError, HubUnreachableError, InsufficientSpac
 from .client import Content, Hub, RemoteFile, Repository
 from .digests import Hasher
 
-PARTIAL = ".part"
-MAX_FAILURES = 6  # consecutive failures of one file without a new byte, after which the hub counts as unreachable
-PAUSE_SECONDS = 1.0  # delay after the first of these failures; doubles each time, to about a minute in all
+PARTIAL_SUFFIX = ".part"
+MAX_FAILURES = 6  # maximum number of consecutive failures without a new byte before the hub counts as unreachable
+FIRST_DELAY_SECONDS = 1.0  # delay after the first such failure; it doubles each time, for a total of about a minute
 
 
 class Downloads:
-    """Downloads into a folder, in which a complete file is named by its hash; an incomplete one ends in `.part`.
+    """Downloads into a folder: a complete file is named by its hash, and an incomplete one ends in `.part`.
 
     Complete files have been checked, no matter which run downloaded them.
 
@@ -45,9 +45,9 @@ class Downloads:
         self._folders = (folder, *earlier)
         self._on_bytes = on_bytes
 
-    def count_present(self, files: Iterable[RemoteFile]) -> int:
-        """Return the number of bytes of these files that are on this machine."""
-        return sum(self._count_present(file) for file in files)
+    def count_present_bytes(self, files: Iterable[RemoteFile]) -> int:
+        """Return the number of bytes of these files that are already on this machine."""
+        return sum(self._count_present_bytes(file) for file in files)
 
     def fetch(self, file: RemoteFile) -> Path:
         """Return the path of the complete file, after downloading its missing part.
@@ -57,17 +57,17 @@ class Downloads:
             HubUnreachableError: The connection is lost too often; a later call continues.
             InsufficientSpaceError: The disk is full.
         """
-        name = _name(file)
-        if complete := _find(self._folders, name):
+        name = _file_name(file)
+        if complete := _find_file(self._folders, name):
             return complete
-        part = self._take_over(name)
+        part = self._take_over_part(name)
         was_begun = part.exists()
         try:
-            intact = self._complete(file, part)
-            if not intact and was_begun:  # the file of an earlier run may be damaged
+            intact = self._complete_file(file, part)
+            if not intact and was_begun:  # the part from an earlier run may be damaged
                 self._on_bytes(-part.stat().st_size)
                 part.unlink()
-                intact = self._complete(file, part)
+                intact = self._complete_file(file, part)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -76,73 +76,73 @@ class Downloads:
         if not intact:
             part.unlink()
             raise HubError(
-                f"{self._hub.endpoint} sends {file.path} of {self._repository.name} with different content than it "
-                f"announces ({file.digest.algorithm} {file.digest.value}, {file.size} bytes): set HF_ENDPOINT to "
+                f"{self._hub.endpoint} sent content for {file.path} of {self._repository.name} that differs from what "
+                f"it announced ({file.digest.algorithm} {file.digest.value}, {file.size} bytes): set HF_ENDPOINT to "
                 "another mirror, or retry later"
             )
         return part.rename(self._folder / name)
 
-    def _count_present(self, file: RemoteFile) -> int:
-        if _find(self._folders, _name(file)):
+    def _count_present_bytes(self, file: RemoteFile) -> int:
+        if _find_file(self._folders, _file_name(file)):
             return file.size
-        part = _find(self._folders, _name(file) + PARTIAL)
+        part = _find_file(self._folders, _file_name(file) + PARTIAL_SUFFIX)
         return min(part.stat().st_size, file.size) if part else 0
 
-    def _take_over(self, name: str) -> Path:
-        """Return the path of the incomplete file, after moving that of an earlier run to this run's folder."""
-        part = self._folder / (name + PARTIAL)
-        found = _find(self._folders, part.name)
+    def _take_over_part(self, name: str) -> Path:
+        """Return the path of the incomplete file, after moving an earlier run's copy to this run's folder."""
+        part = self._folder / (name + PARTIAL_SUFFIX)
+        found = _find_file(self._folders, part.name)
         if found and found != part:
             with suppress(FileNotFoundError):
                 found.rename(part)
         return part
 
-    def _complete(self, file: RemoteFile, part: Path) -> bool:
+    def _complete_file(self, file: RemoteFile, part: Path) -> bool:
         """Download the missing part of an incomplete file; return whether its content is correct."""
-        hasher = file.digest.begin(file.size)
+        hasher = file.digest.new_hasher(file.size)
         with part.open("a+b") as output:
             hasher.read_all(output)
             failures, most = 0, output.tell()
             while output.tell() < file.size:
                 try:
                     with self._hub.read(self._repository, file.path, output.tell()) as content:
-                        hasher = self._append(file, content, output, hasher)
-                    self._require_whole(file, output)
+                        hasher = self._append_content(file, content, output, hasher)
+                    self._require_complete(file, output)
                 except HubUnreachableError:
                     failures = 0 if output.tell() > most else failures + 1
                     most = max(most, output.tell())
                     if failures > MAX_FAILURES:
                         raise
                     if failures:
-                        time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
+                        time.sleep(FIRST_DELAY_SECONDS * 2 ** (failures - 1))
             output.flush()
             os.fsync(output.fileno())
             return output.tell() == file.size and hasher.matches
 
-    def _append(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
+    def _append_content(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
         """Append the bytes that arrive; drop the existing ones if the server sends the file from its beginning."""
         if content.start < output.tell():
             self._on_bytes(content.start - output.tell())
             output.truncate(content.start)
             output.seek(content.start)
-            hasher = file.digest.begin(file.size)
+            hasher = file.digest.new_hasher(file.size)
         for chunk in content.chunks:
             output.write(chunk)
             hasher.update(chunk)
             self._on_bytes(len(chunk))
             if output.tell() > file.size:
-                break  # it is a different file, and may never end
+                break  # this is a different file, which may never end
         return hasher
 
-    def _require_whole(self, file: RemoteFile, output: BinaryIO) -> None:
+    def _require_complete(self, file: RemoteFile, output: BinaryIO) -> None:
         if output.tell() < file.size:
             message = f"{self._hub.endpoint} ended the transfer of {file.path} at byte {output.tell()} of {file.size}"
             raise HubUnreachableError(f"{message}: retry later")
 
 
-def _name(file: RemoteFile) -> str:
+def _file_name(file: RemoteFile) -> str:
     return f"{file.digest.algorithm}-{file.digest.value}"
 
 
-def _find(folders: Iterable[Path], name: str) -> Path | None:
+def _find_file(folders: Iterable[Path], name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)

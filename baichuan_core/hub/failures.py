@@ -1,4 +1,4 @@
-"""Turns errors between this machine and a hub into the engine's errors."""
+"""Turn errors between this machine and a hub into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +19,13 @@ from huggingface_hub.errors import (
 from baichuan_core.errors import HubError, HubUnreachableError
 
 FIRST_SERVER_ERROR = 500
-BUSY = (408, 425, 429)  # statuses of a server that may answer the same request later
+RETRYABLE_STATUSES = (408, 425, 429)  # statuses after which the same request may succeed later
 UNAUTHORIZED = 401
-NO_REVISION = "has no revision {revision!r}: use an existing branch, tag or commit"
-DISABLED = "was disabled by the hub: use another repository"
-INCOMPLETE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
-# Reasons of a hub's refusal: the class of the error (a base class follows those derived from it), and what to say
-# about the repository if the request carries a token and if it does not.
+NO_REVISION_MESSAGE = "has no revision {revision!r}: use an existing branch, tag or commit"
+DISABLED_MESSAGE = "was disabled by the hub: use another repository"
+INCOMPLETE_MESSAGE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
+# Reasons why a hub refuses a request: the error class (a base class comes after the classes derived from it), and the
+# message about the repository if the request carries a token and if it does not.
 REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         GatedRepoError,
@@ -37,9 +37,9 @@ REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
         "does not exist, or HF_TOKEN has no access to it: correct the name or the token",
         "does not exist or is private: correct the name; for a private one set HF_TOKEN for the process that downloads",
     ),
-    (RevisionNotFoundError, NO_REVISION, NO_REVISION),
-    (DisabledRepoError, DISABLED, DISABLED),
-    (RemoteEntryNotFoundError, INCOMPLETE, INCOMPLETE),
+    (RevisionNotFoundError, NO_REVISION_MESSAGE, NO_REVISION_MESSAGE),
+    (DisabledRepoError, DISABLED_MESSAGE, DISABLED_MESSAGE),
+    (RemoteEntryNotFoundError, INCOMPLETE_MESSAGE, INCOMPLETE_MESSAGE),
 )
 
 
@@ -61,7 +61,7 @@ class Request:
 
 
 @contextmanager
-def hub_errors(request: Request) -> Iterator[None]:
+def translate_hub_errors(request: Request) -> Iterator[None]:
     """Turn exceptions of the hub's client into `HubError` or `HubUnreachableError` with a remedy."""
     try:
         yield
@@ -69,9 +69,9 @@ def hub_errors(request: Request) -> Iterator[None]:
         variables = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
         raise HubError(f"{variables} is set, so {request.endpoint} is not used: unset it for this process") from error
     except HFValidationError as error:
-        raise HubError(f"{request.repository!r} cannot be the name of a repository: {error}") from error
+        raise HubError(f"{request.repository!r} is not a valid repository name: {error}") from error
     except HfHubHTTPError as error:
-        raise _explain(error, request) from error
+        raise _to_hub_error(error, request) from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
         message = f"{request.endpoint} is not the address of a hub ({error}): correct HF_ENDPOINT"
         raise HubError(message) from error
@@ -84,10 +84,10 @@ def hub_errors(request: Request) -> Iterator[None]:
         raise HubUnreachableError(message) from error
 
 
-def _explain(error: HfHubHTTPError, request: Request) -> HubError:
+def _to_hub_error(error: HfHubHTTPError, request: Request) -> HubError:
     status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
-    if status >= FIRST_SERVER_ERROR or status in BUSY:
-        return HubUnreachableError(f"{request.endpoint} answers with status {status}: try again later")
+    if status >= FIRST_SERVER_ERROR or status in RETRYABLE_STATUSES:
+        return HubUnreachableError(f"{request.endpoint} answered with status {status}: try again later")
     if status == UNAUTHORIZED and request.has_token and not isinstance(error, RepositoryNotFoundError):
         return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it with a valid token")
     for kind, with_token, without_token in REFUSALS:

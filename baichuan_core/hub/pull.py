@@ -1,4 +1,4 @@
-"""Downloads the model in a repository of a Hugging Face hub."""
+"""Download the model in a repository on a Hugging Face hub."""
 
 import shutil
 import time
@@ -86,16 +86,16 @@ def pull(
     found = selection.repository
     loader = Downloads(hub, found, downloads, earlier, meter.count)
     with staged_output(output) as staging:
-        _place(loader, selection.settings, staging)
+        _place_files(loader, selection.settings, staging)
         _check_settings(staging, repository)
         weights = selection.list_weights(staging)
         files = {file.path: file for file in (*selection.settings, *weights)}
-        total, present = sum(file.size for file in files.values()), loader.count_present(files.values())
+        total, present = sum(file.size for file in files.values()), loader.count_present_bytes(files.values())
         require_space(downloads, total - present + reserve_bytes)
         meter.begin(total, present)
-        _place(loader, weights, staging)
+        _place_files(loader, weights, staging)
         on_progress(Progress(1.0, "checking"))
-        with _named_errors(staging, repository):
+        with _translate_file_errors(staging, repository):
             check_directory(staging)
     skipped = tuple(file.path for file in found.files if file.path not in files)
     return PullReport(hub.endpoint, repository, revision, found.commit, len(files), total, meter.received, skipped)
@@ -140,7 +140,7 @@ class Meter:
         self._on_progress(Progress(self._fraction, "downloading", figures))
 
 
-def _place(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None:
+def _place_files(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None:
     """Download files and put them into the folder, as hard links if the file system supports them."""
     for file in files:
         complete, target = loader.fetch(file), folder / file.path
@@ -153,7 +153,7 @@ def _place(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None
 
 def _check_settings(folder: Path, repository: str) -> None:
     """Check the model family and the quantization before the weights are downloaded."""
-    with _named_errors(folder, repository):
+    with _translate_file_errors(folder, repository):
         if (folder / ADAPTER_CONFIG).exists():
             AdapterSettings.read(folder)
         else:
@@ -161,7 +161,7 @@ def _check_settings(folder: Path, repository: str) -> None:
 
 
 @contextmanager
-def _named_errors(folder: Path, repository: str) -> Iterator[None]:
+def _translate_file_errors(folder: Path, repository: str) -> Iterator[None]:
     """Turn errors in files into the engine's errors, naming the repository instead of the folder."""
     try:
         yield

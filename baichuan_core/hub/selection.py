@@ -1,4 +1,4 @@
-"""Selects the files of a repository that make up its model. Other files and code are never downloaded."""
+"""Select the files of a repository that make up its model. Other files and code are never downloaded."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -15,7 +15,7 @@ from checkpoint_files.weights import GPTQ_SETTINGS, WEIGHT_FILES
 
 from .client import RemoteFile, Repository
 
-SETTINGS = (
+SETTINGS_FILES = (
     "config.json",
     "generation_config.json",
     ADAPTER_CONFIG,
@@ -28,8 +28,8 @@ SETTINGS = (
     "chat_template.jinja",
     "chat_template.json",
 )
-TEXT = re.compile(r"(readme|notice|.*licen[sc]e|.*许可).*", re.IGNORECASE)
-TEXT_ENDINGS = frozenset({"", ".md", ".txt", ".rst", ".pdf"})
+TEXT_FILE_NAME = re.compile(r"(readme|notice|.*licen[sc]e|.*许可).*", re.IGNORECASE)
+TEXT_FILE_SUFFIXES = frozenset({"", ".md", ".txt", ".rst", ".pdf"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Selection:
     weights: RemoteFile
 
     def list_weights(self, folder: Path) -> list[RemoteFile]:
-        """Return the files of the weights, with `settings` present in `folder`.
+        """Return the files of the weights; the files of `settings` must be in `folder`.
 
         Raises:
             HubError: The index names a file that the repository does not have.
@@ -61,7 +61,7 @@ class Selection:
         known = {file.path: file for file in self.repository.files if file.path.endswith(ending)}
         if missing := [shard for shard in shards if shard not in known]:
             raise HubError(
-                f"{self.repository.name} lacks {missing[0]}, which {self.weights.path} names: choose another revision"
+                f"{self.repository.name} lacks {missing[0]}, which {self.weights.path} lists: choose another revision"
             )
         return [known[shard] for shard in shards]
 
@@ -76,13 +76,13 @@ def select_files(repository: Repository) -> Selection:
     files = {file.path: file for file in repository.files}
     if labels := [name for name in GPTQ_SETTINGS if name in files]:
         raise UnsupportedError(
-            f"{repository.name} was quantized by AutoGPTQ or AutoAWQ, as {labels[0]} in it shows: pull the "
+            f"{repository.name} was quantized by AutoGPTQ or AutoAWQ, as its file {labels[0]} shows: pull the "
             "unquantized repository and submit a quantize job"
         )
     weights = files[_find_weights(repository.name, files)]
     if ADAPTER_CONFIG not in files and TOKENIZER not in files:
         raise HubError(f"{repository.name} has no {TOKENIZER}: pull the published repository, or a copy with this file")
-    settings = [file for path, file in files.items() if _is_setting(path)]
+    settings = [file for path, file in files.items() if _is_settings_file(path)]
     if weights.path.endswith(".json"):
         settings.append(weights)
     return Selection(repository, tuple(settings), weights)
@@ -102,9 +102,9 @@ def _find_weights(name: str, paths: Collection[str]) -> str:
     return gguf[0]
 
 
-def _is_setting(path: str) -> bool:
+def _is_settings_file(path: str) -> bool:
     parts = PurePosixPath(path).parts
     if len(parts) > 1:
         return parts[:-1] == (MORE_TEMPLATES,) and path.endswith(".jinja")
-    is_text = PurePosixPath(path).suffix.lower() in TEXT_ENDINGS and TEXT.fullmatch(path) is not None
-    return path in SETTINGS or is_text
+    is_text = PurePosixPath(path).suffix.lower() in TEXT_FILE_SUFFIXES and TEXT_FILE_NAME.fullmatch(path) is not None
+    return path in SETTINGS_FILES or is_text

@@ -91,7 +91,7 @@ def compare_with_reference(
 
     Raises the same errors as `compare_windows`.
     """
-    sums = _sum_per_window(reference, model, batch_tokens, on_progress)
+    sums = _sum_metrics_per_window(reference, model, batch_tokens, on_progress)
     return _build_comparison(torch.stack(sums).sum(dim=0), sum(len(states) for states in reference.states))
 
 
@@ -110,7 +110,7 @@ def compare_windows(
         CheckpointError: One of the two models computes NaN.
         UnsupportedError: The vocabularies differ in size.
     """
-    sums = _sum_per_window(reference, model, batch_tokens, on_progress)
+    sums = _sum_metrics_per_window(reference, model, batch_tokens, on_progress)
     return [_build_comparison(row, len(states)) for row, states in zip(sums, reference.states, strict=True)]
 
 
@@ -120,19 +120,19 @@ def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> No
     if needed > free:
         kind = MemoryOccupiedError if needed <= total_bytes("cpu") else InsufficientMemoryError
         raise kind(
-            f"the reference's hidden states for {tokens} tokens need {in_gib(needed)}, but {in_gib(free)} are free: "
-            "use a shorter text"
+            f"the reference's hidden states for {tokens} tokens need {in_gib(needed)}, but only {in_gib(free)} are "
+            "free: use a shorter text"
         )
 
 
-def _sum_per_window(
+def _sum_metrics_per_window(
     reference: ReferenceRun, model: BaichuanForCausalLM, batch_tokens: int, on_progress: ProgressCallback
 ) -> list[Tensor]:
     """Compute `_sum_metrics` for each window."""
     if model.config.vocab_size != reference.vocab_size:
         raise UnsupportedError(
-            f"the models have {reference.vocab_size} and {model.config.vocab_size} tokens: only models with the same "
-            "vocabulary can be compared"
+            f"the models' vocabularies have {reference.vocab_size} and {model.config.vocab_size} tokens: "
+            "only models with the same vocabulary can be compared"
         )
     head = OutputHead(model)
     sums: dict[int, Tensor] = {}
@@ -162,11 +162,11 @@ def _build_comparison(sums: Tensor, tokens: int) -> Comparison:
 def _sum_metrics(
     reference_head: OutputHead, reference_states: Tensor, head: OutputHead, states: Tensor, targets: Tensor
 ) -> Tensor:
-    """Sum over positions, float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
+    """Sum over positions, as float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
     sums = torch.zeros(4, dtype=torch.float64)
     slices = zip(
-        reference_head.log_probabilities(reference_states),
-        head.log_probabilities(states),
+        reference_head.compute_log_probabilities(reference_states),
+        head.compute_log_probabilities(states),
         targets.split(head.positions),
         strict=True,
     )

@@ -167,7 +167,7 @@ def continuation_log_likelihoods(
     head = OutputHead(model)
     shared = _measure_shared_prefix(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
-    # The last token is only scored, never an input.
+    # The last token of a continuation is only scored, never an input.
     pairs = list(zip(prompts, continuations, strict=True))
     rests = [[*prompt[shared:], *continuation[:-1]] for prompt, continuation in pairs]
     scores: dict[int, ContinuationScore] = {}
@@ -181,7 +181,7 @@ def continuation_log_likelihoods(
 def _score_continuation(head: OutputHead, states: Tensor, continuation: Sequence[int]) -> ContinuationScore:
     targets = torch.tensor(continuation)
     total, greedy = 0.0, True
-    slices = head.log_probabilities(states[-len(continuation) :])
+    slices = head.compute_log_probabilities(states[-len(continuation) :])
     for log_probs, target_ids in zip(slices, targets.split(head.positions), strict=True):
         ids = target_ids.to(log_probs.device)
         total += float(log_probs.gather(-1, ids[:, None]).double().sum())

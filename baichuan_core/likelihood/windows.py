@@ -9,7 +9,7 @@ from torch import Tensor
 from baichuan_core.errors import DatasetError, TokenizerError
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MIN_TEXT_TOKENS = 2  # the first token cannot be scored, because no token before it predicts it
+MIN_TEXT_TOKENS = 2  # the first token cannot be scored, because no token precedes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,7 @@ def text_windows(token_ids: Sequence[int], *, length: int, stride: int) -> list[
         ValueError: The stride is not between 1 and `length`, or the length is less than 2.
     """
     if not 1 <= stride <= length or length < MIN_TEXT_TOKENS:
-        raise ValueError(
-            f"length {length} and stride {stride} make no windows: use 1 <= stride <= length and length >= 2"
-        )
+        raise ValueError(f"length {length} and stride {stride} are invalid: use 1 <= stride <= length and length >= 2")
     if len(token_ids) < MIN_TEXT_TOKENS:
         raise DatasetError(f"the text has {len(token_ids)} tokens, too few to score: use a longer text")
     windows = []
@@ -66,7 +64,7 @@ def token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
     """
     if len(token_ids) < rows * length:
         raise DatasetError(
-            f"the text has {len(token_ids)} tokens, and {rows} sequences of {length} need {rows * length}: "
+            f"the text has {len(token_ids)} tokens, but {rows} sequences of {length} need {rows * length}: "
             "use a longer text, or fewer or shorter sequences"
         )
     return torch.tensor(token_ids[: rows * length], dtype=torch.int64).reshape(rows, length)

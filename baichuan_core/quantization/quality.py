@@ -10,7 +10,7 @@ from baichuan_core.errors import BaichuanError
 from baichuan_core.free_memory import release_memory
 from baichuan_core.likelihood import Comparison, compare_with_reference, run_reference
 from baichuan_core.out_of_memory import is_out_of_memory
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 
 from .quality_memory import explain_missing_memory
 from .quality_text import QualityText, read_quality_text
@@ -18,7 +18,7 @@ from .quality_text import QualityText, read_quality_text
 REPORT_FILE = "quality.json"
 PLOT_FILE = "quality.png"
 REFERENCE_NAME = "unquantized"
-BATCH_TOKENS = 1024  # enough to keep a GPU busy, with activations that are small compared with the model
+BATCH_TOKENS = 1024  # enough to keep a GPU busy, while activations stay small compared with the model
 LIKELIHOOD_METRICS = ("perplexity", "kl_divergence", "top_1_agreement")
 
 
@@ -119,7 +119,7 @@ def quality_report(
     make_directory(output)
     original = ModelSource(reference, None if adapter is None else Path(adapter), device=device)
     with ModelKeeper.lend(models) as keeper:
-        comparisons, missing = _compare_all(original, candidates, quality_text, keeper, on_progress)
+        comparisons, missing = _compare_candidates(original, candidates, quality_text, keeper, on_progress)
     on_progress(Progress(1.0, "writing"))
     report = QualityReport(
         text=quality_text.source,
@@ -148,7 +148,7 @@ def _build_models(
     return models
 
 
-def _compare_all(
+def _compare_candidates(
     reference: ModelSource,
     candidates: Sequence[Candidate],
     text: QualityText,
@@ -181,7 +181,7 @@ def _compare_all(
 
 def _start_stage(on_progress: ProgressCallback, name: str, number: int, steps: int) -> ProgressCallback:
     """Report the start of a step and return the callback for its progress."""
-    report = part_of(on_progress, number / steps, (number + 1) / steps)
+    report = scale_progress(on_progress, number / steps, (number + 1) / steps)
     report(Progress(0.0, name))
     return lambda progress: report(Progress(progress.fraction, name))
 

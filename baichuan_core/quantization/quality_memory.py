@@ -4,13 +4,13 @@ from pathlib import Path
 
 from baichuan_core.checkpoint import read_config
 from baichuan_core.free_memory import free_bytes
-from baichuan_core.memory import Precision, Shape, in_gib, scoring
+from baichuan_core.memory import Precision, Shape, estimate_scoring, in_gib
 
 
 def explain_missing_memory(checkpoint: Path, device: str | None, *, batch_tokens: int) -> str | None:
     """Return why an unquantized model that scores `batch_tokens` tokens at once does not fit on `device`, or None."""
     config = read_config(checkpoint).to_dict()
-    needed = scoring(Shape.from_config(config), Precision.from_config(config), tokens=batch_tokens).total
+    needed = estimate_scoring(Shape.from_config(config), Precision.from_config(config), tokens=batch_tokens).total
     free = free_bytes(device)
     if needed <= free:
         return None

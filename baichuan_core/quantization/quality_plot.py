@@ -103,7 +103,7 @@ def _plot_metrics_table(axes: Axes, report: Mapping[str, Any]) -> None:
     if missing:
         axes.set_title(f"No likelihoods: {missing}", fontsize="medium", wrap=True)
     else:
-        # The name of the file is not shown, because the font may lack its characters.
+        # The file name is not shown, because the font may lack some of its characters.
         source = "the built-in" if report["text"] == "built-in" else "a custom"
         axes.set_title(f"On {report['tokens']} tokens of {source} text")
 

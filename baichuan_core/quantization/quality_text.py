@@ -9,8 +9,8 @@ from baichuan_core.errors import DatasetError, TokenizerError
 from baichuan_core.likelihood import Window, encode_plain, held_out_text, text_windows
 from baichuan_core.text_file import read_text_file
 
-WINDOW = 512
-# Eight windows: enough for two digits of the KL divergence, and a few minutes for 7B on a CPU.
+WINDOW_TOKENS = 512
+# Eight windows are enough for two digits of the KL divergence and take a few minutes for 7B on a CPU.
 MAX_TOKENS = 4096
 MAX_CHARACTERS = 32 * MAX_TOKENS  # far more than MAX_TOKENS tokens contain, but still fast to encode
 MIN_TOKENS = 64
@@ -53,6 +53,6 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
     source = BUILT_IN if text is None else text.name
     if len(ids) < MIN_TOKENS or len(set(ids)) == 1:
         kinds = "only one kind of token" if len(set(ids)) == 1 else f"{len(ids)} tokens"
-        raise DatasetError(f"{source} has {kinds}: use a text with {MIN_TOKENS} tokens or more to measure on")
-    length = min(WINDOW, read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH)
+        raise DatasetError(f"{source} has {kinds}: use a natural text with at least {MIN_TOKENS} tokens")
+    length = min(WINDOW_TOKENS, read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH)
     return QualityText(source, text_windows(ids, length=length, stride=length))

@@ -32,7 +32,7 @@ from baichuan_core.checkpoint.quantized_weights import (
 )
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
-from baichuan_core.free_memory import chosen_device
+from baichuan_core.free_memory import choose_device
 from baichuan_core.model.float_chunks import float_chunks
 from baichuan_core.model.four_bits import BLOCK
 from baichuan_core.model.quantization import (
@@ -42,13 +42,13 @@ from baichuan_core.model.quantization import (
     quantization_settings,
     require_four_bit_shapes,
 )
-from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, part_of
+from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 from checkpoint_files import stored_endings
 
 from .calibration import (
     CalibratedWeights,
     Calibration,
-    FourBitCode,
+    FourBitFormat,
     calibrate,
     find_outlier_threshold,
     read_calibration_rows,
@@ -58,7 +58,7 @@ from .calibration import (
 BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
 OVERHEAD_BYTES_PER_LAYER = 2**13  # upper estimate for code books, quantization state and header entries
 EMBEDDING_AND_HEAD = (EMBEDDING, HEAD)
-PROGRESS_AFTER_CALIBRATION = 0.95  # progress when calibration is done; writing the checkpoint is the rest
+PROGRESS_AFTER_CALIBRATION = 0.95  # progress when calibration is done; the rest is for writing the checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def quantize(
     """
     checkpoint, output = Path(checkpoint), Path(output)
     config = read_config(checkpoint)
-    _bitsandbytes_settings(options)
+    _build_bitsandbytes_settings(options)
     _check_supported(config, options, checkpoint)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
@@ -150,23 +150,23 @@ def quantize(
                     reader,
                     config,
                     rows,
-                    device=chosen_device(device),
-                    on_progress=part_of(on_progress, 0.0, PROGRESS_AFTER_CALIBRATION),
+                    device=choose_device(device),
+                    on_progress=scale_progress(on_progress, 0.0, PROGRESS_AFTER_CALIBRATION),
                 )
             elif rows is not None:
                 calibrated = calibrate(
                     reader,
                     config,
                     rows,
-                    FourBitCode(options.method, options.double_quantization),
-                    device=chosen_device(device),
+                    FourBitFormat(options.method, options.double_quantization),
+                    device=choose_device(device),
                     checkpoints=Path(checkpoints or temporary),
                     resume_from=None if resume_from is None else Path(resume_from),
-                    on_progress=part_of(on_progress, 0.0, PROGRESS_AFTER_CALIBRATION),
+                    on_progress=scale_progress(on_progress, 0.0, PROGRESS_AFTER_CALIBRATION),
                 )
             if rows is not None:
-                on_progress = part_of(on_progress, PROGRESS_AFTER_CALIBRATION, 1.0)
-            settings = _bitsandbytes_settings(options, threshold)
+                on_progress = scale_progress(on_progress, PROGRESS_AFTER_CALIBRATION, 1.0)
+            settings = _build_bitsandbytes_settings(options, threshold)
             config.architectures = ["BaichuanForCausalLM"]
             config.quantization_config = settings.to_dict()
             config.quantize_head = options.quantize_head
@@ -208,10 +208,10 @@ class _Quantizer:
         self._errors: dict[str, float] = {}
 
     def run(self, staging: Path) -> QuantizationReport:
-        with tensor_writer(staging, self._names_to_write()) as writer:
+        with tensor_writer(staging, self._list_names_to_write()) as writer:
             for name in self._reader.names:
                 tensor = self._reader.read(name)
-                metrics = self._write(writer, name, tensor)
+                metrics = self._write_tensor(writer, name, tensor)
                 self._bytes_read += tensor.nbytes
                 fraction = min(self._bytes_read / self._reader.total_bytes, 1.0)
                 self._on_progress(Progress(fraction, "quantizing", metrics))
@@ -223,8 +223,8 @@ class _Quantizer:
             mean_relative_error=sum(self._errors.values()) / max(len(self._errors), 1),
         )
 
-    def _write(self, writer: TensorWriter, name: str, tensor: Tensor) -> dict[str, float]:
-        quantized = self._quantize(name, tensor)
+    def _write_tensor(self, writer: TensorWriter, name: str, tensor: Tensor) -> dict[str, float]:
+        quantized = self._quantize_tensor(name, tensor)
         if quantized is None:
             writer.add(name, tensor)
             return {}
@@ -239,7 +239,7 @@ class _Quantizer:
             )
         return {"relative_error": self._errors[name]}
 
-    def _quantize(self, name: str, tensor: Tensor) -> QuantizedWeight | None:
+    def _quantize_tensor(self, name: str, tensor: Tensor) -> QuantizedWeight | None:
         """Quantize a weight; return None if it is stored unchanged."""
         if name in self._linear:
             if self._calibrated is not None:
@@ -250,7 +250,7 @@ class _Quantizer:
             return quantize_embedding_or_head(tensor)
         return None
 
-    def _names_to_write(self) -> list[str]:
+    def _list_names_to_write(self) -> list[str]:
         endings = stored_endings(self._options.method, double_quantization=self._options.double_quantization)
         layers = [name.removesuffix(".weight") for name in self._linear]
         stored = [f"{layer}.{ending}" for layer in layers for ending in endings]
@@ -267,7 +267,9 @@ def compute_relative_error(weight: Tensor, dequantized: Tensor) -> float:
     return math.sqrt(error / size) if size else math.sqrt(error)
 
 
-def _bitsandbytes_settings(options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD) -> BitsAndBytesConfig:
+def _build_bitsandbytes_settings(
+    options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD
+) -> BitsAndBytesConfig:
     return quantization_settings(
         options.method,
         double_quantization=options.double_quantization,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from baichuan_core.errors import PromptError
 from baichuan_core.tokenizer.chat_format import ChatFormat, ChatStyle
-from baichuan_core.tokenizer.chat_template import encode_by_template, encode_turns_by_template
+from baichuan_core.tokenizer.chat_template import encode_turns_with_template, encode_with_template
 
 if TYPE_CHECKING:
     from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
@@ -26,7 +26,7 @@ def build_chat_prompt(
     max_new_tokens: int,
     chat_format: ChatFormat | None = None,
 ) -> list[int]:
-    """Return the ids of the prompt for the next answer, like the published `generation_utils.py`.
+    """Return the ids of the prompt for the next answer, as the published `generation_utils.py` does.
 
     The newest round is always kept, and older rounds as long as prompt and answer fit into the window. A prompt that
     is still too long is cut on the left. With a checkpoint's own chat template, it raises an error instead.
@@ -46,7 +46,7 @@ def build_chat_prompt(
     chat_format = chat_format or ChatFormat()
     _check_messages(messages, chat_format.style)
     if chat_format.style == "baichuan1-13b":
-        # The published code of this model reduces the answer to half of the window instead of raising an error.
+        # This model's published code shortens the answer to half of the window instead of raising an error.
         budget = max(model_max_length // 2, model_max_length - max_new_tokens)
         return _build_baichuan1_prompt(tokenizer, messages, budget, chat_format)
     budget = model_max_length - max_new_tokens
@@ -98,7 +98,7 @@ def _build_baichuan2_prompt(
 def encode_training_turns(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], chat_format: ChatFormat
 ) -> list[tuple[bool, list[int]]]:
-    """Return the ids of a chat in parts, as in prompts, each with whether the model is trained on it.
+    """Encode a chat in parts, as in prompts; each part has a flag that says whether the model is trained on it.
 
     Raises:
         TokenizerError: A text cannot be encoded.
@@ -107,7 +107,7 @@ def encode_training_turns(
     """
     _check_messages(messages, chat_format.style)
     if chat_format.style == "chat_template":
-        return encode_turns_by_template(tokenizer, messages)
+        return encode_turns_with_template(tokenizer, messages)
     parts: list[tuple[bool, list[int]]] = []
     for message in messages:
         opening, *ids = _encode_baichuan1_turn(tokenizer, message, chat_format)
@@ -141,12 +141,12 @@ def _build_template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Me
     ids: list[int] = []
     for first in range(max(len(rounds), 1)):
         kept = [message for one in rounds[first:] for message in one]
-        ids = encode_by_template(tokenizer, [*messages[:has_system], *kept])
+        ids = encode_with_template(tokenizer, [*messages[:has_system], *kept])
         if len(ids) <= budget:
             return ids
     raise PromptError(
-        f"the newest messages have {len(ids)} tokens with the checkpoint's chat template, but only {budget} fit next"
-        " to the answer: shorten them, or lower max_new_tokens"
+        f"the newest messages have {len(ids)} tokens with the checkpoint's chat template, but only {budget} fit"
+        " alongside the answer: shorten them, or lower max_new_tokens"
     )
 
 

@@ -13,8 +13,9 @@ from baichuan_core.tokenizer.chat_format import ChatFormat, read_generation_sett
 if TYPE_CHECKING:
     from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
 
-# Inserted into control pieces in the text of a message, to distinguish them from the control pieces of the template.
-BREAK = "\ufdd0"  # a code point that Unicode reserves for internal use
+# Inserted into control pieces that the text of a message contains, to distinguish them from those that the template
+# writes.
+BREAK_CHARACTER = "\ufdd0"  # a code point that Unicode reserves for internal use
 BAICHUAN2_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'system' and loop.first -%}{{ message['content'] }}
@@ -40,7 +41,7 @@ BAICHUAN1_13B_TEMPLATE = """\
 TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEMPLATE}
 
 
-def published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
+def build_published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
     """Return the template whose prompts equal those of `build_chat_prompt`, provided that they fit into the window."""
     template = TEMPLATES[chat_format.style]
     for name, token_id in (("USER", chat_format.user_token_id), ("ASSISTANT", chat_format.assistant_token_id)):
@@ -56,7 +57,7 @@ def find_published_template(tokenizer: "BaichuanTokenizer") -> str | None:
         if "user_token_id" not in settings:
             return None
         config = BaichuanConfig.from_pretrained(directory, local_files_only=True)
-        return published_template(tokenizer, ChatFormat.from_settings(settings, config))
+        return build_published_template(tokenizer, ChatFormat.from_settings(settings, config))
     except (CheckpointError, OSError, ValueError, TypeError):
         return None  # the model cannot be used; loading it reports the reason
 
@@ -82,14 +83,14 @@ def choose_chat_format(
 
 
 def _is_published(template: str, chat_format: ChatFormat) -> bool:
-    """Whether a template equals that of a published format, apart from the tokens that open turns."""
+    """Return whether a template is that of a published format, apart from the tokens that open turns."""
     pattern = re.escape(TEMPLATES[chat_format.style].strip())
     for name in ("USER", "ASSISTANT"):
         pattern = pattern.replace(name, "'[^']*'")
     return re.fullmatch(pattern, template.strip()) is not None
 
 
-def encode_by_template(
+def encode_with_template(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]], *, asks: bool | None = None
 ) -> list[int]:
     """Return the ids of a chat that is rendered with the tokenizer's template.
@@ -116,10 +117,10 @@ def encode_by_template(
     return ids
 
 
-def encode_turns_by_template(
+def encode_turns_with_template(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]]
 ) -> list[tuple[bool, list[int]]]:
-    """Return the ids of a chat in parts, each with whether it is an answer, for training on the answers.
+    """Encode a chat in parts, for training on the answers; each part has a flag that says whether it is an answer.
 
     Raises:
         PromptError: The template rejects the messages, or renders earlier turns differently when later ones follow.
@@ -127,8 +128,8 @@ def encode_turns_by_template(
     parts: list[tuple[bool, list[int]]] = []
     done: list[int] = []
     for number in (number for number, message in enumerate(messages) if message["role"] == "assistant"):
-        asked = encode_by_template(tokenizer, messages[:number], asks=True) if number else []
-        answered = encode_by_template(tokenizer, messages[: number + 1], asks=False)
+        asked = encode_with_template(tokenizer, messages[:number], asks=True) if number else []
+        answered = encode_with_template(tokenizer, messages[: number + 1], asks=False)
         if asked[: len(done)] != done or answered[: len(asked)] != asked:
             raise PromptError(
                 "the checkpoint's chat template renders earlier turns differently when later ones follow, so several"
@@ -137,11 +138,11 @@ def encode_turns_by_template(
         parts += [(False, asked[len(done) :]), (True, answered[len(asked) :])]
         done = answered
     if parts and tokenizer.eos_token_id not in parts[-1][1]:
-        parts.append((True, [tokenizer.eos_token_id]))  # templates without an end token still need one to learn to stop
+        parts.append((True, [tokenizer.eos_token_id]))  # without an end token, the model would not learn to stop
     return parts
 
 
-def control_pattern(tokenizer: "BaichuanTokenizer") -> re.Pattern[str]:
+def build_control_pattern(tokenizer: "BaichuanTokenizer") -> re.Pattern[str]:
     """Return a pattern that matches any control piece, preferring longer ones; its only group is the piece."""
     pieces = {*tokenizer.control_pieces, *tokenizer.all_special_tokens, *tokenizer.added_tokens_encoder}
     longest_first = sorted(pieces, key=lambda piece: (-len(piece), piece))
@@ -149,10 +150,10 @@ def control_pattern(tokenizer: "BaichuanTokenizer") -> re.Pattern[str]:
 
 
 def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
-    """Return a copy of messages with `BREAK` inside every control piece in a text; `split_rendered` removes it."""
+    """Return a copy of messages with `BREAK_CHARACTER` inside every control piece; `split_rendered_chat` removes it."""
     if isinstance(value, str):
-        doubled = value.replace(BREAK, BREAK * 2)
-        return pattern.sub(lambda match: match[0][0] + BREAK + match[0][1:], doubled)
+        doubled = value.replace(BREAK_CHARACTER, BREAK_CHARACTER * 2)
+        return pattern.sub(lambda match: match[0][0] + BREAK_CHARACTER + match[0][1:], doubled)
     if isinstance(value, Mapping):
         return {key: break_control_pieces(part, pattern) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -160,13 +161,16 @@ def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
     return value
 
 
-def split_rendered(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, str]]:
-    """Split a rendered chat into control pieces and texts, each with whether it is a control piece."""
+def split_rendered_chat(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, str]]:
+    """Split a rendered chat into control pieces and texts; each has a flag that says whether it is a control piece."""
     parts: list[tuple[bool, str]] = []
     for index, part in enumerate(pattern.split(text)):
         if index % 2:
             parts.append((True, part))
             continue
-        texts = [one.replace(BREAK * 2, BREAK) for one in re.split(f"(?<!{BREAK}){BREAK}(?!{BREAK})", part)]
+        texts = [
+            one.replace(BREAK_CHARACTER * 2, BREAK_CHARACTER)
+            for one in re.split(f"(?<!{BREAK_CHARACTER}){BREAK_CHARACTER}(?!{BREAK_CHARACTER})", part)
+        ]
         parts += [(False, one) for one in texts if one]
     return parts

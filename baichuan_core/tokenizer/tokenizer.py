@@ -17,10 +17,10 @@ from baichuan_core.errors import TokenizerError
 from baichuan_core.tokenizer.chat import Message, build_chat_prompt
 from baichuan_core.tokenizer.chat_template import (
     break_control_pieces,
+    build_control_pattern,
     choose_chat_format,
-    control_pattern,
     find_published_template,
-    split_rendered,
+    split_rendered_chat,
 )
 
 _RESERVED_PIECE = re.compile(r"<reserved_\d+>")
@@ -122,9 +122,9 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_generation_prompt: bool = False,
         **settings: Any,
     ) -> Any:
-        """Render a chat with the template, as transformers does; texts of messages never produce a control id."""
+        """Render a chat with the template, as transformers does; the texts of messages never produce a control id."""
         if settings.get("tokenize", True):
-            pattern = control_pattern(self)
+            pattern = build_control_pattern(self)
             conversation, tools, documents = (
                 break_control_pieces(value, pattern) for value in (conversation, tools, documents)
             )
@@ -139,7 +139,7 @@ class BaichuanTokenizer(SentencePieceBackend):
             tokens: list[str] = super().tokenize(text, *args, **kwargs)
             return tokens
         pieces: list[str] = []
-        for is_control, part in split_rendered(text, control_pattern(self)):
+        for is_control, part in split_rendered_chat(text, build_control_pattern(self)):
             pieces += [part] if is_control else map(self.sp_model.IdToPiece, self.encode_text(part))
         return pieces
 
@@ -171,7 +171,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def _convert_id_to_token(self, index: int) -> str:
-        """Return the piece of an id; an empty string for ids beyond the vocabulary, which a padded embedding allows."""
+        """Return the piece for an id; an empty string for ids past the vocabulary, which a padded embedding allows."""
         return str(self.sp_model.IdToPiece(index)) if index < self.vocab_size else ""
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a deployment that this machine reaches directly: database, Redis, disk, model roots."""
+"""Checks the parts of a deployment that this machine reaches directly: database, Redis, disk, model roots."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.checks.result import Check
 from cli.deployment_settings import deployment_settings
 from cli.errors import CommandError
-from cli.output import size
+from cli.output import format_size
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.transport import Transport
@@ -20,10 +20,10 @@ def check_deployment() -> list[Check]:
         settings = deployment_settings()
     except CommandError as error:
         return [Check("settings", "failed", str(error), "see the table of settings in the README")]
-    return [_database(settings), _redis(settings), _disk(settings), *_model_roots(settings)]
+    return [_check_database(settings), _check_redis(settings), _check_disk(settings), *_check_model_roots(settings)]
 
 
-def _database(settings: Settings) -> Check:
+def _check_database(settings: Settings) -> Check:
     database = Database(settings.database)
     shown = database.url.render_as_string(hide_password=True)
     try:
@@ -38,7 +38,7 @@ def _database(settings: Settings) -> Check:
     return Check("database", "ok", shown)
 
 
-def _redis(settings: Settings) -> Check:
+def _check_redis(settings: Settings) -> Check:
     transport = Transport(settings)
     try:
         reachable = transport.is_reachable()
@@ -50,18 +50,18 @@ def _redis(settings: Settings) -> Check:
     return Check("redis", "failed", "does not answer; jobs are accepted, but wait", remedy)
 
 
-def _disk(settings: Settings) -> Check:
+def _check_disk(settings: Settings) -> Check:
     where = settings.home if settings.home.exists() else settings.home.resolve().parent
     if "://" in settings.artifacts:
         return Check("disk", "note", f"artifacts are kept at {settings.artifacts}")
     free = shutil.disk_usage(where).free
-    detail = f"{size(free)} free at {where.resolve()}"
+    detail = f"{format_size(free)} free at {where.resolve()}"
     if free < settings.free_space_reserve_bytes:
         return Check("disk", "failed", detail, "free some space, or set ARTIFACT_ROOT to a larger disk")
     return Check("disk", "ok", detail)
 
 
-def _model_roots(settings: Settings) -> list[Check]:
+def _check_model_roots(settings: Settings) -> list[Check]:
     return [
         Check("model root", "ok", str(root))
         if root.is_dir() and os.access(root, os.R_OK | os.X_OK)

@@ -7,52 +7,52 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from cli.checks.result import Check
-from cli.extras import EXTRAS, SERVICE, find_missing, install
+from cli.extras import EXTRAS, SERVICE_PACKAGES, find_missing, install_command
 
-OLDEST = (3, 11)
-QUERY = "--query-gpu=name,memory.total,driver_version"
+MIN_PYTHON = (3, 11)
+GPU_QUERY = "--query-gpu=name,memory.total,driver_version"
 
 
 def check_installation() -> list[Check]:
     """Check everything that does not need a running service."""
     return [
-        _python(),
-        _package(),
-        _extra("api", "serve the API"),
-        _extra("engine", "run a worker"),
-        _gpus(),
+        _check_python(),
+        _check_package(),
+        _check_extra("api", "serve the API"),
+        _check_extra("engine", "run a worker"),
+        _check_gpus(),
     ]
 
 
-def _python() -> Check:
+def _check_python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info[:2] < OLDEST:
+    if sys.version_info[:2] < MIN_PYTHON:
         return Check("python", "failed", found, "install Python 3.11 or newer")
     return Check("python", "ok", found)
 
 
-def _package() -> Check:
+def _check_package() -> Check:
     try:
         return Check("package", "ok", f"baichuan-jobs {version('baichuan-jobs')}")
     except PackageNotFoundError:
         return Check("package", "failed", "baichuan-jobs is not installed", "run `pip install -e .` in the checkout")
 
 
-def _extra(name: str, use: str) -> Check:
+def _check_extra(name: str, use: str) -> Check:
     if missing := find_missing(name):
-        remedy = f"to {use} here: {install(name)}; clients do not need it"
+        remedy = f"to {use} here: {install_command(name)}; clients do not need it"
         return Check(name, "note", f"not installed: {', '.join(missing)}", remedy)
-    own = [package for package in EXTRAS[name] if package not in SERVICE]
+    own = [package for package in EXTRAS[name] if package not in SERVICE_PACKAGES]
     return Check(name, "ok", ", ".join(f"{package} {version(package)}" for package in own[:3]))
 
 
-def _gpus() -> Check:
+def _check_gpus() -> Check:
     program = shutil.which("nvidia-smi")
     if program is None:
         return Check("gpu", "note", "no NVIDIA driver here: a worker on this machine will use the CPU")
     try:
         answer = subprocess.run(  # noqa: S603 - the driver's own program, fixed arguments
-            [program, QUERY, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+            [program, GPU_QUERY, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
         )
     except (subprocess.SubprocessError, OSError) as error:
         return Check("gpu", "failed", f"nvidia-smi fails: {error}", "check the driver; `nvidia-smi` must list the GPUs")

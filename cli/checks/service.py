@@ -13,11 +13,11 @@ def check_service(url: str | None, key: str | None) -> list[Check]:
     except CommandError as error:
         return [Check("service", "failed", str(error), "start `baichuan up`, or set BAICHUAN_URL and BAICHUAN_API_KEY")]
     with Client(endpoint) as client:
-        ready = _ready(client)
-        return [ready] if ready.status == "failed" else [ready, *_with_key(client)]
+        ready = _check_readiness(client)
+        return [ready] if ready.status == "failed" else [ready, *_check_with_key(client)]
 
 
-def _ready(client: Client) -> Check:
+def _check_readiness(client: Client) -> Check:
     try:
         redis = client.get("/readyz").get("redis")
     except CommandError as error:
@@ -27,10 +27,10 @@ def _ready(client: Client) -> Check:
     return Check("service", "ok", f"{client.url} is ready")
 
 
-def _with_key(client: Client) -> list[Check]:
+def _check_with_key(client: Client) -> list[Check]:
     try:
         client.get("/v1/jobs", {"limit": 1})
-        workers = list(client.pages("/v1/workers"))
+        workers = list(client.list_items("/v1/workers"))
     except CommandError as error:
         return [Check("key", "failed", str(error), "set BAICHUAN_API_KEY to a valid key")]
     found = [Check("key", "ok", "accepted")]

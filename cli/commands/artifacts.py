@@ -8,7 +8,7 @@ import typer
 from baichuan_client.calls import job_path
 from cli.downloads import download
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit_list, say, show, show_table, size
+from cli.output import emit_list, format_size, say, show, show_table
 
 
 def artifacts(
@@ -32,7 +32,7 @@ def artifacts(
 ) -> None:
     """List or download the files that a job has published."""
     with connect(url, key) as client:
-        found = list(client.pages(job_path(job, "artifacts")))
+        found = list(client.list_items(job_path(job, "artifacts")))
         chosen = [item for item in found if only is None or item["path"].startswith(tuple(only))]
         if directory is not None:
             for item in chosen:
@@ -44,4 +44,4 @@ def artifacts(
     elif not chosen:
         say("no artifacts")
     elif directory is None:
-        show_table(("PATH", "SIZE", "SHA256"), [(i["path"], size(i["bytes"]), i["sha256"]) for i in chosen])
+        show_table(("PATH", "SIZE", "SHA256"), [(i["path"], format_size(i["bytes"]), i["sha256"]) for i in chosen])

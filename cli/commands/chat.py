@@ -127,7 +127,7 @@ def _run_command(conversation: Conversation, message: _Message) -> bool:
 
 def _print_answer(conversation: Conversation, message: str) -> None:
     try:
-        with closing(conversation.answer(message)) as pieces:  # closing it aborts the answer
+        with closing(conversation.answer(message)) as pieces:  # leaving the block early aborts the answer
             for piece in pieces:
                 typer.echo(piece, nl=False)
                 sys.stdout.flush()

@@ -19,7 +19,7 @@ from cli.uploads import file_id
 app = typer.Typer(help="Inspect training data.", no_args_is_help=True)
 
 WAIT_SECONDS = 20  # shorter than the client's timeout
-POLL_SECONDS = 1.0
+POLL_INTERVAL_SECONDS = 1.0
 SPACE, NEWLINE = "\u2581", "<0x0A>"
 BAR_WIDTH = 40
 
@@ -41,7 +41,7 @@ def preview(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show training data as a fine-tune would read it; trained text is marked."""
+    """Show training data as a fine-tune would read it; the text to train on is marked."""
     with connect(url, key) as client:
         body = {
             "model": model,
@@ -57,7 +57,7 @@ def preview(
     if as_json:
         emit(job["result"])
     else:
-        _show(job["result"])
+        _show_preview(job["result"])
 
 
 def _await_end(client: Client, job: Any) -> Any:
@@ -66,18 +66,22 @@ def _await_end(client: Client, job: Any) -> Any:
         if (line := one_line(job)) != said:
             say(line)
             said = line
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
         job = client.get(job_path(job["id"]))
     return job
 
 
-def _show(result: Any) -> None:
+def _show_preview(result: Any) -> None:
     for number, example in enumerate(result["examples"], start=1):
         console().print(Text(f"example {number}, {example['length']} tokens", "bold"))
-        console().print(Text.assemble(*_parts(example)))
+        console().print(Text.assemble(*_styled_parts(example)))
     most = max(row["examples"] for row in result["lengths"])
     rows = [
-        (f"{row['shortest']} to {row['longest'] or ''}".strip(), row["examples"], "█" * _bar(row["examples"], most))
+        (
+            f"{row['shortest']} to {row['longest'] or ''}".strip(),
+            row["examples"],
+            "█" * _bar_length(row["examples"], most),
+        )
         for row in result["lengths"]
     ]
     show_table(("TOKENS", "EXAMPLES", ""), rows)
@@ -89,7 +93,7 @@ def _show(result: Any) -> None:
     )
 
 
-def _parts(example: Any) -> Iterator[tuple[str, str]]:
+def _styled_parts(example: Any) -> Iterator[tuple[str, str]]:
     """Yield the text of an example; brackets, and a color in a terminal, mark the trained tokens."""
     is_trained = False
     for token in example["tokens"]:
@@ -101,5 +105,5 @@ def _parts(example: Any) -> Iterator[tuple[str, str]]:
         yield "]]", "green"
 
 
-def _bar(count: int, most: int) -> int:
+def _bar_length(count: int, most: int) -> int:
     return max(1, round(BAR_WIDTH * count / most))

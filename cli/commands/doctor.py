@@ -8,7 +8,7 @@ from cli.checks import machine, service
 from cli.checks.result import Check
 from cli.endpoint import home
 from cli.exit_codes import ExitCode
-from cli.extras import find_missing, install
+from cli.extras import find_missing, install_command
 from cli.options import AsJson, Key, Url
 from cli.output import emit_list, show
 
@@ -39,7 +39,7 @@ def _all_checks(url: str | None, key: str | None) -> list[Check]:
 def _deployment_checks() -> list[Check]:
     if find_missing("service"):
         detail = "not checked: the packages of the service are not installed"
-        return [Check("deployment", "note", detail, f"run {install('service')}")]
+        return [Check("deployment", "note", detail, f"run {install_command('service')}")]
     from cli.checks import deployment  # noqa: PLC0415 - it imports the whole job domain
 
     return deployment.check_deployment()

@@ -21,22 +21,22 @@ from footprint import (
     Shape,
     ShapeError,
     Training,
-    calibrating,
-    converting,
-    finetuning,
-    inference,
-    quantizing,
+    estimate_calibration,
+    estimate_conversion,
+    estimate_finetuning,
+    estimate_inference,
+    estimate_quantization,
+    estimate_scoring,
     read_config,
-    scoring,
 )
 
-BY_DEFAULT = ("baichuan2-7b", "baichuan2-13b")
-CALIBRATION_SEQUENCES = 32  # default of quantize jobs
+DEFAULT_MODELS = ("baichuan2-7b", "baichuan2-13b")
+CALIBRATION_SEQUENCES = 32  # the default for quantize jobs
 COLUMNS = ("OPERATION", "HELD AS", "WEIGHTS", "CACHE", "ACTIVATIONS", "GRADIENTS", "ADAMW", "TOTAL")
 
 
 Operation = Literal["generate", "evaluate", "finetune", "quantize", "convert"]
-Held = Literal["none", "int8", "nf4", "fp4"]
+Quantization = Literal["none", "int8", "nf4", "fp4"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
 
@@ -82,7 +82,7 @@ class Row:
         return (self.operation, self.precision.label, *shown, f"{self.needs.total / GIB:.2f}", *fits)
 
     def as_json(self, memory: float | None) -> dict[str, Any]:
-        """Return the estimate for programs, in bytes."""
+        """Return the estimate for `--json`, in bytes."""
         return {
             "model": self.model,
             "operation": self.operation,
@@ -103,17 +103,21 @@ def estimate(  # noqa: PLR0913 - one parameter per option
     *,
     operation: Annotated[Operation | None, typer.Option(help="Show only this operation.")] = None,
     method: Annotated[FinetuningMethod | None, typer.Option(help="Show only fine-tuning with this method.")] = None,
-    quantization: Annotated[Held | None, typer.Option(help="Show only this precision or quantization.")] = None,
+    quantization: Annotated[Quantization | None, typer.Option(help="Show only this precision or quantization.")] = None,
     quantize_head: Annotated[
-        bool, typer.Option("--quantize-head", help="With embedding and head in 8 bits; requires --quantization.")
+        bool,
+        typer.Option(
+            "--quantize-head", help="Quantize the embedding and output head to 8 bits; requires --quantization."
+        ),
     ] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Number of prompts or examples processed at the same time.")
     ] = 1,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of each, prompt and answer together. Default: the model's window.")
+        int | None,
+        typer.Option(min=1, help="Tokens per prompt or example, answer included. Default: the model's window."),
     ] = None,
-    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter that is trained.")] = 8,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the trained LoRA adapter.")] = 8,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Whether training recomputes activations to save memory.")
     ] = True,
@@ -123,12 +127,12 @@ def estimate(  # noqa: PLR0913 - one parameter per option
     """Estimate how much memory a model needs for each operation, without a service, a GPU or weights."""
     if quantize_head and quantization is None:
         raise CommandError("--quantize-head requires --quantization", ExitCode.USAGE)
-    precisions = None if quantization is None else (_precision(quantization, quantize_head=quantize_head),)
+    precisions = None if quantization is None else (_to_precision(quantization, quantize_head=quantize_head),)
     if method is not None and operation not in (None, "finetune"):
         raise CommandError("--method requires --operation finetune", ExitCode.USAGE)
     chosen: Operation | None = "finetune" if method is not None else operation
     question = Question(chosen, method, precisions, batch_size, tokens, lora_rank, gradient_checkpointing)
-    answers = {model: list(_rows(model, question)) for model in models or BY_DEFAULT}
+    answers = {model: list(_rows(model, question)) for model in models or DEFAULT_MODELS}
     if as_json:
         emit_list([row.as_json(memory) for rows in answers.values() for row in rows])
         return
@@ -138,7 +142,7 @@ def estimate(  # noqa: PLR0913 - one parameter per option
         show_table(columns, [row.cells(memory) for row in rows])
 
 
-def _precision(held: Held, *, quantize_head: bool) -> Precision:
+def _to_precision(held: Quantization, *, quantize_head: bool) -> Precision:
     return Precision(quantization=None if held == "none" else held, quantize_head=quantize_head)
 
 
@@ -168,34 +172,34 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
     for operation in (question.operation,) if question.operation else OPERATIONS:
         match operation:
             case "generate" | "evaluate":
-                yield from _inference(model, operation, shape, stored, question)
+                yield from _inference_rows(model, operation, shape, stored, question)
             case "finetune":
-                yield from _finetuning(model, shape, stored, question)
+                yield from _finetuning_rows(model, shape, stored, question)
             case "quantize" if stored.quantization is None:
-                yield Row(model, operation, stored, quantizing(shape, quantize_head=question.quantizes_head))
-                yield Row(model, "calibrate", stored, calibrating(shape, sequences=CALIBRATION_SEQUENCES))
+                yield Row(model, operation, stored, estimate_quantization(shape, quantize_head=question.quantizes_head))
+                yield Row(model, "calibrate", stored, estimate_calibration(shape, sequences=CALIBRATION_SEQUENCES))
             case "quantize":
                 continue  # a quantized model cannot be quantized again
             case "convert":
-                yield Row(model, operation, stored, converting())
+                yield Row(model, operation, stored, estimate_conversion())
 
 
-def _inference(
+def _inference_rows(
     model: str, operation: Literal["generate", "evaluate"], shape: Shape, stored: Precision, question: Question
 ) -> Iterator[Row]:
     batch, tokens = question.batch, question.tokens or shape.context_length
     for precision in _precisions(stored, question):
         if operation == "generate":
-            yield Row(model, operation, precision, inference(shape, precision, batch=batch, tokens=tokens))
+            yield Row(model, operation, precision, estimate_inference(shape, precision, batch=batch, tokens=tokens))
         else:
-            yield Row(model, operation, precision, scoring(shape, precision, tokens=batch * tokens))
+            yield Row(model, operation, precision, estimate_scoring(shape, precision, tokens=batch * tokens))
 
 
-def _finetuning(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
+def _finetuning_rows(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
     for method in (question.method,) if question.method else METHODS:
         for precision in _precisions(stored, question):
             if method == "full" and precision.quantization is not None:
-                continue  # a quantized model cannot be trained in full
+                continue  # a quantized model does not support full fine-tuning
             training = Training(
                 method=method,
                 batch=question.batch,
@@ -203,7 +207,7 @@ def _finetuning(model: str, shape: Shape, stored: Precision, question: Question)
                 lora_rank=question.lora_rank,
                 gradient_checkpointing=question.gradient_checkpointing,
             )
-            yield Row(model, f"train {method}", precision, finetuning(shape, precision, training))
+            yield Row(model, f"train {method}", precision, estimate_finetuning(shape, precision, training))
 
 
 def _precisions(stored: Precision, question: Question) -> Sequence[Precision]:

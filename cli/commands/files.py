@@ -9,7 +9,7 @@ import typer
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_list, moment, say, show, show_table, size
+from cli.output import emit, emit_list, format_size, format_time, say, show, show_table
 from cli.uploads import upload as send
 
 app = typer.Typer(help="List, upload or delete files.", invoke_without_command=True)
@@ -34,11 +34,13 @@ def list_files(
 ) -> None:
     """List uploaded files, newest first."""
     with connect(url, key) as client:
-        found = list(client.pages("/v1/files", {"purpose": purpose}))
+        found = list(client.list_items("/v1/files", {"purpose": purpose}))
     if as_json:
         emit_list(found)
     elif found:
-        rows = [(f["id"], f["filename"], f["purpose"], size(f["bytes"]), moment(f["created_at"])) for f in found]
+        rows = [
+            (f["id"], f["filename"], f["purpose"], format_size(f["bytes"]), format_time(f["created_at"])) for f in found
+        ]
         show_table(("ID", "FILENAME", "PURPOSE", "SIZE", "CREATED"), rows)
     else:
         say("no files")

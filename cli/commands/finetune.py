@@ -15,7 +15,7 @@ from cli.exit_codes import ExitCode
 from cli.extras import require_extras
 from cli.local_finetuning import describe_distribution, describe_run
 from cli.published_arguments import META_KEY, published_fields
-from cli.spec_options import SpecOption, create_options, values
+from cli.spec_options import SpecOption, create_options, read_values
 from jobs.specs import FinetuneSpec, JobSpec
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
@@ -28,7 +28,7 @@ LOCAL_HELP = {
     OUTPUT_FIELD: "New directory for the result.",
 }
 # Options in addition to those of the spec: name, annotation and default.
-LOCAL: tuple[tuple[str, Any, Any], ...] = (
+LOCAL_OPTIONS: tuple[tuple[str, Any, Any], ...] = (
     ("strategy", Annotated[Strategy | None, typer.Option(help="How processes share the work. Default: auto.")], None),
     (
         "nproc",
@@ -54,18 +54,19 @@ LOCAL: tuple[tuple[str, Any, Any], ...] = (
 
 
 def _options() -> list[SpecOption]:
-    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}  # fields of jobs, or in LOCAL
+    # Leave out the fields that only jobs use, and two that are handled separately.
+    without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}
     return [option for option in create_options(FinetuneSpec) if option.field not in without]
 
 
-def _command() -> Callable[..., None]:
+def _create_command() -> Callable[..., None]:
     """Return the command; typer reads its options from the signature that is set here."""
     options = _options()
 
     def command(**given: Any) -> None:
         found: dict[str, Any] = dict(given["context"].meta.get(META_KEY, {}))
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
-        body = published_fields(found, {"kind": "finetune", **values(options, given)})
+        body = published_fields(found, {"kind": "finetune", **read_values(options, given)})
         names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
         task = describe_run(body)
         task["distribution"] = describe_distribution(
@@ -74,13 +75,13 @@ def _command() -> Callable[..., None]:
         task["checkpoints"] = str(given["checkpoints"] or f"{task['output'].rstrip('/')}-checkpoints")
         task["records"] = None if given["records"] is None else str(given["records"])
         task["resume"] = given["resume"]
-        _become(task)
+        _exec_run(task)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-    parameters += [_with_local_help(option) for option in options]
+    parameters += [_local_parameter(option) for option in options]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, annotation, default in LOCAL
+        for name, annotation, default in LOCAL_OPTIONS
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -91,7 +92,7 @@ def _command() -> Callable[..., None]:
     return command
 
 
-def _with_local_help(option: SpecOption) -> inspect.Parameter:
+def _local_parameter(option: SpecOption) -> inspect.Parameter:
     """Return the parameter of an option, with help about paths instead of ids."""
     parameter = option.parameter()
     if option.field not in LOCAL_HELP:
@@ -102,13 +103,15 @@ def _with_local_help(option: SpecOption) -> inspect.Parameter:
     return parameter.replace(annotation=annotation)
 
 
-def _become(task: dict[str, Any]) -> None:
+def _exec_run(task: dict[str, Any]) -> None:
     """Replace this process with the run, so that signals reach it directly."""
     require_extras("baichuan finetune", "engine")
     if not Path(task["checkpoint"]).is_dir():
-        raise CommandError(f"--model {task['checkpoint']} is not a directory; name a checkpoint", ExitCode.USAGE)
+        raise CommandError(
+            f"--model {task['checkpoint']} is not a directory; pass a checkpoint directory", ExitCode.USAGE
+        )
     command = [sys.executable, "-P", "-m", "baichuan_core.finetuning", json.dumps(task)]
     os.execv(sys.executable, command)  # noqa: S606 - our own program
 
 
-finetune = _command()
+finetune = _create_command()

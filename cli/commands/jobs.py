@@ -12,12 +12,12 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.job_view import one_line
 from cli.options import AsJson, Key, Url, connect
-from cli.output import console, emit, emit_list, moment, say, show, show_table
+from cli.output import console, emit, emit_list, format_time, say, show, show_table
 from jobs.specs import KINDS
 from jobs.state import JobState
 
-Ids = Annotated[list[str], typer.Argument(help="Ids of jobs.")]
-Id = Annotated[str, typer.Argument(help="Id of a job.")]
+JobIds = Annotated[list[str], typer.Argument(help="One or more job ids.")]
+JobId = Annotated[str, typer.Argument(help="Id of a job.")]
 COLUMNS = ("ID", "KIND", "STATE", "PROGRESS", "MODEL", "CREATED", "ERROR")
 
 
@@ -37,7 +37,7 @@ def list_jobs(
         raise CommandError(f"--kind is {kind!r}; use one of {', '.join(KINDS)}", ExitCode.USAGE)
     wanted = {"state": state, "kind": kind, "label": label.replace("=", ":", 1) if label else None}
     with connect(url, key) as client:
-        found = list(client.pages("/v1/jobs", wanted, most=None if everything else limit))
+        found = list(client.list_items("/v1/jobs", wanted, most=None if everything else limit))
     if as_json:
         emit_list(found)
     elif found:
@@ -46,11 +46,11 @@ def list_jobs(
         say("no jobs")
 
 
-def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def show_job(job: JobId, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Show all details of one job, including its attempts."""
     with connect(url, key) as client:
         found = client.get(job_path(job))
-        found["attempt_list"] = list(client.pages(job_path(job, "attempts")))
+        found["attempt_list"] = list(client.list_items(job_path(job, "attempts")))
     if as_json:
         emit(found)
     else:
@@ -58,28 +58,28 @@ def show_job(job: Id, url: Url = None, key: Key = None, *, as_json: AsJson = Fal
         console().print(JSON.from_data(found, ensure_ascii=False))
 
 
-def cancel(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Cancel jobs: immediately if they wait, through their worker if they run."""
-    _each(jobs, url, key, "cancel", as_json=as_json)
+def cancel(jobs: JobIds, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+    """Cancel jobs: immediately if they are waiting, through their worker if they are running."""
+    _apply_to_each(jobs, url, key, "cancel", as_json=as_json)
 
 
-def retry(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def retry(jobs: JobIds, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Queue failed or cancelled jobs again."""
-    _each(jobs, url, key, "retry", as_json=as_json)
+    _apply_to_each(jobs, url, key, "retry", as_json=as_json)
 
 
-def pause(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def pause(jobs: JobIds, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Pause fine-tunes until they are resumed; running ones save a resume point first."""
-    _each(jobs, url, key, "pause", as_json=as_json)
+    _apply_to_each(jobs, url, key, "pause", as_json=as_json)
 
 
-def resume(jobs: Ids, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def resume(jobs: JobIds, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Resume paused jobs."""
-    _each(jobs, url, key, "resume", as_json=as_json)
+    _apply_to_each(jobs, url, key, "resume", as_json=as_json)
 
 
-def delete(jobs: Ids, url: Url = None, key: Key = None) -> None:
-    """Delete final jobs with their logs, artifacts and models."""
+def delete(jobs: JobIds, url: Url = None, key: Key = None) -> None:
+    """Delete finished jobs with their logs, artifacts and models."""
     with connect(url, key) as client:
         deleted, refused = _attempt_all(jobs, lambda job: _delete(client, job))
     for job in deleted:
@@ -87,7 +87,7 @@ def delete(jobs: Ids, url: Url = None, key: Key = None) -> None:
     _report_refused(refused)
 
 
-def _each(
+def _apply_to_each(
     jobs: list[str],
     url: str | None,
     key: str | None,
@@ -136,4 +136,4 @@ def _delete(client: Client, job: str) -> str:
 def _row(job: Any) -> tuple[Any, ...]:
     progress = f"{job['progress']['fraction']:.0%}" if job["progress"] else None
     error = job["error"]["code"] if job["error"] else None
-    return job["id"], job["kind"], job["state"], progress, job["source_model"], moment(job["created_at"]), error
+    return job["id"], job["kind"], job["state"], progress, job["source_model"], format_time(job["created_at"]), error

@@ -9,7 +9,7 @@ import typer
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_list, moment, say, show, show_table
+from cli.output import emit, emit_list, format_time, say, show, show_table
 
 app = typer.Typer(help="List, create or revoke API keys.", invoke_without_command=True)
 COLUMNS = ("ID", "NAME", "PROJECT", "ROLE", "KEY", "CREATED", "REVOKED")
@@ -35,12 +35,20 @@ def keys(context: typer.Context, url: Url = None, key: Key = None, *, as_json: A
 def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """List API keys, without their secrets."""
     with connect(url, key) as client:
-        found = list(client.pages("/v1/keys"))
+        found = list(client.list_items("/v1/keys"))
     if as_json:
         emit_list(found)
         return
     rows = [
-        (k["id"], k["name"], k["project"], k["role"], k["hint"], moment(k["created_at"]), moment(k["revoked_at"]))
+        (
+            k["id"],
+            k["name"],
+            k["project"],
+            k["role"],
+            k["hint"],
+            format_time(k["created_at"]),
+            format_time(k["revoked_at"]),
+        )
         for k in found
     ]
     show_table(COLUMNS, rows)

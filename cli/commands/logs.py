@@ -12,7 +12,7 @@ from cli.job_view import is_final
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_line
 
-POLL_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 
 
 def logs(
@@ -26,35 +26,36 @@ def logs(
     """Print the output of a job. With --json, print its `log` events; with --json and --follow, one event per line."""
     with connect(url, key) as client:
         if as_json:
-            _events(client, job, follow=follow)
+            _print_events(client, job, follow=follow)
         else:
-            _text(client, job, follow=follow)
+            _print_text(client, job, follow=follow)
 
 
-def _text(client: Client, job: str, *, follow: bool) -> None:
+def _print_text(client: Client, job: str, *, follow: bool) -> None:
     after = 0
     while True:
-        final = not follow or is_final(client.get(job_path(job)))  # before the lines are read
+        # Check the state before reading the lines, so that the last ones are not missed.
+        final = not follow or is_final(client.get(job_path(job)))
         response = client.request("GET", job_path(job, "logs"), params={"after": after})
         after = int(response.headers["X-Last-Sequence"])
         typer.echo(response.text, nl=False)
         sys.stdout.flush()
         if final:
             return
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
 
 
-def _events(client: Client, job: str, *, follow: bool) -> None:
+def _print_events(client: Client, job: str, *, follow: bool) -> None:
     path, query = job_path(job, "events"), {"type": "log"}
     if not follow:
-        emit({"object": "list", "data": list(client.pages(path, query))})
+        emit({"object": "list", "data": list(client.list_items(path, query))})
         return
     after: int | None = None
     while True:
         final = is_final(client.get(job_path(job)))
-        for event in client.pages(path, {**query, "after": after}):
+        for event in client.list_items(path, {**query, "after": after}):
             emit_line(event)
             after = event["sequence"]
         if final:
             return
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)

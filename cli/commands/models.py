@@ -10,7 +10,7 @@ from cli.commands.submit import Watch, send
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_list, moment, say, show, show_table
+from cli.output import emit, emit_list, format_time, say, show, show_table
 
 app = typer.Typer(
     help="List models, register, download or delete one, or convert one to GGUF.", invoke_without_command=True
@@ -30,11 +30,11 @@ def models(context: typer.Context, url: Url = None, key: Key = None, *, as_json:
 def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """List the models that jobs can use."""
     with connect(url, key) as client:
-        found = list(client.pages("/v1/models"))
+        found = list(client.list_items("/v1/models"))
     if as_json:
         emit_list(found)
     elif found:
-        rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], moment(m["created"])) for m in found]
+        rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], format_time(m["created"])) for m in found]
         show_table(("ID", "KIND", "BASE", "FROM", "CREATED"), rows)
     else:
         say("no models; register one with `baichuan models add ID PATH`, or download one: `baichuan models pull REPO`")
@@ -42,7 +42,7 @@ def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) ->
 
 @app.command("add")
 def add(
-    model: Annotated[str, typer.Argument(metavar="ID", help="Name by which jobs refer to it.")],
+    model: Annotated[str, typer.Argument(metavar="ID", help="Name by which jobs refer to the model.")],
     path: Annotated[Path, typer.Argument(help="Directory of the model on the server, below an allowed model root.")],
     url: Url = None,
     key: Key = None,
@@ -61,7 +61,7 @@ def delete(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Delete a model: only the registration of a registered directory, but also the files of a job's result."""
+    """Delete a model; the files of a job's result are deleted too, but a registered directory is kept."""
     with connect(url, key) as client:
         client.delete(f"/v1/models/{quote(model, safe='')}")
     say(f"deleted {model}")
@@ -72,7 +72,7 @@ def gguf(
     model: Annotated[str, typer.Argument(metavar="ID", help="A model that is not an adapter.")],
     gguf_type: Annotated[str, typer.Option("--type", help="f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "q8_0",
     output_model: Annotated[
-        str | None, typer.Option(help="Name by which jobs refer to it; ID-gguf-TYPE by default.")
+        str | None, typer.Option(help="Name by which jobs refer to the new model; ID-gguf-TYPE by default.")
     ] = None,
     url: Url = None,
     key: Key = None,
@@ -93,7 +93,7 @@ def pull(
         str, typer.Argument(metavar="REPO", help="Repository with its owner, such as baichuan-inc/Baichuan2-7B-Chat.")
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
-    name: Annotated[str | None, typer.Option(help="Name by which jobs refer to it; REPO by default.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name by which jobs refer to the model; REPO by default.")] = None,
     url: Url = None,
     key: Key = None,
     *,

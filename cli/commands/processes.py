@@ -14,7 +14,7 @@ from cli.extras import require_extras
 from cli.options import AsJson
 from cli.output import emit, say, show
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+PASS_THROUGH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def up(
@@ -47,13 +47,13 @@ def up(
 def worker(context: typer.Context) -> None:
     """Run one worker; it is configured by BAICHUAN_WORKER_* variables."""
     require_extras("baichuan worker", "engine")
-    _become("workers", context.args)
+    _exec_module("workers", context.args)
 
 
 def dispatcher(context: typer.Context) -> None:
     """Run one dispatcher; any number may run as standbys."""
     require_extras("baichuan dispatcher", "service")
-    _become("jobs.dispatcher", context.args)
+    _exec_module("jobs.dispatcher", context.args)
 
 
 def init(*, as_json: AsJson = False) -> None:
@@ -70,6 +70,6 @@ def init(*, as_json: AsJson = False) -> None:
         show(outcome.shown)
 
 
-def _become(module: str, arguments: list[str]) -> None:
+def _exec_module(module: str, arguments: list[str]) -> None:
     """Replace this process with one of the service's, so that signals reach it directly."""
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - our own program

@@ -18,7 +18,7 @@ from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
 from cli.published_arguments import META_KEY, PublishedCommand, published_fields
-from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, settings, spec_classes, values
+from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, parse_assignments, read_values, spec_classes
 from cli.uploads import file_id
 from footprint import in_gib
 from jobs.specs import JobSpec
@@ -26,13 +26,13 @@ from jobs.specs import JobSpec
 app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_help=True)
 
 PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune", "generate": "prompts"}
-OTHER_PURPOSE = "user_data"
-TRAINING_DATA = {"training_file", "training_files"}  # a fine-tune needs one of them
+DEFAULT_PURPOSE = "user_data"
+TRAINING_DATA_FIELDS = {"training_file", "training_files"}  # a fine-tune needs one of them
 
 Watch = Annotated[
     bool, typer.Option("--watch", "-w", help="Follow the job until it has ended; exit 1 unless it succeeded.")
 ]
-RepeatKey = Annotated[
+IdempotencyKey = Annotated[
     str | None,
     typer.Option("--idempotency-key", help="Submitting again with the same key does not create a second job."),
 ]
@@ -51,7 +51,7 @@ Chats = Annotated[
 def submit(
     context: typer.Context,
     file: Annotated[str | None, typer.Option("--file", "-f", help="A job spec as JSON; '-' reads stdin.")] = None,
-    idempotency_key: RepeatKey = None,
+    idempotency_key: IdempotencyKey = None,
     *,
     watch: Watch = False,
     dry_run: DryRun = False,
@@ -75,17 +75,17 @@ def submit(
             send(client, body, idempotency_key, watch=watch, as_json=as_json)
 
 
-def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
-    """Return the command of a kind; typer reads its options from the signature that is set here."""
+def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
+    """Return the command for a job kind; typer reads its options from the signature that is set here."""
     options = create_options(spec)
     chats = "conversations" in spec.model_fields
 
     def command(**given: Any) -> None:
-        body = {"kind": kind, **values(options, given), **_conversations(given.get("chat"))}
-        body |= settings(given["assignments"] or [])
+        body = {"kind": kind, **read_values(options, given), **_conversations(given.get("chat"))}
+        body |= parse_assignments(given["assignments"] or [])
         body = published_fields(given["context"].meta.get(META_KEY, {}), body)
-        if kind == "finetune" and not TRAINING_DATA & body.keys():
-            raise CommandError("pass --training-file, or --training-files several times", ExitCode.USAGE)
+        if kind == "finetune" and not TRAINING_DATA_FIELDS & body.keys():
+            raise CommandError("pass --training-file, or --training-files once per file", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:
             uploaded = _upload_files(client, kind, options, body)
             if given["dry_run"]:
@@ -100,7 +100,7 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     parameters = [context, *(option.parameter() for option in options)]
     shared: list[tuple[str, Any, Any]] = [("chat", Chats, None)] if chats else []
-    shared += [("assignments", Assignments, None), ("idempotency_key", RepeatKey, None)]
+    shared += [("assignments", Assignments, None), ("idempotency_key", IdempotencyKey, None)]
     shared += [
         ("watch", Watch, False),
         ("dry_run", DryRun, False),
@@ -119,7 +119,7 @@ def _command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
 
 for _kind, _spec in spec_classes().items():
     _class = PublishedCommand if _kind == "finetune" else TyperCommand
-    app.command(_kind, cls=_class, help=inspect.getdoc(_spec), no_args_is_help=True)(_command(_kind, _spec))
+    app.command(_kind, cls=_class, help=inspect.getdoc(_spec), no_args_is_help=True)(_create_command(_kind, _spec))
 
 
 def _conversations(chats: list[str] | None) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _upload_files(client: Client, kind: str, options: list[SpecOption], body: di
     uploaded = []
     for option in options:
         given = body.get(option.field)
-        purpose = PURPOSES.get(kind, OTHER_PURPOSE)
+        purpose = PURPOSES.get(kind, DEFAULT_PURPOSE)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
             body[option.field] = file_id(client, given, purpose)
             if body[option.field] != given:

@@ -17,12 +17,12 @@ from cli.job_view import is_final, one_line, panel
 from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit_line, say, show
 
-POLL_SECONDS = 0.3
-OUTAGE_SECONDS = 60.0
+POLL_INTERVAL_SECONDS = 0.3
+MAX_OUTAGE_SECONDS = 60.0
 
 
 def watch(
-    jobs: Annotated[list[str], typer.Argument(help="Ids of jobs.")],
+    jobs: Annotated[list[str], typer.Argument(help="One or more job ids.")],
     url: Url = None,
     key: Key = None,
     *,
@@ -34,7 +34,7 @@ def watch(
 
 
 def wait(
-    jobs: Annotated[list[str] | None, typer.Argument(help="Ids of jobs.")] = None,
+    jobs: Annotated[list[str] | None, typer.Argument(help="One or more job ids.")] = None,
     label: Annotated[str | None, typer.Option(help="All jobs with this label, as KEY=VALUE.")] = None,
     url: Url = None,
     key: Key = None,
@@ -43,11 +43,11 @@ def wait(
 ) -> None:
     """Wait for jobs to end, printing each one as it does; exit 1 unless all succeeded."""
     if bool(jobs) == bool(label):
-        raise CommandError("pass either ids of jobs or --label", ExitCode.USAGE)
+        raise CommandError("pass either job ids or --label", ExitCode.USAGE)
     with connect(url, key) as client:
         ids = list(dict.fromkeys(jobs)) if jobs else _find_labelled(client, label or "")
         failed = 0
-        for job in _changes(client, ids, {}):
+        for job in _yield_changes(client, ids, {}):
             if is_final(job):
                 emit_line(job) if as_json else show(one_line(job))
                 failed += job["state"] != "succeeded"
@@ -58,7 +58,7 @@ def wait(
 def _find_labelled(client: Client, label: str) -> list[str]:
     if "=" not in label:
         raise CommandError(f"--label is {label!r}; write KEY=VALUE", ExitCode.USAGE)
-    found = [job["id"] for job in client.pages("/v1/jobs", {"label": label.replace("=", ":", 1)})]
+    found = [job["id"] for job in client.list_items("/v1/jobs", {"label": label.replace("=", ":", 1)})]
     if not found:
         raise CommandError(f"no job has the label {label}; see `baichuan list`", ExitCode.USAGE)
     return found
@@ -72,7 +72,7 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
     """
     latest: dict[str, Any] = {}
     try:
-        _show(client, ids, latest, as_json=as_json)
+        _show_changes(client, ids, latest, as_json=as_json)
     except KeyboardInterrupt:
         say(f"stopped watching; the jobs continue: `baichuan watch {' '.join(ids)}`")
         raise
@@ -80,34 +80,34 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _show(client: Client, ids: Sequence[str], latest: dict[str, Any], *, as_json: bool) -> None:
+def _show_changes(client: Client, ids: Sequence[str], latest: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        for job in _changes(client, ids, latest):
+        for job in _yield_changes(client, ids, latest):
             emit_line(job)
     elif sys.stdout.isatty():
-        _live(client, ids, latest)
+        _show_live(client, ids, latest)
     else:
-        _lines(client, ids, latest)
+        _show_lines(client, ids, latest)
 
 
-def _live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
+def _show_live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
     with Live(console=console(), refresh_per_second=8) as live:
-        for _ in _changes(client, ids, latest):
+        for _ in _yield_changes(client, ids, latest):
             live.update(panel([latest[job] for job in ids if job in latest]))
 
 
-def _lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
+def _show_lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
     """Print one line per change when stdout is not a terminal."""
     shown: dict[str, str] = {}
-    for job in _changes(client, ids, latest):
+    for job in _yield_changes(client, ids, latest):
         line = one_line(job)
         if shown.get(job["id"]) != line:
             show(line)
             shown[job["id"]] = line
 
 
-def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
-    """Yield every new version of every job until all are final; keep retrying while the service is down."""
+def _yield_changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
+    """Yield every new version of every job until all have ended; keep retrying while the service is down."""
     open_ids, tags = list(ids), dict.fromkeys(ids, "")
     silent_since: float | None = None
     while open_ids:
@@ -125,16 +125,16 @@ def _changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iter
         except CommandError as error:
             if error.code is not ExitCode.UNREACHABLE or not latest:
                 raise
-            silent_since = _note_outage(error, silent_since)
+            silent_since = _report_outage(error, silent_since)
         if open_ids:
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_INTERVAL_SECONDS)
 
 
-def _note_outage(error: CommandError, since: float | None) -> float:
+def _report_outage(error: CommandError, since: float | None) -> float:
     now = time.monotonic()
     if since is None:
-        say(f"{error}; trying again for {OUTAGE_SECONDS:.0f} s; the job continues meanwhile")
+        say(f"{error}; trying again for {MAX_OUTAGE_SECONDS:.0f} s; the job continues meanwhile")
         return now
-    if now - since > OUTAGE_SECONDS:
+    if now - since > MAX_OUTAGE_SECONDS:
         raise error
     return since

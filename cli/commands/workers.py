@@ -8,7 +8,7 @@ import typer
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
-from cli.output import emit_list, moment, say, show, show_table
+from cli.output import emit_list, format_time, say, show, show_table
 
 app = typer.Typer(help="List workers, or drain one.", invoke_without_command=True)
 
@@ -27,12 +27,20 @@ def workers(context: typer.Context, url: Url = None, key: Key = None, *, as_json
 def list_workers(url: str | None, key: str | None, *, as_json: bool) -> None:
     """List the live workers."""
     with connect(url, key) as client:
-        found = list(client.pages("/v1/workers"))
+        found = list(client.list_items("/v1/workers"))
     if as_json:
         emit_list(found)
     elif found:
         rows = [
-            (w["id"], w["hostname"], w["state"], w["slots"], ",".join(w["kinds"]), devices(w), moment(w["seen_at"]))
+            (
+                w["id"],
+                w["hostname"],
+                w["state"],
+                w["slots"],
+                ",".join(w["kinds"]),
+                describe_devices(w),
+                format_time(w["seen_at"]),
+            )
             for w in found
         ]
         show_table(("ID", "HOST", "STATE", "SLOTS", "KINDS", "DEVICES", "SEEN"), rows)
@@ -64,6 +72,6 @@ def undrain(worker: WorkerId, url: Url = None, key: Key = None) -> None:
     show(f"{worker} accepts jobs again")
 
 
-def devices(worker: Any) -> str:
+def describe_devices(worker: Any) -> str:
     """Return a short description of the worker's devices."""
     return ", ".join(str(device.get("name") or device.get("type") or "?") for device in worker["devices"]) or "cpu"

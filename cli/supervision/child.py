@@ -15,7 +15,7 @@ from pathlib import Path
 TETHER = Path(__file__).with_name("tether.py")
 MAX_LOG_BYTES = 16 * 2**20
 TAIL_LINES = 12
-LOOK_SECONDS = 0.05
+POLL_INTERVAL_SECONDS = 0.05
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Child:
     log_start: int = 0
 
     def start(self) -> None:
-        """Start the program; it dies with this process, even by `kill -9`."""
+        """Start the program; it dies when this process does, even on `kill -9`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.rotate_log()
         with self.log.open("ab") as log:
@@ -63,7 +63,7 @@ class Child:
                 self.process.stdin.close()
 
     def rotate_log(self) -> None:
-        """Move a log that is too long to `<name>.log.1`, even while the program writes to it.
+        """Move an overlong log to `<name>.log.1`, even while the program is writing to it.
 
         The program keeps its file open for appending, so the content is copied and the file emptied. Lines that are
         written between the two steps are lost. On a full disk the log stays as it is until the next call.
@@ -75,31 +75,31 @@ class Child:
                 self.log_start = 0
 
     def exit_code(self) -> int | None:
-        """Return the exit code, or None while it runs; negative numbers are signals."""
+        """Return the exit code, or None while the program runs; negative numbers are signals."""
         return self.process.poll() if self.process else None
 
     def terminate(self, impatient: Callable[[], bool]) -> None:
-        """Ask it to exit, and kill its process group if that takes too long or `impatient` returns True."""
+        """Ask the program to exit; kill its process group if that takes too long or `impatient` returns True."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + self.grace_seconds
         while time.monotonic() < deadline and not impatient():
             try:
-                self.process.wait(LOOK_SECONDS)
+                self.process.wait(POLL_INTERVAL_SECONDS)
             except subprocess.TimeoutExpired:
                 continue
             return
         self.kill()
 
     def kill(self) -> None:
-        """Kill it and its process group."""
+        """Kill the program and its process group."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def tail(self) -> str:
-        """Return the last lines that it has logged since its start."""
+        """Return the last lines that the program has logged since its start."""
         try:
             with self.log.open(encoding="utf-8", errors="replace") as lines:
                 lines.seek(self.log_start)

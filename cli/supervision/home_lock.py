@@ -46,7 +46,7 @@ class HomeLock:
         os.close(self._descriptor)
 
     def _refusal(self, holder: str) -> str:
-        known = endpoint.saved(self._home)
+        known = endpoint.load_saved(self._home)
         where = f" at {known.url}" if known else ""
         return (
             f"`baichuan up` (process {holder or '?'}) serves {self._home} already{where}; "

@@ -88,7 +88,7 @@ class InitResult:
 
 
 def initialise(given: str | None) -> InitResult:
-    """Migrate the database and ensure that a key exists: the given one, or any.
+    """Migrate the database and ensure that a key exists: the given one, or any if none is given.
 
     Raises:
         CommandError: the given key was revoked before.

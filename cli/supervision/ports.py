@@ -6,7 +6,7 @@ import socket
 from cli.errors import CommandError
 
 DEFAULT_PORT = 8000
-TRIED = 100
+MAX_TRIED_PORTS = 100
 BACKLOG = 2048
 
 
@@ -24,12 +24,12 @@ def listen(host: str, wanted: int | None) -> socket.socket:
             return _listen(host, wanted)
         except OSError as error:
             reason = f"{error.strerror}; pass another --port, or none to use a free one"
-            raise CommandError(f"port {wanted} of {host} cannot be used: {reason}") from error
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + TRIED):
+            raise CommandError(f"port {wanted} on {host} cannot be used: {reason}") from error
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + MAX_TRIED_PORTS):
         with contextlib.suppress(OSError):
             return _listen(host, port)
-    last = DEFAULT_PORT + TRIED - 1
-    raise CommandError(f"no port from {DEFAULT_PORT} to {last} of {host} can be used; choose another with --port")
+    last = DEFAULT_PORT + MAX_TRIED_PORTS - 1
+    raise CommandError(f"no port from {DEFAULT_PORT} to {last} on {host} can be used; choose another with --port")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -38,7 +38,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def unused_port() -> int:
-    """Return a free port of the loopback address."""
+    """Return a free port on the loopback address."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 
-REPEATED_SECONDS = 1.0  # wrappers may forward a Ctrl-C that the terminal has already delivered
+REPEAT_WINDOW_SECONDS = 1.0  # wrappers may forward a Ctrl-C that the terminal has already delivered
 
 
 class StopRequest:
@@ -15,19 +15,19 @@ class StopRequest:
         self._first = 0.0
         self.urgent = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
+            signal.signal(number, self._handle_signal)
 
     def __bool__(self) -> bool:
         """Whether a stop was requested."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a stop request for at most this long; return whether there is one."""
+        """Wait at most `seconds` for a stop request; return whether there is one."""
         return self._event.wait(seconds)
 
-    def _note(self, _number: int, _frame: object) -> None:
+    def _handle_signal(self, _number: int, _frame: object) -> None:
         now = time.monotonic()
         if not self._event.is_set():
             self._first = now
-        self.urgent = now - self._first > REPEATED_SECONDS
+        self.urgent = now - self._first > REPEAT_WINDOW_SECONDS
         self._event.set()

@@ -9,17 +9,17 @@ from cli.output import say
 from cli.supervision.child import Child
 from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
-from jobs.settings import EXIT_INVALID
+from jobs.settings import EXIT_INVALID_SETTINGS
 
-QUICK_SECONDS = 5.0  # a child that exits sooner counts as having failed to start
-QUICK_DEATHS = 3
+QUICK_EXIT_SECONDS = 5.0  # a child that exits sooner counts as having failed to start
+MAX_QUICK_DEATHS = 3
 MIN_DELAY = 0.25
 MAX_DELAY = 30.0
-ROTATION_SECONDS = 10.0  # seconds between checks of the log sizes
+ROTATION_INTERVAL_SECONDS = 10.0  # seconds between checks of the log sizes
 
 
 @dataclass
-class _Watched:
+class _WatchedChild:
     child: Child
     started: float
     quick_deaths: int = 0
@@ -31,7 +31,7 @@ class Supervisor:
     """Starts, restarts and stops children; they are stopped in the reverse order of their start."""
 
     def __init__(self) -> None:
-        self._watched: list[_Watched] = []
+        self._watched: list[_WatchedChild] = []
         self._rotate_at = 0.0
 
     def start(self, child: Child) -> None:
@@ -41,10 +41,10 @@ class Supervisor:
 
     def watch(self, child: Child) -> None:
         """Watch a child that is already running."""
-        self._watched.append(_Watched(child, time.monotonic()))
+        self._watched.append(_WatchedChild(child, time.monotonic()))
 
     def check(self, *others: int) -> None:
-        """Restart processes that have ended, after a growing pause, rotate the logs, and reap orphans.
+        """Restart children that have exited, after increasing delays; rotate the logs and reap orphans.
 
         Args:
             others: Process ids of the caller's other children.
@@ -57,10 +57,10 @@ class Supervisor:
                 if time.monotonic() >= watched.restart_at:
                     self._restart(watched)
             elif (code := watched.child.exit_code()) is not None:
-                self._note_death(watched, code)
+                self._handle_exit(watched, code)
         reap_orphans({*others, *(w.child.process.pid for w in self._watched if w.child.process)})
         if time.monotonic() >= self._rotate_at:
-            self._rotate_at = time.monotonic() + ROTATION_SECONDS
+            self._rotate_at = time.monotonic() + ROTATION_INTERVAL_SECONDS
             for watched in self._watched:
                 watched.child.rotate_log()
 
@@ -74,28 +74,28 @@ class Supervisor:
         """Return the last lines of every log."""
         return "\n".join(f"{w.child.log}:\n{w.child.tail()}" for w in self._watched)
 
-    def _restart(self, watched: _Watched) -> None:
+    def _restart(self, watched: _WatchedChild) -> None:
         watched.child.start()
         watched.started = time.monotonic()
         watched.restart_at = None
 
-    def _note_death(self, watched: _Watched, code: int) -> None:
+    def _handle_exit(self, watched: _WatchedChild, code: int) -> None:
         child, now = watched.child, time.monotonic()
-        if now - watched.started < QUICK_SECONDS:
+        if now - watched.started < QUICK_EXIT_SECONDS:
             watched.quick_deaths += 1
             watched.delay = min(watched.delay * 2, MAX_DELAY)
         else:
             watched.quick_deaths, watched.delay = 0, MIN_DELAY
         ended = f"the {child.name} ended ({describe_exit(code)})"
         report = f"the last lines of {child.log}:\n{child.tail()}"
-        if code == EXIT_INVALID:
+        if code == EXIT_INVALID_SETTINGS:
             raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)
-        if watched.quick_deaths >= QUICK_DEATHS:
-            raise CommandError(f"{ended} {QUICK_DEATHS} times directly after its start; {report}")
+        if watched.quick_deaths >= MAX_QUICK_DEATHS:
+            raise CommandError(f"{ended} {MAX_QUICK_DEATHS} times directly after its start; {report}")
         say(f"{ended}; it will be restarted in {watched.delay:g} s; {report}")
         watched.restart_at = now + watched.delay
 
 
 def describe_exit(code: int) -> str:
-    """Return an exit code in words."""
+    """Describe an exit code in words."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

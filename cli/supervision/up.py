@@ -15,7 +15,7 @@ import httpx
 
 from baichuan_client.endpoint import Endpoint
 from cli.deployment_settings import deployment_settings
-from cli.endpoint import save, saved
+from cli.endpoint import load_saved, save
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.output import say, show
@@ -30,17 +30,17 @@ from cli.supervision.stop_request import StopRequest
 from cli.supervision.supervisor import Supervisor
 from jobs.settings import Settings
 
-READY_SECONDS = 60.0
-LOOK_SECONDS = 0.1
-ALIVE_SECONDS = 0.5
-ANSWER_SECONDS = 10.0
+READY_TIMEOUT_SECONDS = 60.0
+POLL_INTERVAL_SECONDS = 0.1
+HEALTH_TIMEOUT_SECONDS = 0.5
+RESPONSE_TIMEOUT_SECONDS = 10.0
 COMMAND_GRACE_SECONDS = 1.0
 LOOPBACK_BY_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """The options of `up`; a command runs once the service is ready, and everything stops when it ends."""
+    """The options of `up`; a command runs once the service is ready, and everything stops when the command ends."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -49,7 +49,7 @@ class UpOptions:
 
 
 def up(options: UpOptions) -> int:
-    """Serve until a signal comes or the command has ended; returns the exit code.
+    """Serve until a signal arrives or the command ends; return the exit code.
 
     Raises:
         CommandError: the service cannot be started, or one of its processes keeps dying.
@@ -72,7 +72,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
     with listen(options.host, options.port) as listener:
         if not settings.redis_url:
             supervisor.watch(start_redis(settings.home))
-        known = saved(settings.home)
+        known = load_saved(settings.home)
         given = os.environ.get("BAICHUAN_API_KEY") or None
         api_key = prepare_with_key(settings, known.api_key if known else None, given)
         port = listener.getsockname()[1]
@@ -87,9 +87,9 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         if not ready:
             return ExitCode.INTERRUPTED
         if options.command:
-            return _run(options.command, endpoint, supervisor, stop)
+            return _run_command(options.command, endpoint, supervisor, stop)
         show(first_steps(endpoint, settings.home))
-        while not stop.wait(LOOK_SECONDS):
+        while not stop.wait(POLL_INTERVAL_SECONDS):
             supervisor.check()
         return ExitCode.OK
 
@@ -97,22 +97,22 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
 def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[Child]:
     """Return the Python processes in start order; they are stopped in reverse order, within 15 s in total."""
     environment = {"BAICHUAN_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-    api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), **_shorten("BAICHUAN_SHUTDOWN_SECONDS", 2)}
+    api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), **_limit_seconds("BAICHUAN_SHUTDOWN_SECONDS", 2)}
     inherited = (listener.fileno(),)
     children = [
         Child("API", [*python_command(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited),
         Child("dispatcher", [*python_command(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
     ]
     if options.worker:
-        drain = _shorten("BAICHUAN_WORKER_DRAIN_SECONDS", 8)
+        drain = _limit_seconds("BAICHUAN_WORKER_DRAIN_SECONDS", 8)
         children.append(
             Child("worker", [*python_command(), "workers"], home / "logs/worker.log", 9.0, environment | drain)
         )
     return children
 
 
-def _shorten(variable: str, seconds: int) -> dict[str, str]:
-    """Return a variable with its value, or with `seconds` if it is unset or longer.
+def _limit_seconds(variable: str, seconds: int) -> dict[str, str]:
+    """Return an environment variable with its value, but at most `seconds`, which is also the default.
 
     A value that is not a finite number is left unchanged, so that the child's error message names it.
     """
@@ -131,43 +131,43 @@ def python_command() -> list[str]:
 
 def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> bool:
     """Wait for the API to become ready; return False if a stop is requested first."""
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     with httpx.Client(base_url=endpoint.url, trust_env=False) as client:
-        while not stop.wait(LOOK_SECONDS):
+        while not stop.wait(POLL_INTERVAL_SECONDS):
             supervisor.check()
             if _is_ready(client):
                 return True
             if time.monotonic() > deadline:
-                raise CommandError(f"the API is not ready after {READY_SECONDS:.0f} s\n{supervisor.report()}")
+                raise CommandError(f"the API is not ready after {READY_TIMEOUT_SECONDS:.0f} s\n{supervisor.report()}")
     return False
 
 
 def _is_ready(client: httpx.Client) -> bool:
-    """Return whether the API answers; the timeout is short because its socket accepts connections before it runs."""
+    """Return whether the API is ready; the first timeout is short because the socket accepts before the API runs."""
     try:
-        client.get("/healthz", timeout=ALIVE_SECONDS)
-        answer = client.get("/readyz", timeout=ANSWER_SECONDS)
+        client.get("/healthz", timeout=HEALTH_TIMEOUT_SECONDS)
+        answer = client.get("/readyz", timeout=RESPONSE_TIMEOUT_SECONDS)
     except httpx.TransportError:
         return False
     if answer.status_code != httpx.codes.OK:
         return False
-    _warn_of_redis(answer.json().get("redis"))
+    _warn_about_redis(answer.json().get("redis"))
     return True
 
 
-def _warn_of_redis(state: str) -> None:
+def _warn_about_redis(state: str) -> None:
     if state != "ok":
         say(f"Redis is {state}: jobs are accepted and kept, and start once it answers")
 
 
-def _run(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:
+def _run_command(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:
     """Run the user's command while the service runs, and return its exit code."""
     environment = {**os.environ, "BAICHUAN_URL": endpoint.url, "BAICHUAN_API_KEY": endpoint.api_key}
     try:
         process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
     except OSError as error:
         raise CommandError(f"cannot run {command[0]}: {error.strerror}", ExitCode.USAGE) from error
-    while process.poll() is None and not stop.wait(LOOK_SECONDS):
+    while process.poll() is None and not stop.wait(POLL_INTERVAL_SECONDS):
         supervisor.check(process.pid)
     code = process.poll()
     if code is None:

@@ -1,4 +1,4 @@
-"""The store of results and uploads: a directory (local or shared), or an object store."""
+"""The store for results and uploads: a directory (local or shared), or an object store."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
-from jobs.artifacts.store import ArtifactStore, StoredFile, describe
+from jobs.artifacts.store import ArtifactStore, StoredFile, describe_files
 from jobs.artifacts.workspace import Workspace, input_key, published_key
 from jobs.settings import Settings
 
@@ -17,7 +17,7 @@ def open_store(settings: Settings) -> ArtifactStore:
 
 
 def cache_folder(settings: Settings) -> Path:
-    """Return the folder of the local copies of an object store's files."""
+    """Return the folder for local copies of an object store's files."""
     return settings.home / "cache"
 
 
@@ -28,7 +28,7 @@ def open_store_at(
 
     Args:
         root: A directory, or a URL such as s3://bucket/prefix.
-        cache: Folder of the local copies of an object store's files.
+        cache: Folder for local copies of an object store's files.
         cache_bytes: Maximum size of these copies.
         variables: Environment variables that are set only while an object store is opened, because its library
             reads credentials nowhere else.
@@ -50,7 +50,7 @@ __all__ = [
     "StoredFile",
     "Workspace",
     "cache_folder",
-    "describe",
+    "describe_files",
     "input_key",
     "open_store",
     "open_store_at",

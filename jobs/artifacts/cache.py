@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
 from jobs.identifiers import new_id
 
-ENTRY_PARTS = {"jobs": 3}  # path depth of an evictable unit: jobs/JOB/ATTEMPT or files/FILE
+ENTRY_DEPTHS = {"jobs": 3}  # path depth of an entry, which is evicted as a whole: jobs/JOB/ATTEMPT or files/FILE
 
 
 class Cache:
@@ -22,21 +22,21 @@ class Cache:
         weakref.finalize(self, _close, self._held)
 
     def path(self, key: str) -> Path:
-        """Return the path at which the file or folder `key` is cached, if it is."""
+        """Return the path of the file or folder `key` in the cache, whether or not it is cached."""
         return self._folder / key
 
     def hold(self, key: str) -> bool:
         """Mark the entry of `key` as just used and keep it while this object exists; False if `key` is not cached."""
-        entry = self._folder.joinpath(*_entry_of(Path(key)).parts)
+        entry = self._folder.joinpath(*_entry_path(Path(key)).parts)
         try:
             if entry not in self._held:
                 self._held[entry] = _lock(entry, fcntl.LOCK_SH)
             os.utime(entry)
         except OSError:
             return False
-        if self.path(key).exists() and _is_same(self._held[entry], entry):
+        if self.path(key).exists() and _is_same_file(self._held[entry], entry):
             return True
-        os.close(self._held.pop(entry))  # evicted before it was locked
+        os.close(self._held.pop(entry))  # the entry was evicted before we locked it
         return False
 
     def evict(self) -> None:
@@ -52,7 +52,7 @@ class Cache:
                 excess -= sizes[entry]
 
     def delete(self, key: str) -> None:
-        """Delete the file or folder `key`, even if a process uses it."""
+        """Delete the file or folder `key`, even if a process is using it."""
         delete_path(self.path(key))
 
     def _entries(self) -> Iterator[Path]:
@@ -60,13 +60,13 @@ class Cache:
             yield from (path for path in self._folder.glob(pattern) if ".arriving-" not in path.name)
 
     def _evict(self, entry: Path) -> bool:
-        """Delete an entry; False if a process uses it."""
+        """Delete an entry; return False if a process is using it."""
         try:
             descriptor = _lock(entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         try:
-            # If we die after renaming it, the next `evict` deletes it like an abandoned download.
+            # If we die after the rename, the next `evict` deletes the entry as it does abandoned downloads.
             doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")
             entry.rename(doomed)
         finally:
@@ -75,8 +75,8 @@ class Cache:
         return True
 
 
-def _entry_of(key: Path) -> Path:
-    return Path(*key.parts[: ENTRY_PARTS.get(key.parts[0], 2)])
+def _entry_path(key: Path) -> Path:
+    return Path(*key.parts[: ENTRY_DEPTHS.get(key.parts[0], 2)])
 
 
 def _lock(path: Path, how: int) -> int:
@@ -89,7 +89,7 @@ def _lock(path: Path, how: int) -> int:
     return descriptor
 
 
-def _is_same(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An artifact store in a directory; several machines must share it."""
+"""An artifact store in a directory, which all machines must share."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ class DirectoryStore:
         """See `ArtifactStore.sizes`."""
         folder, found = self._path(key), {}
         for path in folder.rglob("*"):
-            with suppress(FileNotFoundError):  # the attempt that owns the folder may delete files
+            with suppress(FileNotFoundError):  # the attempt that owns the folder may be deleting files
                 if path.is_file():
                     found[path.relative_to(folder).as_posix()] = path.stat().st_size
         return found
@@ -83,8 +83,8 @@ class DirectoryStore:
                 left -= len(chunk)
                 yield chunk
 
-    def local(self, key: str) -> Path:
-        """See `ArtifactStore.local`."""
+    def local_path(self, key: str) -> Path:
+        """See `ArtifactStore.local_path`."""
         return self._path(key)
 
     def delete(self, key: str) -> None:
@@ -100,7 +100,7 @@ class DirectoryStore:
         return shutil.disk_usage(self.root).free
 
     def _sync_folders(self, folder: Path) -> None:
-        """Flush a folder and its parents, because they may be as new as the files."""
+        """Flush a folder and its parents to disk, because they may be as new as the files."""
         while folder != self.root:
             _sync(folder)
             folder = folder.parent

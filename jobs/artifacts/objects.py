@@ -93,7 +93,7 @@ class ObjectStore:
         for piece in obstore.get(self._backend, key, options={"range": (start, stop)}).stream():
             yield bytes(piece)
 
-    def local(self, key: str) -> Path:
+    def local_path(self, key: str) -> Path:
         """Download a file, or all files below a folder, unless the cache has them already."""
         target = self._fetched.path(key)
         while not self._fetched.hold(key):  # the download may be evicted before it is locked
@@ -116,7 +116,7 @@ class ObjectStore:
         delete_older((self._cache / "work" / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
         self._fetched.evict()
 
-    def workspaces(self) -> list[Workspace]:
+    def list_workspaces(self) -> list[Workspace]:
         """Return the attempts whose workspaces are on this machine."""
         folders = (self._cache / "work").glob("jobs/*/*")
         return [Workspace(folder.parent.name, folder.name) for folder in folders]

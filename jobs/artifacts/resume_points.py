@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from jobs.artifacts.store import ArtifactStore, StoredFile
-from jobs.artifacts.workspace import MARKERS, Workspace
+from jobs.artifacts.workspace import MARKER_FOLDER, Workspace
 from jobs.identifiers import new_id
 
-_MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKERS}/(\d+)\.json")
+_MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKER_FOLDER}/(\d+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -
     found: dict[int, ResumePoint] = {}
     for attempt_id in attempt_ids:
         for step in steps.get(attempt_id, ()):
-            if (point := _read(store, job_id, attempt_id, step, sizes)) is not None:
+            if (point := _read_point(store, job_id, attempt_id, step, sizes)) is not None:
                 found[step] = point
     return [found[step] for step in sorted(found)]
 
 
-def _read(
+def _read_point(
     store: ArtifactStore, job_id: str, attempt_id: str, step: int, sizes: Mapping[str, int]
 ) -> ResumePoint | None:
     workspace = Workspace(job_id, attempt_id)
@@ -104,7 +104,7 @@ def _read(
         marker = workspace.marker(step)
         point = _POINT.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
     except (FileNotFoundError, ValueError):
-        return None  # it has been deleted in the meantime, or another version of the service wrote it
+        return None  # it was deleted in the meantime, or written by another version of the service
     folder = workspace.resume_point(step).removeprefix(prefix)
     is_complete = all(sizes.get(f"{folder}/{path}") == size for path, size in point.sizes.items())
     return point if is_complete else None

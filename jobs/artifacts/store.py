@@ -23,11 +23,11 @@ class StoredFile:
     sha256: str
 
 
-STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upload or download counts as dead
+STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upload or download is considered abandoned
 
 
 class ArtifactStore(Protocol):
-    """Files by key. Keys are relative paths with '/'."""
+    """A store of files by key. Keys are relative paths with '/'."""
 
     def workspace(self, key: str) -> Path:
         """Return a local folder for the files that an attempt will publish under `key`."""
@@ -49,7 +49,7 @@ class ArtifactStore(Protocol):
         """Yield the bytes [start, stop) of a file in chunks."""
         ...
 
-    def local(self, key: str) -> Path:
+    def local_path(self, key: str) -> Path:
         """Return the local path of the file or folder `key`; download it first if it is not on this machine."""
         ...
 
@@ -82,7 +82,7 @@ class ArtifactStore(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Delete abandoned transfers from this machine's disk, and entries beyond the limit of the cache."""
+        """Delete abandoned transfers and excess cache entries from this machine's disk."""
         ...
 
     def free_bytes(self) -> int:
@@ -93,7 +93,7 @@ class ArtifactStore(Protocol):
 def delete_older(paths: Iterable[Path], seconds: float) -> None:
     """Delete files and folders that have not been written to for this many seconds."""
     for path in paths:
-        with suppress(FileNotFoundError):  # the upload has completed, or another process deletes it too
+        with suppress(FileNotFoundError):  # the upload has completed, or another process is deleting it too
             newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if newest < time.time() - seconds:
                 delete_path(path)
@@ -110,12 +110,12 @@ def delete_path(path: Path) -> None:
     except NotADirectoryError:
         path.unlink(missing_ok=True)
     except FileNotFoundError:
-        if path.exists():  # another process is deleting in the same folder
+        if path.exists():  # another process is deleting files in the same folder
             shutil.rmtree(path, ignore_errors=True)
 
 
-def describe(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
-    """Return size and SHA-256 of every file below `folder` that matches a pattern, sorted by path."""
+def describe_files(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
+    """Return the size and SHA-256 of every file below `folder` that matches a pattern, sorted by path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and any(map(path.match, patterns)))
     return [StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 

@@ -1,8 +1,8 @@
-"""Keys of the files of a job and its attempts in the artifact store."""
+"""Keys of files that belong to a job and its attempts in the artifact store."""
 
 from dataclasses import dataclass
 
-MARKERS = "complete"
+MARKER_FOLDER = "complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Workspace:
         return f"{self.checkpoints}/checkpoint-{step}"
 
     def marker(self, step: int) -> str:
-        """Return the key of the resume point's description, which is written once it is complete."""
-        return f"{self.checkpoints}/{MARKERS}/{step}.json"
+        """Return the key of the resume point's description, which is written once the point is complete."""
+        return f"{self.checkpoints}/{MARKER_FOLDER}/{step}.json"
 
 
 def published_key(job_id: str, name: str) -> str:

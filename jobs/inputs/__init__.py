@@ -5,7 +5,7 @@ from jobs.inputs.check import CheckedFile, check_file
 from jobs.inputs.lines import InputError
 from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, find_fault
 from jobs.inputs.prompts import check_prompts
-from jobs.inputs.repetition import FieldRepetition
+from jobs.inputs.repetition import RepeatedFieldFinder
 from jobs.inputs.training import check_training_data
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "LENGTH_LIMITS",
     "BatchSummary",
     "CheckedFile",
-    "FieldRepetition",
     "InputError",
+    "RepeatedFieldFinder",
     "check_batch",
     "check_file",
     "check_prompts",

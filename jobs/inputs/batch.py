@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inputs.lines import InputError, read_lines
-from jobs.inputs.parameters import ENDPOINTS, HALF_OF_A_PAIR, LENGTH_LIMITS, find_fault, has_half_of_a_pair
+from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, LONE_SURROGATE, find_fault, has_lone_surrogate
 
-# OpenAI's limits, https://developers.openai.com/api/docs/guides/batch
+# OpenAI's limits: https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 2**20
 
 LINE_KEYS = ("custom_id", "method", "url", "body")
 MAX_ID_CHARACTERS = 512
-LABELS = ("user", "metadata", "store")  # accepted, but have no effect on the answer
+IGNORED_PARAMETERS = ("user", "metadata", "store")  # accepted, but have no effect on the answer
 # Unsupported parameters are accepted with these values, which have no effect.
-NEUTRAL: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
+NEUTRAL_VALUES: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
 PARAMETERS = (
     *("model", *LENGTH_LIMITS, "temperature", "top_p", "top_k", "seed", "n", "stop"),
     *("presence_penalty", "frequency_penalty", "logit_bias"),
@@ -49,11 +49,13 @@ def check_batch(path: Path) -> BatchSummary:
         try:
             custom_id, endpoint, model = _check_line(item)
             if custom_id in known:
-                raise _fault("custom_id", f"is {custom_id!r}, as in line {known[custom_id]}; each must be unique")
+                raise _input_error("custom_id", f"is {custom_id!r}, as in line {known[custom_id]}; each must be unique")
             if first is not None and endpoint != first[0]:
-                raise _fault("url", f"is {endpoint}, but the file began with {first[0]}; use one file per endpoint")
+                raise _input_error(
+                    "url", f"is {endpoint}, but the file began with {first[0]}; use one file per endpoint"
+                )
             if first is not None and model != first[1]:
-                raise _fault(
+                raise _input_error(
                     "body.model", f"is {model!r}, but the file began with {first[1]!r}; use one file per model"
                 )
         except InputError as error:
@@ -63,28 +65,28 @@ def check_batch(path: Path) -> BatchSummary:
         if len(known) > MAX_REQUESTS:
             raise InputError(f"the file has more than {MAX_REQUESTS} requests; split it", line=line)
     if first is None:
-        raise InputError("the file has no request; write one JSON object per line")
+        raise InputError("the file contains no requests; write one JSON object per line")
     return BatchSummary(*first, len(known))
 
 
 def _check_line(item: Any) -> tuple[str, str, str]:
-    """Return custom_id, endpoint and model of a line."""
+    """Return the custom_id, endpoint and model of a line."""
     if not isinstance(item, dict):
         raise InputError("is not an object; write one with custom_id, method, url and body")
     for key in item:
         if key not in LINE_KEYS:
-            raise _fault(key, f"is not known; a line has {', '.join(LINE_KEYS)}")
+            raise _input_error(key, f"is not known; a line has {', '.join(LINE_KEYS)}")
     custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
-        raise _fault("custom_id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
-    if has_half_of_a_pair(custom_id):
-        raise _fault("custom_id", f"contains {HALF_OF_A_PAIR}; write the whole character")
+        raise _input_error("custom_id", f"must be a string of 1 to {MAX_ID_CHARACTERS} characters")
+    if has_lone_surrogate(custom_id):
+        raise _input_error("custom_id", f"contains {LONE_SURROGATE}; write the whole character")
     if item.get("method") != "POST":
-        raise _fault("method", "must be POST")
+        raise _input_error("method", "must be POST")
     if not isinstance(url, str) or url not in ENDPOINTS:
-        raise _fault("url", f"must be {' or '.join(ENDPOINTS)}")
+        raise _input_error("url", f"must be {' or '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
-        raise _fault("body", f"must be an object with the parameters of {url}")
+        raise _input_error("body", f"must be an object with the parameters of {url}")
     _check_body(body, ENDPOINTS[url])
     return custom_id, url, body["model"]
 
@@ -92,19 +94,19 @@ def _check_line(item: Any) -> tuple[str, str, str]:
 def _check_body(body: Mapping[str, Any], source: str) -> None:
     for name in ("model", source):
         if body.get(name) is None:
-            raise _fault(f"body.{name}", "is missing; add it")
+            raise _input_error(f"body.{name}", "is missing; add it")
     for name, value in body.items():
-        if value is None or name in LABELS or (name in NEUTRAL and value == NEUTRAL[name]):
+        if value is None or name in IGNORED_PARAMETERS or (name in NEUTRAL_VALUES and value == NEUTRAL_VALUES[name]):
             continue
         if name not in (*PARAMETERS, source):
-            allowed = f" except {NEUTRAL[name]!r}" if name in NEUTRAL else ""
-            raise _fault(f"body.{name}", f"is not supported{allowed}; remove it")
+            allowed = f" except {NEUTRAL_VALUES[name]!r}" if name in NEUTRAL_VALUES else ""
+            raise _input_error(f"body.{name}", f"is not supported{allowed}; remove it")
         if fault := find_fault(name, value):
-            raise _fault(f"body.{name}", fault)
+            raise _input_error(f"body.{name}", fault)
     limits = [name for name in LENGTH_LIMITS if body.get(name) is not None]
     if len(limits) > 1:
-        raise _fault(f"body.{limits[1]}", f"is given besides {limits[0]}; keep one of them")
+        raise _input_error(f"body.{limits[1]}", f"cannot be combined with {limits[0]}; keep one of them")
 
 
-def _fault(param: str, message: str) -> InputError:
+def _input_error(param: str, message: str) -> InputError:
     return InputError(f"{param} {message}", param=param)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.inputs.repetition import FieldRepetition
+from jobs.inputs.repetition import RepeatedFieldFinder
 
 MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
 CHUNK_CHARACTERS = 2**20
@@ -78,7 +78,7 @@ def read_array(path: Path) -> Iterator[tuple[int, Any]]:
         window.skip("]")
         if window.next_is(""):
             return
-        raise InputError("text after the end of the array; remove it", line=window.line)
+        raise InputError("there is text after the end of the array; remove it", line=window.line)
 
 
 class _Window:
@@ -97,7 +97,7 @@ class _Window:
             self._move_to(end)
             if self._position < len(self._text):
                 return self._text[self._position] == text
-            if not self._read():
+            if not self._read_chunk():
                 return not text
 
     def skip(self, text: str) -> None:
@@ -109,31 +109,31 @@ class _Window:
         self._move_to(self._position + 1)
 
     def take_value(self) -> tuple[int, Any]:
-        """Parse the next value, reading until it is complete; return its first line's number and the value."""
+        """Parse the next value, reading until it is complete; return the number of its first line, and the value."""
         self.next_is("")
         line = self.line
         while True:
             try:
                 value, end = json.JSONDecoder().raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
-                if len(self._text) - self._position > MAX_VALUE_BYTES or not self._read(double=True):
-                    raise InputError(f"is not JSON: {error.msg}", line=line + self._lines_to(error.pos)) from None
+                if len(self._text) - self._position > MAX_VALUE_BYTES or not self._read_chunk(double=True):
+                    raise InputError(f"is not JSON: {error.msg}", line=line + self._count_lines_to(error.pos)) from None
                 continue
             except (ValueError, RecursionError) as error:
                 raise InputError(f"is not JSON: {error}", line=line) from None
-            if end < len(self._text) or not self._read():  # a number may continue in the next chunk
+            if end < len(self._text) or not self._read_chunk():  # a number may continue in the next chunk
                 self._move_to(end)
                 return line, value
 
-    def _lines_to(self, position: int) -> int:
+    def _count_lines_to(self, position: int) -> int:
         return self._text.count("\n", self._position, position)
 
     def _move_to(self, position: int) -> None:
-        self.line += self._lines_to(position)
+        self.line += self._count_lines_to(position)
         self._position = position
 
-    def _read(self, *, double: bool = False) -> bool:
-        """Read the next chunk and drop parsed text; False at the end of the file."""
+    def _read_chunk(self, *, double: bool = False) -> bool:
+        """Read the next chunk and drop parsed text; return False at the end of the file."""
         self._text, self._position = self._text[self._position :], 0
         try:
             more = self._file.read(max(CHUNK_CHARACTERS, len(self._text) if double else 0))
@@ -151,8 +151,8 @@ def _decode(raw: bytes, line: int) -> str:
 
 
 def _parse_unique(content: str, line: int) -> Any:
-    repetition = FieldRepetition()
-    value = _parse(content, line, repetition.read)
+    repetition = RepeatedFieldFinder()
+    value = _parse(content, line, repetition.read_object)
     if repetition.name is not None:
         message = f"{repetition.path} is given more than once in one object; keep one"
         raise InputError(message, line=line, param=repetition.path)

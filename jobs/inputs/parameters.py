@@ -1,4 +1,4 @@
-"""Rules for the parameters of OpenAI's completions; batch files and chats share them.
+"""Rules for OpenAI's completion parameters, shared by batch files and chats.
 
 The engine checks them again with its own limits; these checks use the client's parameter names.
 """
@@ -12,12 +12,12 @@ ROLES = ("system", "user", "assistant")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 MAX_BIASED_TOKENS = 1024  # as in `baichuan_core.generation`; OpenAI's API accepts 300
 
-HALF_OF_A_PAIR = "half of a surrogate pair"
+LONE_SURROGATE = "half of a surrogate pair"
 
 Check = Callable[[Any], str | None]
 
 
-def has_half_of_a_pair(text: str) -> bool:
+def has_lone_surrogate(text: str) -> bool:
     """Whether a text contains half of a surrogate pair, which JSON can encode and UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -31,12 +31,12 @@ def _is_number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def number(low: int, high: int) -> Check:
+def number_check(low: int, high: int) -> Check:
     """Return a check that a value is a number within bounds."""
     return lambda value: None if _is_number(value, low, high) else f"must be a number from {low} to {high}"
 
 
-def whole_number(low: int, high: int) -> Check:
+def integer_check(low: int, high: int) -> Check:
     """Return a check that a value is a whole number within bounds."""
 
     def check(value: Any) -> str | None:
@@ -53,7 +53,7 @@ def _check_top_p(value: Any) -> str | None:
 def _check_stop(value: Any) -> str | None:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        return "must be a text or a list of texts, none of them empty"
+        return "must be a string or a list of strings, none of them empty"
     return next((fault for text in texts if (fault := _check_text(text))), None)
 
 
@@ -72,8 +72,8 @@ def _check_logit_bias(value: Any) -> str | None:
 
 def _check_text(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
-        return "must be a text that is not empty"
-    return f"contains {HALF_OF_A_PAIR}; write the whole character" if has_half_of_a_pair(value) else None
+        return "must be a string that is not empty"
+    return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(value) else None
 
 
 def _check_messages(value: Any) -> str | None:
@@ -95,8 +95,8 @@ def _check_message(message: Any) -> tuple[str, str] | None:
     content = message.get("content")
     if not isinstance(content, str):
         return "no text as content", "; only text is supported"
-    if has_half_of_a_pair(content):
-        return HALF_OF_A_PAIR, "; write the whole character"
+    if has_lone_surrogate(content):
+        return LONE_SURROGATE, "; write the whole character"
     return None
 
 
@@ -104,15 +104,15 @@ CHECKS: Mapping[str, Check] = {
     "model": _check_text,
     "messages": _check_messages,
     "prompt": _check_text,
-    **{name: whole_number(1, 2**31 - 1) for name in LENGTH_LIMITS},
-    "temperature": number(0, 2),
+    **{name: integer_check(1, 2**31 - 1) for name in LENGTH_LIMITS},
+    "temperature": number_check(0, 2),
     "top_p": _check_top_p,
-    "top_k": whole_number(0, 2**31 - 1),
-    "seed": whole_number(0, 2**31 - 1),
-    "n": whole_number(1, 128),
+    "top_k": integer_check(0, 2**31 - 1),
+    "seed": integer_check(0, 2**31 - 1),
+    "n": integer_check(1, 128),
     "stop": _check_stop,
-    "presence_penalty": number(-2, 2),
-    "frequency_penalty": number(-2, 2),
+    "presence_penalty": number_check(-2, 2),
+    "frequency_penalty": number_check(-2, 2),
     "logit_bias": _check_logit_bias,
-    "top_logprobs": whole_number(0, 20),
+    "top_logprobs": integer_check(0, 20),
 }

@@ -10,28 +10,28 @@ from typing import Any
 from jobs.inputs.lines import InputError, read_beginning, read_lines
 from jobs.inputs.parameters import (
     ENDPOINTS,
-    HALF_OF_A_PAIR,
     LENGTH_LIMITS,
+    LONE_SURROGATE,
     Check,
     find_fault,
-    has_half_of_a_pair,
-    number,
-    whole_number,
+    has_lone_surrogate,
+    integer_check,
+    number_check,
 )
 
 SOURCES = ("prompt", "messages")
-SHARED = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
+SHARED_PARAMETERS = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
 # Parameters with wider bounds in our own jobs than in OpenAI's API.
 OWN_CHECKS: Mapping[str, Check] = {
-    "temperature": number(0, 100),
-    "top_p": number(0, 1),
+    "temperature": number_check(0, 100),
+    "top_p": number_check(0, 1),
     "seed": lambda value: None if type(value) is int else "must be a whole number",
-    "logprobs": whole_number(0, 20),
+    "logprobs": integer_check(0, 20),
 }
-KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED[2:], *OWN_CHECKS)
+KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED_PARAMETERS[2:], *OWN_CHECKS)
 BATCH_KEYS = ("custom_id", "method", "url", "body")
-LABELS = ("model", "user", "metadata", "store")  # have no effect in the body of a batch line
-NEUTRAL: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # have no effect with these values
+IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # have no effect in the body of a batch line
+NEUTRAL_VALUES: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # have no effect with these values
 EXAMPLE = 'write {"prompt": …} or {"messages": […]}'
 
 
@@ -51,7 +51,7 @@ def check_prompts(path: Path) -> None:
         except InputError as error:
             raise InputError(error.message, line=line, param=error.param) from None
     if is_empty:
-        raise InputError("the file has no prompt; write one JSON object per line")
+        raise InputError("the file contains no prompts; write one JSON object per line")
 
 
 def _check_line(item: Any) -> None:
@@ -59,41 +59,41 @@ def _check_line(item: Any) -> None:
         raise InputError(f"is not an object; {EXAMPLE}")
     fields = _unpack_batch_line(item) if "body" in item or "custom_id" in item else item
     given = {name: value for name, value in fields.items() if value is not None and not _is_neutral(name, value)}
-    _check_logprobs(given)
+    _normalize_logprobs(given)
     for name, value in given.items():
         if fault := _find_fault(name, value):
-            raise _fault(name, fault)
-    _check_pairs(given)
+            raise _input_error(name, fault)
+    _check_combinations(given)
 
 
 def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the fields of a line in OpenAI's batch format to our own format."""
     for key in item:
         if key not in BATCH_KEYS:
-            raise _fault(key, f"is not known; a batch line has {', '.join(BATCH_KEYS)}")
+            raise _input_error(key, f"is not known; a batch line has {', '.join(BATCH_KEYS)}")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST":
-        raise _fault("method", "must be POST")
+        raise _input_error("method", "must be POST")
     if not isinstance(url, str) or url not in ENDPOINTS:
-        raise _fault("url", f"must be {' or '.join(ENDPOINTS)}")
+        raise _input_error("url", f"must be {' or '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
-        raise _fault("body", f"must be an object with the parameters of {url}")
+        raise _input_error("body", f"must be an object with the parameters of {url}")
     if "id" in body:
-        raise _fault("body.id", "is not known; name the request by custom_id")
+        raise _input_error("body.id", "is not known; use custom_id to name the request")
     if body.get(ENDPOINTS[url]) is None:
-        raise _fault(f"body.{ENDPOINTS[url]}", "is missing; add it")
-    return {key: value for key, value in body.items() if key not in LABELS} | {"id": item.get("custom_id")}
+        raise _input_error(f"body.{ENDPOINTS[url]}", "is missing; add it")
+    return {key: value for key, value in body.items() if key not in IGNORED_PARAMETERS} | {"id": item.get("custom_id")}
 
 
 def _is_neutral(name: str, value: Any) -> bool:
-    return name in NEUTRAL and value == NEUTRAL[name]
+    return name in NEUTRAL_VALUES and value == NEUTRAL_VALUES[name]
 
 
-def _check_logprobs(given: dict[str, Any]) -> None:
-    """Replace OpenAI's `logprobs` (true or false) and `top_logprobs` by the number of alternatives."""
+def _normalize_logprobs(given: dict[str, Any]) -> None:
+    """Replace OpenAI's `logprobs` (true or false) and `top_logprobs` with the number of alternatives."""
     top, wanted = given.pop("top_logprobs", None), given.get("logprobs")
     if top is not None and wanted is not True:
-        raise _fault("top_logprobs", 'requires "logprobs": true; add it, or remove top_logprobs')
+        raise _input_error("top_logprobs", 'requires "logprobs": true; add it, or remove top_logprobs')
     if wanted is True:
         given["logprobs"] = top or 0
     elif wanted is False:
@@ -102,23 +102,23 @@ def _check_logprobs(given: dict[str, Any]) -> None:
 
 def _find_fault(name: str, value: Any) -> str | None:
     if name == "id":
-        return f"contains {HALF_OF_A_PAIR}; write the whole character" if has_half_of_a_pair(str(value)) else None
+        return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(str(value)) else None
     if name in OWN_CHECKS:
         return OWN_CHECKS[name](value)
-    if name in SHARED or name in LENGTH_LIMITS:
+    if name in SHARED_PARAMETERS or name in LENGTH_LIMITS:
         return find_fault(name, value)
     return f"is not known; use {', '.join(KEYS)}, or set it for the whole job"
 
 
-def _check_pairs(given: Mapping[str, Any]) -> None:
+def _check_combinations(given: Mapping[str, Any]) -> None:
     sources = [name for name in SOURCES if name in given]
     if len(sources) != 1:
         found = "both prompt and messages" if sources else "neither prompt nor messages"
         raise InputError(f"has {found}; {EXAMPLE}")
     limits = [name for name in LENGTH_LIMITS if name in given]
     if len(limits) > 1:
-        raise _fault(limits[1], f"is given besides {limits[0]}; keep one of them")
+        raise _input_error(limits[1], f"cannot be combined with {limits[0]}; keep one of them")
 
 
-def _fault(param: str, message: str) -> InputError:
+def _input_error(param: str, message: str) -> InputError:
     return InputError(f"{param} {message}", param=param)

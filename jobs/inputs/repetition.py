@@ -1,12 +1,12 @@
-"""Detects fields that a JSON object has more than once, of which parsers silently take the last."""
+"""Detects repeated fields in JSON objects, of which parsers silently take the last one."""
 
 from typing import Any
 
-MAX_NAME_CHARACTERS = 64  # maximum characters of a field's name that a message shows
+MAX_NAME_CHARACTERS = 64  # maximum number of characters of a field's name in a message
 
 
-class FieldRepetition:
-    """Finds the first repeated field while JSON is parsed; pass `read` as the `object_pairs_hook`.
+class RepeatedFieldFinder:
+    """Finds the first repeated field while JSON is parsed; pass `read_object` as the `object_pairs_hook`.
 
     Attributes:
         name: The repeated field, cut to a readable length; None if there is none.
@@ -18,8 +18,11 @@ class FieldRepetition:
         self.path = ""
         self._object: dict[str, Any] = {}
 
-    def read(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """Return the object. Inner objects are read first, so outer ones complete the path."""
+    def read_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Build the object and look for a repeated field.
+
+        Inner objects are read first, so outer ones complete the path.
+        """
         fields = dict(pairs)
         if self.name is not None:
             self._extend_path(fields)

@@ -9,14 +9,14 @@ from typing import Any
 
 from jobs.inputs.lines import CHUNK_CHARACTERS, InputError, read_array, read_beginning, read_lines
 
-OTHER_FILES = {
+UNSUPPORTED_SIGNATURES = {
     b"PK\x03\x04": "is a ZIP archive or a workbook; unpack or convert it to JSON",
     b"version https://git-lfs": "is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository",
     b"<!doctype html": "is a web page; download the file that the page shows",
     b"<html": "is a web page; download the file that the page shows",
 }
 ROLES = {"from": ("human", "user", "gpt", "assistant", "system"), "role": ("user", "assistant", "system")}
-# The key by which an example's format is recognized, and all keys that it may have.
+# For each format, the key that identifies it and all keys that an example may have.
 KEYS: Mapping[str, tuple[str, ...]] = {
     "conversations": ("id", "conversations", "system"),
     "messages": ("id", "messages"),
@@ -32,7 +32,7 @@ def check_training_data(path: Path) -> None:
         InputError: The file has another format or no example, or an example is malformed.
     """
     beginning = read_beginning(path)
-    for other, message in OTHER_FILES.items():
+    for other, message in UNSUPPORTED_SIGNATURES.items():
         if beginning.lower().startswith(other.lower()):
             raise InputError(f"the file {message}")
     if beginning[:1] not in (b"[", b"{"):
@@ -45,12 +45,12 @@ def check_training_data(path: Path) -> None:
         except InputError as error:
             raise InputError(error.message, line=line) from None
     if first is None:
-        raise InputError("the file has no example; add at least one conversation")
+        raise InputError("the file contains no examples; add at least one conversation")
 
 
 def _check_text_file(path: Path, *, is_empty: bool) -> None:
     if is_empty:
-        raise InputError("the file has no example; add at least one conversation")
+        raise InputError("the file contains no examples; add at least one conversation")
     try:
         with path.open(encoding="utf-8-sig") as file:
             while file.read(CHUNK_CHARACTERS):
@@ -85,7 +85,7 @@ def _check_turns(item: Mapping[str, Any], field: str, role: str, content: str) -
         if turn[role] not in ROLES[role]:
             raise InputError(f"{where}has the unknown role {turn[role]!r}; use {', '.join(ROLES[role])}")
         if turn[role] == "system" and number > 1:
-            raise InputError(f"{where}is a system message; only the first one may be")
+            raise InputError(f"{where}is a system message; only the first turn may be one")
         _require_text(turn[content], f"{where}has a {content!r}")
     if turns[0][role] == "system" and item.get("system") is not None:
         raise InputError("has both a system message and the key 'system'; leave one out")
@@ -105,7 +105,7 @@ def _check_alpaca(item: Mapping[str, Any]) -> None:
     _check_system(item)
     history = item.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):  # noqa: PLR2004
-        raise InputError("has a malformed 'history'; write a list of [question, answer]")
+        raise InputError("has a malformed 'history'; write a list of [question, answer] pairs")
     for text in (text for pair in history for text in pair):
         _require_text(text, "has a 'history'")
     _require_text(item["instruction"], "has an 'instruction'")
@@ -124,7 +124,7 @@ _CHECKS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
 
 def _require_text(value: Any, subject: str) -> None:
     if not isinstance(value, str):
-        raise InputError(f"{subject} that is not a text; write it as a string")
+        raise InputError(f"{subject} that is not text; write it as a string")
 
 
 def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

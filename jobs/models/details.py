@@ -1,4 +1,4 @@
-"""What is known of a model without loading it, by the model's kind."""
+"""Details of a model that are known without loading it, with one class per kind of model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from jobs.errors import InvalidRequestError
 
 
 class _Details(BaseModel):
-    """Strict, because the values come from JSON files that users wrote."""
+    """Base class of all details; strict, because the values come from JSON files that users wrote."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -41,18 +41,18 @@ class _ShapedDetails(_Details):
 
 
 class CheckpointDetails(_ShapedDetails):
-    """A checkpoint; null for what its config.json does not say."""
+    """A checkpoint; fields that its config.json lacks are null."""
 
     quantization: str | None = Field(None, description="int8, nf4 or fp4; null if the weights are not quantized")
     precision: StoredPrecision | None = None
 
 
 class GgufDetails(_ShapedDetails):
-    """A GGUF file; null for what its config.json does not say."""
+    """A GGUF file; fields that its config.json lacks are null."""
 
 
 class AdapterDetails(_Details):
-    """A LoRA adapter; null for what its adapter_config.json does not say."""
+    """A LoRA adapter; fields that its adapter_config.json lacks are null."""
 
     lora_rank: int | None = None
     lora_alpha: int | float | None = None
@@ -63,7 +63,7 @@ class LlamaDetails(_Details):
 
 
 ModelDetails = CheckpointDetails | GgufDetails | AdapterDetails | LlamaDetails
-CLASSES: dict[str, type[ModelDetails]] = {
+DETAILS_CLASSES: dict[str, type[ModelDetails]] = {
     "checkpoint": CheckpointDetails,
     "gguf": GgufDetails,
     "adapter": AdapterDetails,
@@ -72,13 +72,13 @@ CLASSES: dict[str, type[ModelDetails]] = {
 
 
 def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Return the details of a model of this kind as they are stored, without those that are unknown.
+    """Check the details of a model of this kind; return them as they are stored, without unknown ones.
 
     Raises:
         InvalidRequestError: `file`, which they were read from, has a value of another type.
     """
     try:
-        return CLASSES[kind].model_validate(found).model_dump(mode="json", exclude_unset=True)
+        return DETAILS_CLASSES[kind].model_validate(found).model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -89,6 +89,6 @@ def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, A
 def read_details(kind: str, stored: Mapping[str, Any]) -> ModelDetails | Mapping[str, Any]:
     """Return stored details as their class, or as they are if another version stored other fields."""
     try:
-        return CLASSES[kind].model_validate(stored)
+        return DETAILS_CLASSES[kind].model_validate(stored)
     except (KeyError, ValidationError):
         return stored

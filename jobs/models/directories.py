@@ -21,8 +21,8 @@ from jobs.models.shown_config import ShownAdapterConfig, ShownConfig
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
-GGUF = "gguf"  # kind of the models that llama.cpp runs
-LLAMA = "llama"  # kind of the converted models that only other programs read
+GGUF = "gguf"  # the kind of model that llama.cpp runs
+LLAMA = "llama"  # the kind of converted model that only other programs can read
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Inspection:
     details: dict[str, Any]
 
 
-def allowed_path(path: str, roots: Sequence[Path]) -> Path:
+def resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """Return the real path of a model directory.
 
     Raises:
@@ -69,7 +69,7 @@ def _check_entry(file: Path, roots: Sequence[Path]) -> None:
 
 
 def _resolve(path: Path) -> Path:
-    """Resolve symbolic links; Python 3.13 raises no error for circular ones, but they do not exist as a file."""
+    """Resolve symbolic links; Python 3.13 raises no error for circular ones, which then do not exist as files."""
     try:
         return path.resolve()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The fields of registered configurations that clients see.
+"""The fields of a registered model's configuration that clients see.
 
 They are checked so that every database and every client accepts them. Other fields are neither checked nor stored.
 """
@@ -13,7 +13,7 @@ from jobs.errors import InvalidRequestError
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
-class Shown(BaseModel):
+class ShownFields(BaseModel):
     """Fields of one file; fields that the file lacks stay unset."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -34,7 +34,7 @@ class Shown(BaseModel):
             raise InvalidRequestError(message, param="path") from None
 
 
-class Quantization(Shown):
+class Quantization(ShownFields):
     """How bitsandbytes quantized the weights."""
 
     load_in_8bit: bool | None = None
@@ -49,8 +49,8 @@ class Quantization(Shown):
         return (self.bnb_4bit_quant_type or "fp4") if self.load_in_4bit else None
 
 
-class ShownConfig(Shown):
-    """Of a `config.json`: the model's sizes and how its weights are stored."""
+class ShownConfig(ShownFields):
+    """Fields of a `config.json`: the model's sizes and how its weights are stored."""
 
     hidden_size: Size | None = None
     intermediate_size: Size | None = None
@@ -74,8 +74,8 @@ class ShownConfig(Shown):
         return self.model_dump(exclude_unset=True, exclude={"quantization_config"})
 
 
-class ShownAdapterConfig(Shown):
-    """Of an `adapter_config.json`."""
+class ShownAdapterConfig(ShownFields):
+    """Fields of an `adapter_config.json`."""
 
     r: Size | None = None
     lora_alpha: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | Size | None = None

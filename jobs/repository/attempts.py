@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import aliased
 
 from jobs.database.tables import Allocation, Attempt, Job, Worker
-from jobs.records import ROOM_CAUSES, AttemptRecord
+from jobs.records import CAPACITY_CAUSES, AttemptRecord
 from jobs.repository import allocations
 from jobs.state import AttemptState
 
@@ -55,7 +55,7 @@ def read_standing(connection: Connection, attempt_id: str, worker_id: str) -> St
     """Read the state of a worker's attempt without locks; return None if it has no open allocation."""
     other = aliased(Job)
     others_wait = sa.exists().where(
-        other.state == sa.literal_column("'queued'"), other.waiting["cause"].as_string().in_(ROOM_CAUSES)
+        other.state == sa.literal_column("'queued'"), other.waiting["cause"].as_string().in_(CAPACITY_CAUSES)
     )
     query = (
         sa.select(

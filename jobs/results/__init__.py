@@ -1,4 +1,4 @@
-"""Results of jobs, one class per kind, distinguished by `kind`; and their progress.
+"""Classes for the results of jobs, distinguished by `kind`, and for the progress of jobs.
 
 Handlers build these classes, so that nothing else is ever stored. Rows outlive versions: a result that another
 version stored with other fields is returned as a plain object.
@@ -20,7 +20,7 @@ from jobs.results.pull import PullResult
 from jobs.results.quantize import QuantizationQuality, QuantizeResult
 from jobs.results.serve import ServeResult
 
-# Classes are distinguished by `kind`, but not with `discriminator`, because OpenAPI allows only one class per value.
+# `kind` is not declared as the discriminator, because OpenAPI allows only one class per value and `evaluate` has two.
 AnyResult = (
     GenerateResult
     | QuantizeResult
@@ -33,7 +33,7 @@ AnyResult = (
     | ServeResult
 )
 
-SERVE = "serve"
+SERVE_KIND = "serve"
 RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
 
@@ -42,7 +42,8 @@ def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapp
     if stored is None:
         return None
     try:
-        return RESULT.validate_python({"kind": kind, **stored}, strict=False)  # the first version stored no kind
+        # Results stored by the first version have no kind.
+        return RESULT.validate_python({"kind": kind, **stored}, strict=False)
     except ValidationError:
         return stored
 
@@ -58,11 +59,11 @@ def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
 
 
 def count_tokens(result: Mapping[str, Any]) -> int:
-    """Return how many tokens a job has worked on, by its stored result; 0 for kinds that count none.
+    """Return how many tokens a job processed, according to its stored result; 0 for kinds that count none.
 
     Those of a serve job are counted with its chats, whose keys may differ from the job's.
     """
-    if result.get("kind") == SERVE:
+    if result.get("kind") == SERVE_KIND:
         return 0
     names = ("prompt_tokens", "completion_tokens", "tokens")
     return sum(value for name in names if isinstance(value := result.get(name), int))

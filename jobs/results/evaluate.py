@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.results.fields import Figure, Result
+from jobs.results.fields import FiniteFloat, Result
 from jobs.specs.fields import StrictModel
 
 
 class Accuracy(StrictModel):
     """Fraction of correct answers."""
 
-    accuracy: Figure
+    accuracy: FiniteFloat
     questions: int
     subjects: int
 
@@ -19,12 +19,12 @@ class Accuracy(StrictModel):
 class AccuracyDifference(StrictModel):
     """Accuracy of the model minus that of the other one, on the same questions."""
 
-    difference: Figure
-    low: Figure = Field(description="Lower end of the 95% confidence interval")
-    high: Figure = Field(description="Upper end of it")
-    only_model: Figure = Field(description="Fraction of questions that only the model answers correctly")
-    only_other: Figure = Field(description="Fraction that only the other one answers correctly")
-    same_letter: Figure = Field(description="Fraction to which both answer the same letter")
+    difference: FiniteFloat
+    low: FiniteFloat = Field(description="Lower end of the 95% confidence interval")
+    high: FiniteFloat = Field(description="Upper end of it")
+    only_model: FiniteFloat = Field(description="Fraction of questions that only the model answers correctly")
+    only_other: FiniteFloat = Field(description="Fraction that only the other one answers correctly")
+    same_letter: FiniteFloat = Field(description="Fraction to which both answer the same letter")
 
 
 class ModelAccuracy(StrictModel):
@@ -62,19 +62,19 @@ class ModelPerplexity(StrictModel):
     """Perplexity of one model: exp of the mean negative log-likelihood per token."""
 
     name: str
-    perplexity: Figure
+    perplexity: FiniteFloat
 
 
 class PerplexityComparison(StrictModel):
     """Two models on the same tokens."""
 
-    difference: Figure = Field(description="Perplexity of the model minus that of the other one")
-    ratio: Figure
-    interval: tuple[Figure, Figure] | None = Field(
+    difference: FiniteFloat = Field(description="Perplexity of the model minus that of the other one")
+    ratio: FiniteFloat
+    interval: tuple[FiniteFloat, FiniteFloat] | None = Field(
         description="95% confidence interval of ratio; null if there are too few windows"
     )
-    kl_divergence: Figure = Field(description="Mean KL(other || model), in nats per token")
-    top_1_agreement: Figure = Field(description="Fraction of tokens on whose most likely candidate both agree")
+    kl_divergence: FiniteFloat = Field(description="Mean KL(other || model), in nats per token")
+    top_1_agreement: FiniteFloat = Field(description="Fraction of tokens on whose most likely candidate both agree")
     method: str = Field(description="How the interval was computed")
 
 

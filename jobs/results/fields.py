@@ -9,13 +9,13 @@ from jobs.specs.fields import StrictModel
 
 
 def _drop_non_finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON cannot hold, by None."""
+    """Replace NaN and infinity, which JSON cannot represent, with None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-Figure = Annotated[float | None, BeforeValidator(_drop_non_finite)]  # null if the number is not finite
+FiniteFloat = Annotated[float | None, BeforeValidator(_drop_non_finite)]  # null if the number is not finite
 Metric = Annotated[int | float | None, BeforeValidator(_drop_non_finite)]
 
 
 class Result(StrictModel):
-    """The result of a job; `kind` is the job's."""
+    """Base class of all results; `kind` is the kind of the job."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.results.fields import Figure, Result
+from jobs.results.fields import FiniteFloat, Result
 
 
 class GenerateResult(Result):
@@ -17,8 +17,8 @@ class GenerateResult(Result):
     prompt_tokens: int = Field(description="Tokens of the prompts, each prompt counted once")
     completion_tokens: int = Field(description="Tokens of all completions, with end tokens")
     generated_tokens: int = Field(description="Tokens that the last attempt generated")
-    seconds: Figure = Field(description="Time of the generation, without loading")
-    tokens_per_second: Figure = Field(description="generated_tokens per second")
+    seconds: FiniteFloat = Field(description="Time of the generation, without loading")
+    tokens_per_second: FiniteFloat = Field(description="generated_tokens per second")
     chat_format: str | None = Field(
         None, description="How conversations were written: a published format, or the checkpoint's own chat_template"
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 from jobs.results.fields import Result
 from jobs.specs.fields import StrictModel
 
-MAX_SHOWN_TOKENS = 512  # tokens shown per example; the result is stored in a row
+MAX_SHOWN_TOKENS = 512  # maximum number of tokens shown per example, because the result is stored in a row
 
 
 class PreviewToken(StrictModel):
@@ -26,7 +26,7 @@ class PreviewExample(StrictModel):
 
 
 class LengthCount(StrictModel):
-    """How many examples have a length."""
+    """The number of examples whose length falls into one range."""
 
     shortest: int = Field(description="In tokens, before an example is cut")
     longest: int | None = Field(description="null: no limit")
@@ -34,7 +34,7 @@ class LengthCount(StrictModel):
 
 
 class PreviewResult(Result):
-    """What a fine-tune would make of a data set."""
+    """How a fine-tune would read a data set."""
 
     kind: Literal["preview"] = "preview"
     data_format: str = Field(description="Name of the format of the file")

@@ -7,7 +7,7 @@ from jobs.specs.fields import StrictModel
 
 
 class JobProgress(StrictModel):
-    """The newest report of a running attempt."""
+    """The latest report of a running attempt."""
 
     fraction: float = Field(description="Part of the whole job that is done, from 0 to 1")
     stage: str = Field("", description='What is being done, e.g. "loading" or "training"')

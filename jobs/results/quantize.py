@@ -4,21 +4,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.results.fields import Figure, Result
+from jobs.results.fields import FiniteFloat, Result
 from jobs.specs.fields import StrictModel
 
 
 class MeasuredModel(StrictModel):
-    """One model of a quality report."""
+    """One model in a quality report."""
 
     name: str = Field(description='"unquantized", or the method')
     weight_bytes: int = Field(description="Bytes of the weights")
-    perplexity: Figure = None
-    kl_divergence: Figure = Field(None, description="Mean KL(unquantized || this), in nats per token")
-    top_1_agreement: Figure = Field(
+    perplexity: FiniteFloat = None
+    kl_divergence: FiniteFloat = Field(None, description="Mean KL(unquantized || this), in nats per token")
+    top_1_agreement: FiniteFloat = Field(
         None, description="Fraction of positions whose most likely token is that of the unquantized model"
     )
-    mean_relative_error: Figure = None
+    mean_relative_error: FiniteFloat = None
 
 
 class QuantizationQuality(StrictModel):
@@ -39,8 +39,8 @@ class QuantizeResult(Result):
     method: str
     bytes_before: int = Field(description="Bytes of the tensors that were read")
     bytes_after: int = Field(description="Bytes of the tensors that were written")
-    relative_errors: dict[str, Figure] = Field(
+    relative_errors: dict[str, FiniteFloat] = Field(
         description="|W - Q| / |W| in the Frobenius norm, by the name of the quantized weight"
     )
-    mean_relative_error: Figure
+    mean_relative_error: FiniteFloat
     quality: QuantizationQuality | None = Field(None, description="null without quality_report")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from jobs.results.fields import Figure, Result
+from jobs.results.fields import FiniteFloat, Result
 
 
 class ServeResult(Result):
@@ -16,7 +16,7 @@ class ServeResult(Result):
     refused: int = Field(description="Chats that were invalid, came while the batch was full, or failed")
     prompt_tokens: int = Field(description="Tokens of the prompts of all chats that were begun")
     completion_tokens: int = Field(description="Tokens of the completions that ended, with end tokens")
-    seconds: Figure = Field(description="Time from the loaded model to the end")
+    seconds: FiniteFloat = Field(description="Time from the loaded model to the end")
     chat_format: str | None = Field(
         None, description="How conversations are written: a published format, or the checkpoint's own chat_template"
     )

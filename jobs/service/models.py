@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from checkpoint_files import FileError, check_directory
 from jobs.database import now_ms
 from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
-from jobs.models.directories import Inspection, allowed_path, inspect
+from jobs.models.directories import Inspection, inspect, resolve_allowed_path
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings
@@ -30,7 +30,7 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
         InvalidRequestError: it is not a complete model, or the service may not read it.
     """
     try:
-        folder = allowed_path(path, settings.allowed_model_roots)
+        folder = resolve_allowed_path(path, settings.allowed_model_roots)
         found = inspect(folder)
         check_directory(folder)
         return CheckedDirectory(folder, found)

@@ -111,5 +111,5 @@ def _require_fit(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) ->
         is_quantized=bool(model.details.get("quantization")),
         has_adapter=ADAPTER in resolved,
     )
-    if misfit := spec.find_misfit(chosen):
+    if misfit := spec.find_incompatibility(chosen):
         raise InvalidRequestError(f"model {model.id!r} {misfit.message}", param=misfit.param)

@@ -43,7 +43,7 @@ def advance(
     Raises:
         IllegalTransitionError: the table has no such transition, or another transaction was faster.
     """
-    row = next_transition(job.state, event, attempts_left=job.attempts_left)
+    row = next_transition(job.state, event, attempts_left=job.has_attempts_left)
     columns = {**_changed_columns(job, row, now, settings), **(changes or {})}
     if not jobs.compare_and_set(connection, job.id, row.source, row.target, columns):
         raise IllegalTransitionError(f"job {job.id} is no longer {row.source}")

@@ -1,4 +1,4 @@
-"""Specs of jobs: one pydantic model per job kind, distinguished by `kind`."""
+"""Job specs: one pydantic model per kind of job, distinguished by `kind`."""
 
 from typing import Annotated, get_args
 
@@ -16,14 +16,14 @@ from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
 from jobs.specs.serve import ServeSpec
 from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, separate_input
-from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 AnySpec = Annotated[
     GenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
     Field(discriminator="kind"),
 ]
 
-# The spec in rows, claims and runners, with stored fields that clients cannot send.
+# The spec as rows, claims and runners contain it, including fields that clients cannot send.
 StoredSpec = Annotated[
     StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
     Field(discriminator="kind"),
@@ -49,10 +49,10 @@ __all__ = [
     "EvaluateSpec",
     "FinetuneSpec",
     "GenerateSpec",
+    "Incompatibility",
     "InlineInput",
     "JobSpec",
     "KnownModel",
-    "Misfit",
     "ModelReadingSpec",
     "PreviewSpec",
     "PullSpec",

@@ -1,11 +1,11 @@
-"""Convert a checkpoint to another form that computes the same."""
+"""Convert a checkpoint to another format that computes the same results."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from footprint import Footprint, converting
+from footprint import Footprint, estimate_conversion
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
@@ -13,9 +13,9 @@ from jobs.specs.suitability import AdapterUse
 
 
 class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
-    """`baichuan1`: the head's rows normalised, for engines without NormHead.
+    """Target `baichuan1`: the output head with normalized rows, for engines without NormHead.
 
-    `safetensors`: any published file form to sharded safetensors, the published int4 to today's NF4.
+    `safetensors`: any published file format to sharded safetensors, the published int4 to today's NF4.
     `llama`: a 7B model as the Llama that computes the same, for programs that know no Baichuan.
     `gguf`: one file for llama.cpp, which generate jobs run on a CPU.
     `merged`: a LoRA adapter added to its base, quantized or not; `model` is the adapter, or the base beside `adapter`.
@@ -31,15 +31,15 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
     dtype: Dtype = Field("auto", description="Of a `merged` or `dequantized` checkpoint; the model's own by default")
 
     @model_validator(mode="after")
-    def _options_fit_the_target(self) -> Self:
+    def _check_target_options(self) -> Self:
         if self.gguf_type is not None and self.target != "gguf":
-            raise ValueError(f"gguf_type goes with the target gguf, not with {self.target}; leave it out")
+            raise ValueError(f"gguf_type requires the target 'gguf', but the target is {self.target!r}; omit gguf_type")
         if self.dtype != "auto" and self.target not in ("merged", "dequantized"):
             raise ValueError(
-                f"dtype goes with the targets merged and dequantized, not with {self.target}; leave it out"
+                f"dtype requires the target 'merged' or 'dequantized', but the target is {self.target!r}; omit dtype"
             )
         if self.adapter is not None and self.target != "merged":
-            raise ValueError(f"adapter goes with the target merged, not with {self.target}; leave it out")
+            raise ValueError(f"adapter requires the target 'merged', but the target is {self.target!r}; omit adapter")
         return self
 
     def model_references(self) -> dict[str, str]:
@@ -54,4 +54,4 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the value is the same for all
         """See `JobSpec.footprints`."""
-        return [converting()]
+        return [estimate_conversion()]

@@ -5,18 +5,18 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, scoring
+from footprint import Footprint, estimate_scoring
 from jobs.specs.fields import Dtype, FileId, ModelName
 from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse
 
 SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
-OF_BENCHMARKS = ("split", "subjects", "limit")
+BENCHMARK_FIELDS = ("split", "subjects", "limit")
 
 
 class EvaluateSpec(ModelReadingSpec):
-    """`ceval`, `mmlu` and `cmmlu`: multiple choice as published, by the log-likelihood of the letter.
+    """Benchmarks `ceval`, `mmlu` and `cmmlu`: multiple choice as published, scored by the log-likelihood of the letter.
 
     `perplexity`: how well the model predicts a text.
     """
@@ -41,11 +41,12 @@ class EvaluateSpec(ModelReadingSpec):
     dtype: Dtype = "auto"
 
     @model_validator(mode="after")
-    def _fields_of_the_benchmark(self) -> Self:
-        foreign = OF_BENCHMARKS if self.benchmark == "perplexity" else ("window",)
+    def _check_benchmark_fields(self) -> Self:
+        foreign = BENCHMARK_FIELDS if self.benchmark == "perplexity" else ("window",)
         given = [name for name in foreign if getattr(self, name) is not None]
         if given:
-            raise ValueError(f"{self.benchmark} takes no {' and no '.join(given)}; leave it out")
+            them = "it" if len(given) == 1 else "them"
+            raise ValueError(f"{self.benchmark} does not accept {' or '.join(given)}; leave {them} out")
         return self
 
     def model_references(self) -> dict[str, str]:
@@ -68,8 +69,8 @@ class EvaluateSpec(ModelReadingSpec):
         return AdapterUse.OPTIONAL
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
-        """See `JobSpec.footprints`; keys and values of the examples before the questions fill the window at most."""
+        """See `JobSpec.footprints`; keys and values of the examples before the questions fill at most one window."""
         window = model.shape.context_length
         shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window
         tokens = max(self.batch_tokens, self.window or window)
-        return [scoring(model.shape, model.loaded(self.dtype), tokens=tokens, shared=shared)]
+        return [estimate_scoring(model.shape, model.loaded_precision(self.dtype), tokens=tokens, shared=shared)]

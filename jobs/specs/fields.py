@@ -7,13 +7,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*$"
 
 
-def _without_nul(text: str) -> str:
+def _reject_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("must not hold NUL characters (U+0000); remove them")
+        raise ValueError("must not contain NUL characters (U+0000); remove them")
     return text
 
 
-WITHOUT_NUL = AfterValidator(_without_nul)  # PostgreSQL's JSON cannot hold NUL
+WITHOUT_NUL = AfterValidator(_reject_nul)  # PostgreSQL's JSON cannot hold NUL
 ModelName = Annotated[
     str,
     StringConstraints(pattern=MODEL_NAME_PATTERN, max_length=128),
@@ -28,7 +28,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class StrictModel(BaseModel):
-    """A frozen model that refuses unknown fields, and values of another type such as "2" or true for 2."""
+    """A frozen model that rejects unknown fields and values of the wrong type, such as "2" or true for 2."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

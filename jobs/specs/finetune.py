@@ -10,12 +10,12 @@ from footprint import Footprint, Training, TrainingStrategy, rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
 from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
-from jobs.specs.published_finetuning import with_our_names
+from jobs.specs.published_finetuning import translate_published_names
 from jobs.specs.resources import Resources
-from jobs.specs.suitability import ChosenModel, Misfit
+from jobs.specs.suitability import ChosenModel, Incompatibility
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
-WIDTHS = (2, 4, 8, 16, 32, 64)  # numbers of devices to try if the job does not set one
+DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # device counts to try if the job does not set one
 SHARDING_STAGE = 3  # the first ZeRO stage that shards the weights
 LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
@@ -24,7 +24,7 @@ MAX_TRAINING_FILES = 32
 
 
 class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
-    """Full fine-tuning or a LoRA adapter; fields may also have their names in Baichuan2's fine-tune.py."""
+    """Full fine-tuning or a LoRA adapter; fields may also be set by their names in Baichuan2's fine-tune.py."""
 
     exclusive: ClassVar[bool] = True
     can_pause: ClassVar[bool] = True
@@ -108,13 +108,13 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
     @model_validator(mode="before")
     @classmethod
     def _accept_published_names(cls, body: Any) -> Any:
-        return with_our_names(body) if isinstance(body, dict) else body
+        return translate_published_names(body) if isinstance(body, dict) else body
 
     @model_validator(mode="after")
     def _require_files(self) -> Self:
         """Reject data that is missing or given twice."""
         if (self.training_file is None) == (self.training_files is None):
-            raise ValueError("training_file and training_files: give one of them")
+            raise ValueError("give exactly one of training_file and training_files")
         ids = [each.file for each in self.training_files or ()]
         if repeated := [file for file in ids if ids.count(file) > 1]:
             raise ValueError(f"training_files has {repeated[0]} twice; give it once, with a higher weight")
@@ -124,13 +124,13 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
 
     @model_validator(mode="after")
     def _require_effect(self) -> Self:
-        """Reject options that would have no effect together."""
+        """Reject combinations of options in which one would have no effect."""
         if self.scheduler == "constant" and (self.warmup_ratio or self.warmup_steps):
             raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or no warmup_*")
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError("warmup_ratio and warmup_steps are both given; leave one out")
         if self.method != "lora" and (self.use_dora or self.use_rslora):
-            raise ValueError("use_dora and use_rslora need method 'lora'")
+            raise ValueError("use_dora and use_rslora require method 'lora'")
         evaluates = self.validation_file is not None or self.validation_split
         if not evaluates and (self.eval_steps is not None or self.early_stopping_patience is not None):
             raise ValueError("eval_steps and early_stopping_patience need a validation_file or validation_split")
@@ -142,13 +142,13 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         if self.deepspeed is not None and self.strategy != "auto":
             raise ValueError("deepspeed and strategy are both given; leave one out")
         if self.strategy == "single" and self.ranks > 1:
-            raise ValueError(f"strategy 'single' uses one device, and resources ask for {self.ranks}; use 'auto'")
+            raise ValueError(f"strategy 'single' uses one device, but resources request {self.ranks}; use 'auto'")
         if self.strategy in ("ddp", "fsdp2") and self.ranks == 1:
             raise ValueError(f"strategy {self.strategy!r} needs several devices; set resources.devices or .nodes")
         if self.ranks > 1 and self.resources is not None and self.resources.devices == 0:
-            raise ValueError("resources.devices is 0, and several nodes need at least one device each")
+            raise ValueError("resources.devices is 0, but several nodes need at least one device each")
         if not self._may_shard and self._concrete_strategy not in ("single", "ddp"):
-            raise ValueError("use_dora and optimizers other than adamw need whole weights; use the strategy 'ddp'")
+            raise ValueError("use_dora and optimizers other than adamw need unsharded weights; use the strategy 'ddp'")
         return self
 
     def file_references(self) -> dict[str, str]:
@@ -159,7 +159,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
 
     @property
     def packages(self) -> Sequence[str]:
-        """See `JobSpec.packages`: trackers have the names of their packages."""
+        """See `JobSpec.packages`: a tracker has the same name as its package."""
         return self.report_to
 
     @property
@@ -173,13 +173,17 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         """Whether weights and optimizer can be divided among the devices."""
         return not self.use_dora and self.optimizer == "adamw"
 
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `ModelReadingSpec.find_misfit`."""
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
+        """See `ModelReadingSpec.find_incompatibility`."""
         if self.method == "full" and model.is_quantized:
-            return Misfit("method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint")
+            return Incompatibility(
+                "method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint"
+            )
         if model.is_quantized and (self.deepspeed is not None or self.strategy not in ("auto", "single", "ddp")):
             param = "strategy" if self.deepspeed is None else "deepspeed"
-            return Misfit(param, "is quantized, and quantized weights cannot be sharded; use the strategy 'ddp'")
+            return Incompatibility(
+                param, "is quantized, and quantized weights cannot be sharded; use the strategy 'ddp'"
+            )
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
@@ -206,16 +210,16 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         if self.strategy != "auto" or self.deepspeed is not None:
             return [self]
         replicas: TrainingStrategy = "single" if self.ranks == 1 else "ddp"
-        chosen = [self._on(replicas)]
+        chosen = [self._with_strategy(replicas)]
         if not sharded or not self._may_shard:
             return chosen
         if self.resources is None or self.resources.devices is None:
-            chosen += [self._on("fsdp2", devices) for devices in WIDTHS]
+            chosen += [self._with_strategy("fsdp2", devices) for devices in DEVICE_COUNTS]
         elif self.ranks > 1:
-            chosen.append(self._on("fsdp2"))
-        return [*chosen, self._on("zero3-offload")] if on_gpu else chosen
+            chosen.append(self._with_strategy("fsdp2"))
+        return [*chosen, self._with_strategy("zero3-offload")] if on_gpu else chosen
 
-    def _on(self, strategy: TrainingStrategy, devices: int | None = None) -> Self:
+    def _with_strategy(self, strategy: TrainingStrategy, devices: int | None = None) -> Self:
         asked = self.resources or Resources()
         resources = asked if devices is None else asked.model_copy(update={"devices": devices})
         return self.model_copy(update={"strategy": strategy, "resources": resources})

@@ -51,7 +51,7 @@ class GenerateSpec(TextGenerationSpec):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _check_input_fields(self) -> Self:
         given = [name for name in self.input_fields if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
@@ -64,11 +64,11 @@ class GenerateSpec(TextGenerationSpec):
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`."""
-        prompts, limit = self._prompts(model.shape.context_length), self.max_new_tokens
+        prompts, limit = self._max_prompt_tokens(model.shape.context_length), self.max_new_tokens
         return [self.estimate_open_batch(model, prompts, max_new_tokens=limit)]
 
-    def _prompts(self, unknown: int) -> list[int]:
-        """Return the maximum prompt tokens of each completion; a character is rarely more than one token."""
+    def _max_prompt_tokens(self, unknown: int) -> list[int]:
+        """Return the maximum number of prompt tokens of each completion; a character is rarely more than one token."""
         if self.prompts is not None:
             return [len(prompt) for prompt in self.prompts] * self.n
         if self.conversations is not None:

@@ -11,18 +11,18 @@ from footprint import Footprint
 from jobs.specs.fields import Dtype, LabelKey, LabelValue, ModelName, StrictModel
 from jobs.specs.known_model import KnownModel
 from jobs.specs.resources import Resources
-from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 
 class JobSpec(StrictModel):
-    """What every kind of job is asked with."""
+    """The fields that all kinds of jobs have."""
 
     produces_model: ClassVar[bool] = True
     runs_gguf: ClassVar[bool] = False
-    exclusive: ClassVar[bool] = False  # whether its devices run nothing else unless `resources.share` is set
-    can_pause: ClassVar[bool] = False  # whether a run saves a resume point when it must give its place back
+    exclusive: ClassVar[bool] = False  # whether a job has its devices to itself unless `resources.share` is set
+    can_pause: ClassVar[bool] = False  # whether a run that has to make way saves a resume point first
     uses_hub: ClassVar[bool] = False  # whether a run may use the worker's access to a model hub
-    hands_over: ClassVar[bool] = False  # whether a run that must give its place back needs time to finish answers
+    hands_over: ClassVar[bool] = False  # whether a run that has to make way needs time to finish its answers
     max_devices: ClassVar[int] = 1
     max_nodes: ClassVar[int] = 1
 
@@ -34,12 +34,14 @@ class JobSpec(StrictModel):
     resources: Resources | None = Field(None, description="Where it may run; by default what its memory needs")
 
     @model_validator(mode="after")
-    def _uses_what_it_asks_for(self) -> Self:
+    def _check_resources(self) -> Self:
         asked = self.resources
         if asked is not None and (asked.devices or 0) > self.max_devices:
-            raise ValueError(f"resources.devices is {asked.devices}, but this kind uses {self.max_devices} at most")
+            raise ValueError(
+                f"resources.devices is {asked.devices}, but this kind of job uses at most {self.max_devices}"
+            )
         if asked is not None and asked.nodes > self.max_nodes:
-            raise ValueError(f"resources.nodes is {asked.nodes}, but this kind runs on {self.max_nodes} at most")
+            raise ValueError(f"resources.nodes is {asked.nodes}, but this kind of job runs on at most {self.max_nodes}")
         return self
 
     @property
@@ -61,7 +63,7 @@ class JobSpec(StrictModel):
 
     @property
     def loaded_dtype(self) -> Dtype | None:
-        """The dtype with which the job loads `model` for inference; None if it does not."""
+        """The dtype in which the job loads `model` for inference; None if it does not load it."""
         return None
 
     @property
@@ -70,7 +72,7 @@ class JobSpec(StrictModel):
         return ()
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
-        """Return the memory of each step at the limits of the spec; short inputs may need less.
+        """Return the memory that each step needs at the limits of the spec; short inputs may need less.
 
         Args:
             model: A whole model that the spec names; it is asked about each of them.
@@ -79,7 +81,7 @@ class JobSpec(StrictModel):
         return []
 
     def list_alternatives(self, *, on_gpu: bool, sharded: bool) -> Sequence[Self]:  # noqa: ARG002 - see `FinetuneSpec`
-        """Return the ways to run the job, the preferred one first: the first that fits the pool decides what it needs.
+        """Return the ways to run the job, the preferred one first: the first that fits the pool determines its needs.
 
         Args:
             on_gpu: Whether the job runs on GPUs.
@@ -115,7 +117,7 @@ class ModelReadingSpec(JobSpec):
         """What the job does with a LoRA adapter."""
         return AdapterUse.REFUSED
 
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:  # noqa: ARG002 - most kinds run any
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:  # noqa: ARG002 - most kinds run any
         """Return why the job cannot run on this model, if that is known; the message continues "model X ..."."""
         return None
 

@@ -1,4 +1,4 @@
-"""The properties of a model that determine the memory of a job on it."""
+"""The properties of a model that determine how much memory a job on it needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from footprint import Dtype, Precision, Shape, ShapeError
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """The sizes of a checkpoint and how its numbers are held."""
+    """The shape of a checkpoint and the precision of its weights."""
 
     shape: Shape
     precision: Precision
@@ -31,6 +31,6 @@ class KnownModel:
         """
         return cls(Shape.from_config(config), Precision.from_config(config))
 
-    def loaded(self, dtype: Dtype | Literal["auto"]) -> Precision:
-        """Return its weights in memory after loading with this dtype, "auto" for the checkpoint's own."""
+    def loaded_precision(self, dtype: Dtype | Literal["auto"]) -> Precision:
+        """Return the precision of its weights once loaded with this dtype; "auto" is the checkpoint's own."""
         return self.precision if dtype == "auto" else replace(self.precision, dtype=dtype)

@@ -12,7 +12,7 @@ from jobs.specs.known_model import KnownModel
 
 
 class PreviewSpec(ModelReadingSpec):
-    """A preview of training data: first examples as tokens, lengths, and how many are truncated or dropped."""
+    """A preview of training data: the first examples as tokens, all lengths, and how many are truncated or dropped."""
 
     produces_model: ClassVar[bool] = False
 

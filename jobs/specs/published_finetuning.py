@@ -1,4 +1,4 @@
-"""Translates names and presets of Baichuan2's fine-tune.py to fields of a `finetune` spec."""
+"""Translates the names and presets of Baichuan2's fine-tune.py into fields of a `finetune` spec."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,13 +19,13 @@ PUBLISHED_NAMES: Mapping[str, str] = {
     "target_modules": "lora_target_modules",
     "optim": "optimizer",
 }
-# Options that set other fields, or that have only one possible value.
+# Published options whose values have to be translated, not only their names.
 SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
 PUBLISHED_LORA_RANK = 1
 TRACKERS = ("wandb", "mlflow")
 DEEPSPEED_PRESETS = ("zero2", "zero3", "zero3-offload")
 
-# As in `baichuan_core.finetuning.options`; a test compares them.
+# The same presets as in `baichuan_core.finetuning.options`; a test compares them.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "baichuan2-published": {
         "epochs": 4,
@@ -62,8 +62,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def with_our_names(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a spec, some of which may have their published names, and fill in a preset.
+def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a spec under our names, with the values of its preset filled in.
 
     Raises:
         ValueError: A field is given twice, or a published switch has a value that is not possible here.
@@ -71,43 +71,43 @@ def with_our_names(body: Mapping[str, Any]) -> dict[str, Any]:
     ours = {name: value for name, value in body.items() if name not in PUBLISHED_NAMES and name not in SWITCHES}
     for name, value in body.items():
         if (field := PUBLISHED_NAMES.get(name)) is not None:
-            _set(ours, name, field, value)
-    for switch, apply in _SWITCHES.items():
+            _set_field(ours, name, field, value)
+    for switch, apply in _SWITCH_HANDLERS.items():
         if switch in body:
             apply(ours, body[switch])
     if "data_path" in body and "method" not in ours and "preset" not in ours:
-        ours["method"] = "full"  # the script's behaviour without use_lora
+        ours["method"] = "full"  # what the script does without use_lora
     if isinstance(targets := ours.get("lora_target_modules"), str):
         ours["lora_target_modules"] = [name.strip() for name in targets.split(",")]
     preset = ours.get("preset")
     return {**PRESETS.get(preset, {}), **ours} if isinstance(preset, str) else ours
 
 
-def _set(fields: dict[str, Any], given: str, field: str, value: Any) -> None:
+def _set_field(fields: dict[str, Any], given: str, field: str, value: Any) -> None:
     if field in fields:
         raise ValueError(f"{given} is another name of {field}, and both are given; leave one out")
     fields[field] = value
 
 
-def _truth(name: str, value: Any) -> bool:
+def _parse_bool(name: str, value: Any) -> bool:
     known = {"true": True, "1": True, "false": False, "0": False}
     if (truth := known.get(str(value).lower())) is None:
         raise ValueError(f"{name} is {value!r}; use true or false")
     return truth
 
 
-def _use_lora(fields: dict[str, Any], value: Any) -> None:
-    uses = _truth("use_lora", value)
-    _set(fields, "use_lora", "method", "lora" if uses else "full")
+def _apply_use_lora(fields: dict[str, Any], value: Any) -> None:
+    uses = _parse_bool("use_lora", value)
+    _set_field(fields, "use_lora", "method", "lora" if uses else "full")
     if uses and "preset" not in fields:
         fields.setdefault("lora_rank", PUBLISHED_LORA_RANK)
 
 
-def _bf16(fields: dict[str, Any], value: Any) -> None:
-    _set(fields, "bf16", "dtype", "bfloat16" if _truth("bf16", value) else "float32")
+def _apply_bf16(fields: dict[str, Any], value: Any) -> None:
+    _set_field(fields, "bf16", "dtype", "bfloat16" if _parse_bool("bf16", value) else "float32")
 
 
-def _report_to(fields: dict[str, Any], value: Any) -> None:
+def _apply_report_to(fields: dict[str, Any], value: Any) -> None:
     if value in ("none", "", None, []):
         return
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
@@ -119,7 +119,7 @@ def _report_to(fields: dict[str, Any], value: Any) -> None:
     fields["report_to"] = list(dict.fromkeys(names))
 
 
-def _deepspeed(fields: dict[str, Any], value: Any) -> None:
+def _apply_deepspeed(fields: dict[str, Any], value: Any) -> None:
     """Accept the name of a preset, which is a strategy, or a whole DeepSpeed configuration."""
     if value in (None, ""):
         return
@@ -127,7 +127,7 @@ def _deepspeed(fields: dict[str, Any], value: Any) -> None:
         if value not in DEEPSPEED_PRESETS:
             presets = ", ".join(DEEPSPEED_PRESETS)
             raise ValueError(f"deepspeed is {value!r}; use {presets}, or the JSON object of a configuration")
-        _set(fields, "deepspeed", "strategy", value)
+        _set_field(fields, "deepspeed", "strategy", value)
         return
     zero = _require_json_object("deepspeed", value).get("zero_optimization", {})
     _require_json_object("deepspeed.zero_optimization", zero)
@@ -140,8 +140,8 @@ def _require_json_object(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _hostfile(fields: dict[str, Any], value: Any) -> None:
-    """Accept the content of a hostfile; an empty one asks for nothing."""
+def _apply_hostfile(fields: dict[str, Any], value: Any) -> None:
+    """Accept the content of a hostfile; an empty one sets nothing."""
     if value in (None, ""):
         return
     if not isinstance(value, str):
@@ -154,10 +154,10 @@ def _hostfile(fields: dict[str, Any], value: Any) -> None:
     fields["resources"] = resources or None
 
 
-_SWITCHES: Mapping[str, Callable[[dict[str, Any], Any], None]] = {
-    "use_lora": _use_lora,
-    "bf16": _bf16,
-    "report_to": _report_to,
-    "deepspeed": _deepspeed,
-    "hostfile": _hostfile,
+_SWITCH_HANDLERS: Mapping[str, Callable[[dict[str, Any], Any], None]] = {
+    "use_lora": _apply_use_lora,
+    "bf16": _apply_bf16,
+    "report_to": _apply_report_to,
+    "deepspeed": _apply_deepspeed,
+    "hostfile": _apply_hostfile,
 }

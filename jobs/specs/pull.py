@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from jobs.specs.job_spec import ModelProducingSpec
 
-# Hubs allow 96 characters, and neither ".." nor "--".
+# Hubs allow up to 96 characters, but neither ".." nor "--".
 REPOSITORY_PATTERN = r"^[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*/[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*$"
 REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_+-]*([./][A-Za-z0-9_+-]+)*$"
 

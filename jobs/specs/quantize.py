@@ -6,13 +6,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from footprint import Footprint, calibrating, quantizing, scoring
+from footprint import Footprint, estimate_calibration, estimate_quantization, estimate_scoring
 from jobs.specs.fields import Dtype, FileId
 from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
 from jobs.specs.known_model import KnownModel
-from jobs.specs.suitability import ChosenModel, Misfit
+from jobs.specs.suitability import ChosenModel, Incompatibility
 
-REPORT_TOKENS = 1024  # maximum tokens that run at once, as in `baichuan_core.quantization.quality`
+REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichuan_core.quantization.quality`
 
 
 class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
@@ -38,17 +38,17 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
     )
 
     @model_validator(mode="after")
-    def _text_only_with_a_report(self) -> Self:
+    def _check_quality_text(self) -> Self:
         if self.quality_text_file is not None and not self.quality_report:
             raise ValueError("quality_text_file is for the quality report; leave it out, or set quality_report to true")
         return self
 
     @model_validator(mode="after")
-    def _calibration_of_a_file(self) -> Self:
+    def _check_calibration_file(self) -> Self:
         if self.calibration_file is not None and not self.calibration:
             raise ValueError("calibration_file is for calibration; leave it out, or set calibration to true")
         if self.calibration_file is not None and self.calibration_file == self.quality_text_file:
-            raise ValueError("quality_text_file is the text that was calibrated on; measure on another one")
+            raise ValueError("quality_text_file is the same as calibration_file; measure on another text")
         return self
 
     def file_references(self) -> dict[str, str]:
@@ -61,17 +61,17 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
         """See `JobSpec.loaded_dtype`; only the report runs the model."""
         return "auto" if self.quality_report else None
 
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `ModelReadingSpec.find_misfit`."""
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
+        """See `ModelReadingSpec.find_incompatibility`."""
         if model.is_quantized:
-            return Misfit("model", "is quantized already; name the checkpoint it was made from")
+            return Incompatibility("model", "is quantized already; name the checkpoint it was made from")
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
         """See `JobSpec.footprints`; the report leaves out measurements that need more memory."""
-        steps = [quantizing(model.shape, quantize_head=self.quantize_head)]
+        steps = [estimate_quantization(model.shape, quantize_head=self.quantize_head)]
         if self.calibration:
-            steps.append(calibrating(model.shape, sequences=self.calibration_sequences))
+            steps.append(estimate_calibration(model.shape, sequences=self.calibration_sequences))
         if self.quality_report:
-            steps.append(replace(scoring(model.shape, model.precision, tokens=REPORT_TOKENS), least=0))
+            steps.append(replace(estimate_scoring(model.shape, model.precision, tokens=REPORT_BATCH_TOKENS), least=0))
         return steps

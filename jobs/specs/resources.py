@@ -1,4 +1,4 @@
-"""What a user asks for instead of the estimate: devices, memory, sharing and labels of workers."""
+"""What a user requests instead of the estimate: devices, memory, sharing and worker labels."""
 
 from typing import Annotated
 

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_VALUE_LENGTH = 128  # maximum characters of a searchable value; longer values are left out
-MAX_WHOLE = 10**15  # larger numbers are written with an exponent
-MAX_ELEMENTS = 32  # maximum length of a list with searchable elements
+MAX_VALUE_LENGTH = 128  # maximum number of characters in a searchable value; longer values are left out
+MAX_PLAIN_NUMBER = 10**15  # larger numbers are written with an exponent
+MAX_LIST_LENGTH = 32  # maximum length of a list whose elements are searchable
 
 
 def searchable_fields(spec: Mapping[str, Any]) -> str:
-    r"""Return the scalars of a spec as lines `name=value` between line breaks.
+    r"""Return the scalars of a spec as `name=value` lines between line breaks.
 
     Example: `{"bits": 4, "resources": {"nodes": 1}, "stop": ["a", "b"]}` becomes
     `"\nbits=4\nresources.nodes=1\nstop=a\nstop=b\n"`.
@@ -34,26 +34,26 @@ def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
             for key, inner in value.items():
                 yield from _scalars(f"{name}.{key}" if name else str(key), inner)
         case list():
-            for inner in value if len(value) <= MAX_ELEMENTS else ():
+            for inner in value if len(value) <= MAX_LIST_LENGTH else ():
                 if not isinstance(inner, Mapping | list):  # skip nested lists and objects, such as conversations
                     yield from _scalars(name, inner)
         case _:
-            text = _text(value)
+            text = _format_scalar(value)
             if len(text) <= MAX_VALUE_LENGTH and "\n" not in text:
                 yield name, text
 
 
-def _text(value: Any) -> str:
-    """Format a scalar; whole numbers have no fraction, so that 4 finds 4.0."""
+def _format_scalar(value: Any) -> str:
+    """Format a scalar; whole numbers are written without a fraction, so that 4 finds 4.0."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_WHOLE:
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_PLAIN_NUMBER:
         value = int(value)
     return json.dumps(value)
 
 
 def _as_number(value: str) -> str:
     try:
-        return _text(float(value))
+        return _format_scalar(float(value))
     except (ValueError, OverflowError):
         return value

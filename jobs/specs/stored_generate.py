@@ -1,4 +1,4 @@
-"""Generate specs in the form stored in rows, with long prompts and conversations in the artifact store."""
+"""Specs of generate jobs as stored in rows, with long prompts and conversations in the artifact store."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ MAX_PREVIEW_CHARACTERS = 200
 
 
 class InlineInput(StrictModel):
-    """The prompts or conversations that a client sent, which are a JSON file in the artifact store."""
+    """The prompts or conversations that a client sent, stored as a JSON file in the artifact store."""
 
     field: Literal["prompts", "conversations"] = Field(description="The field of the spec that they were sent as")
     count: int = Field(description="Number of prompts or conversations")
@@ -30,18 +30,18 @@ class InlineInput(StrictModel):
 
 
 class BatchForm(StrictModel):
-    """That a job answers a batch of OpenAI's API, and writes its results as that API does."""
+    """Marks a job that answers an OpenAI batch and writes its results in OpenAI's format."""
 
     endpoint: Literal["/v1/chat/completions", "/v1/completions"] = Field(description="The url of all lines")
     model: ModelName = Field(description="The model that the lines name")
 
 
 class StoredGenerateSpec(GenerateSpec):
-    """A generate spec with what clients cannot send.
+    """A generate spec with fields that clients cannot send.
 
     Attributes:
         inline_input: Describes prompts or conversations that are in the artifact store; then both are None.
-        batch: Set if `input_file` is a batch of OpenAI's API.
+        batch: Set if `input_file` is an OpenAI batch.
     """
 
     input_fields: ClassVar[tuple[str, ...]] = (*GenerateSpec.input_fields, "inline_input")
@@ -60,7 +60,7 @@ class StoredGenerateSpec(GenerateSpec):
 
 @dataclass(frozen=True, slots=True)
 class SeparatedInput:
-    """A spec without its long input, and the JSON file that the input is written to."""
+    """A spec without its long input, and the content of the JSON file for the input."""
 
     spec: StoredGenerateSpec
     content: bytes

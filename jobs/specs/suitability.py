@@ -28,8 +28,8 @@ class ChosenModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
-    """Why a spec cannot run: the field at fault, and what is wrong with it and what to do."""
+class Incompatibility:
+    """Why a spec cannot run: the field at fault, what is wrong with it, and what to do."""
 
     param: str
     message: str

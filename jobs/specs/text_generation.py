@@ -1,23 +1,23 @@
-"""Base of the specs of jobs that generate text: the model, its engine, and the memory of an open batch."""
+"""Base class for the specs of jobs that generate text: the model, its engine, and the memory of an open batch."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from footprint import Footprint, inference, max_kept_prefix_tokens
+from footprint import Footprint, estimate_inference, max_kept_prefix_tokens
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelReadingSpec
 from jobs.specs.known_model import KnownModel
-from jobs.specs.suitability import AdapterUse, ChosenModel, Misfit
+from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
-BATCH_TOKENS = 16_384  # maximum tokens that run at once, as in `baichuan_core.generation`
+BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_core.generation`
 
 EngineChoice = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
 
 class TextGenerationSpec(ModelReadingSpec):
-    """A spec of a job that generates text with a model and perhaps an adapter."""
+    """A spec of a job that generates text with a model and possibly an adapter."""
 
     produces_model: ClassVar[bool] = False
     runs_gguf: ClassVar[bool] = True
@@ -44,15 +44,15 @@ class TextGenerationSpec(ModelReadingSpec):
         """See `ModelReadingSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
-    def find_misfit(self, model: ChosenModel) -> Misfit | None:
-        """See `ModelReadingSpec.find_misfit`; checks only conditions that apply on every machine."""
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
+        """See `ModelReadingSpec.find_incompatibility`; checks only conditions that apply on every machine."""
         if model.is_gguf:
-            return _find_gguf_misfit(self.engine, self.dtype, has_adapter=model.has_adapter)
+            return _find_gguf_incompatibility(self.engine, self.dtype, has_adapter=model.has_adapter)
         if self.engine == "llama_cpp":
-            return Misfit("engine", "is not a GGUF file, which llama_cpp runs; leave engine out")
+            return Incompatibility("engine", "is not a GGUF file, which llama_cpp runs; leave engine out")
         if self.engine == "vllm" and (model.has_adapter or model.is_quantized):
             has = "has an adapter" if model.has_adapter else "is quantized"
-            return Misfit("engine", f"{has}, which the engine vllm does not run; leave engine out")
+            return Incompatibility("engine", f"{has}, which the engine vllm does not run; leave engine out")
         return None
 
     def estimate_open_batch(self, model: KnownModel, prompts: Sequence[int], *, max_new_tokens: int) -> Footprint:
@@ -68,14 +68,18 @@ class TextGenerationSpec(ModelReadingSpec):
         tokens = min(window, max(prompts) + max_new_tokens)
         rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
         shared = max_kept_prefix_tokens(prompts, batch_tokens=BATCH_TOKENS)
-        return inference(model.shape, model.loaded(self.dtype), batch=rows, tokens=tokens, shared=shared)
+        return estimate_inference(
+            model.shape, model.loaded_precision(self.dtype), batch=rows, tokens=tokens, shared=shared
+        )
 
 
-def _find_gguf_misfit(engine: EngineChoice, dtype: Dtype, *, has_adapter: bool) -> Misfit | None:
+def _find_gguf_incompatibility(engine: EngineChoice, dtype: Dtype, *, has_adapter: bool) -> Incompatibility | None:
     if has_adapter:
-        return Misfit("adapter", "is a GGUF file, which takes no adapter; merge the adapter, then convert to gguf")
+        return Incompatibility(
+            "adapter", "is a GGUF file, which does not support adapters; merge the adapter, then convert to gguf"
+        )
     if engine not in ("auto", "llama_cpp"):
-        return Misfit("engine", f"is a GGUF file, which the engine {engine} does not run; leave engine out")
+        return Incompatibility("engine", f"is a GGUF file, which the engine {engine} does not run; leave engine out")
     if dtype != "auto":
-        return Misfit("dtype", "is a GGUF file, which has its own dtype; leave dtype out")
+        return Incompatibility("dtype", "is a GGUF file, which has its own dtype; leave dtype out")
     return None

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from api.main import create_app
 from api.server import configure
 from api.settings import ApiSettings
-from jobs.artifacts import ArtifactStore, Workspace, describe, open_store
+from jobs.artifacts import ArtifactStore, Workspace, describe_files, open_store
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.maintenance import Cleaner
@@ -107,7 +107,7 @@ class Api:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        stored = describe(folder)
+        stored = describe_files(folder)
         store.publish(key)
         made = any(name.startswith("model/") for name in files)
         model = ProducedModel("model", "checkpoint", details or {}) if made else None

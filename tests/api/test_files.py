@@ -216,7 +216,7 @@ def test_a_store_that_cannot_be_written_is_an_outage_with_a_remedy(api: Api) -> 
     incoming = store / "incoming"
     incoming.write_bytes(b"")  # tests run as root, for whom permissions do not apply
     answer = upload(api, b"{}")
-    assert "cannot be written" in problem_of(answer, 503, "storage_unavailable")["detail"]
+    assert "cannot write to the artifact store" in problem_of(answer, 503, "storage_unavailable")["detail"]
     assert answer.headers["Retry-After"]
     incoming.unlink()
     (store / "files").write_bytes(b"")

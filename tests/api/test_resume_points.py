@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.artifacts import Workspace, describe
+from jobs.artifacts import Workspace, describe_files
 from jobs.artifacts.resume_points import PointModel, ResumePoint, delete_point, describe_point
 from jobs.state import Event
 from tests.api.conftest import Api, problem_of, serving, small
@@ -31,7 +31,7 @@ def save(api: Api, job_id: str, attempt: str, step: int, *, in_shards: bool = Fa
     folder = store.workspace(workspace.resume_point(step))
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
-    model = PointModel("checkpoint", {"bytes": 1002}, describe(folder, ("*.json", "*.safetensors")))
+    model = PointModel("checkpoint", {"bytes": 1002}, describe_files(folder, ("*.json", "*.safetensors")))
     sizes = {name: len(content) for name, content in FILES.items()}
     store.share(store.hold(workspace.resume_point(step)), workspace.resume_point(step))
     describe_point(store, ResumePoint(job_id, attempt, step, 1_000, sizes, None if in_shards else model))
@@ -68,7 +68,7 @@ def test_a_running_job_publishes_and_continues(stored: Api) -> None:
     artifacts = stored.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]
     (weights,) = [each["path"] for each in artifacts if each["path"].startswith("published/")][1:]
     assert stored.client.get(f"/v1/jobs/{job}/artifacts/{weights}").content == WEIGHTS
-    folder = stored.store.local(f"jobs/{job}/{weights.split('/')[1]}")
+    folder = stored.store.local_path(f"jobs/{job}/{weights.split('/')[1]}")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 

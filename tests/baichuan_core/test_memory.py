@@ -35,14 +35,14 @@ from baichuan_core.memory import (
     Shape,
     Training,
     cache_bytes,
-    finetuning,
+    estimate_finetuning,
+    estimate_inference,
+    estimate_scoring,
     free_bytes,
-    inference,
     max_kept_prefix_tokens,
     peak_memory,
     read_config,
     require_memory,
-    scoring,
 )
 from baichuan_core.model import chunked_loss
 from footprint.finetuning import CHUNK_LOGITS
@@ -131,7 +131,7 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
             outputs = model.model(ids, use_cache=True)
     cache = sum(tensor.nbytes for layer in outputs.past_key_values.layers for tensor in (layer.keys, layer.values))
     assert cache == cache_bytes(shape, precision, batch=2, tokens=1024)
-    predicted = inference(shape, precision, batch=2, tokens=1024)
+    predicted = estimate_inference(shape, precision, batch=2, tokens=1024)
     assert predicted.cache + predicted.activations == pytest.approx(peak.bytes, rel=WITHIN)
 
 
@@ -155,7 +155,7 @@ def test_a_generate_run_whose_prompts_share_a_prefix(checkpoints: Callable[..., 
         answer(encoded)
     prompt = len(encoded[0].prompt_ids)
     shared = max_kept_prefix_tokens([prompt] * 3, batch_tokens=options.batch_tokens)
-    needs = inference(shape_of(checkpoint), Precision("float32"), batch=2, tokens=prompt + 4, shared=shared)
+    needs = estimate_inference(shape_of(checkpoint), Precision("float32"), batch=2, tokens=prompt + 4, shared=shared)
     assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
 
 
@@ -194,7 +194,7 @@ def test_a_training_run(
     measured = trained_bytes(tmp_path, checkpoint, accumulation=accumulation, dtype=dtype, **shared)
     precision = replace(Precision.from_config(read_config(checkpoint)), dtype=dtype)
     training = Training(**shared, batch=4, tokens=256, accumulation=accumulation, on_gpu=False)
-    assert finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(measured, rel=WITHIN)
+    assert estimate_finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(measured, rel=WITHIN)
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_adapters_on_other_layers(
     training = Training(
         method="lora", batch=4, tokens=256, gradient_checkpointing=False, lora_targets=targets, on_gpu=False
     )
-    predicted = finetuning(shape_of(checkpoint), Precision(dtype), training).total
+    predicted = estimate_finetuning(shape_of(checkpoint), Precision(dtype), training).total
     assert predicted == pytest.approx(measured, rel=WITHIN)
 
 
@@ -237,7 +237,7 @@ def test_adapters_on_other_layers_of_a_4_bit_base(
     )  # fmt: skip
     training = Training(method="lora", batch=4, tokens=256, lora_targets=targets, on_gpu=False)
     precision = Precision.from_config(read_config(tmp_path / "base"))
-    predicted = finetuning(shape_of(tmp_path / "base"), precision, training).total
+    predicted = estimate_finetuning(shape_of(tmp_path / "base"), precision, training).total
     assert predicted == pytest.approx(measured, rel=WITHIN)
 
 
@@ -265,7 +265,7 @@ def test_a_training_run_whose_loss_has_several_chunks(
         tmp_path, checkpoint, accumulation=1, dtype=dtype, method=method, gradient_checkpointing=False
     )
     training = Training(method=method, batch=4, tokens=256, gradient_checkpointing=False, on_gpu=False)
-    predicted = finetuning(shape_of(checkpoint), Precision(dtype), training).total
+    predicted = estimate_finetuning(shape_of(checkpoint), Precision(dtype), training).total
     assert predicted == pytest.approx(measured, rel=WITHIN)
 
 
@@ -281,7 +281,7 @@ def test_scoring_a_text(checkpoints: Callable[..., Path], family: str) -> None:
     perplexity(model, windows[:1])
     with peak_memory("cpu") as peak:
         perplexity(model, windows, batch_tokens=40 * 256)
-    needs = scoring(shape_of(checkpoint), Precision("float32"), tokens=40 * 256)
+    needs = estimate_scoring(shape_of(checkpoint), Precision("float32"), tokens=40 * 256)
     assert needs.total == pytest.approx(held_bytes(model) + peak.bytes, rel=WITHIN)
 
 
@@ -293,7 +293,7 @@ def test_examples_before_questions_stay_below_the_estimate(checkpoints: Callable
     next_token_log_likelihoods(model, [[7, 8]], [9])
     with peak_memory("cpu") as peak:
         next_token_log_likelihoods(model, prompts, [9], batch_tokens=8192)
-    needs = scoring(shape_of(checkpoint), Precision("float32"), tokens=8192, shared=1500)
+    needs = estimate_scoring(shape_of(checkpoint), Precision("float32"), tokens=8192, shared=1500)
     assert needs.cache < peak.bytes <= needs.cache + needs.activations
 
 

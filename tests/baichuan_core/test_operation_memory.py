@@ -13,7 +13,15 @@ import torch
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM, QuantizationOptions, quantize
 from examples.tiny_checkpoint import make_tiny_checkpoint
-from footprint import Precision, Shape, calibrating, converting, inference, quantizing, read_config
+from footprint import (
+    Precision,
+    Shape,
+    estimate_calibration,
+    estimate_conversion,
+    estimate_inference,
+    estimate_quantization,
+    read_config,
+)
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -60,7 +68,7 @@ def measured_bytes(tmp_path: Path) -> Measure:
 )
 def test_a_calibration(tmp_path: Path, measured_bytes: Measure, sizes: dict[str, int], sequences: int) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", **sizes)
-    needs = calibrating(shape_of(checkpoint), sequences=sequences)
+    needs = estimate_calibration(shape_of(checkpoint), sequences=sequences)
     measured = measured_bytes("quantize", checkpoint, options={"method": "nf4"}, sequences=sequences)
     assert needs.total == pytest.approx(measured, rel=WITHIN)
 
@@ -70,7 +78,7 @@ def test_int8_takes_most_of_what_is_quantized_plainly(
     tmp_path: Path, measured_bytes: Measure, quantize_head: bool
 ) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", vocab_size=8192, **WIDE)
-    needs = quantizing(shape_of(checkpoint), quantize_head=quantize_head)
+    needs = estimate_quantization(shape_of(checkpoint), quantize_head=quantize_head)
     options = {"method": "int8", "quantize_head": quantize_head}
     assert needs.place == "host"
     assert needs.total == pytest.approx(measured_bytes("quantize", checkpoint, options=options), rel=WITHIN)
@@ -99,7 +107,7 @@ def test_a_conversion(
         for source in sources:
             quantize(source, tmp_path / f"{source.name}-quantized", quantized)
         sources = [tmp_path / f"{source.name}-quantized" for source in sources]
-    promised = converting(threads=1).total
+    promised = estimate_conversion(threads=1).total
     assert least * promised < measured_bytes("convert", sources[1], sources[0], options=options) <= promised
 
 
@@ -115,5 +123,5 @@ def test_a_generate_run(tmp_path: Path, measured_bytes: Measure, positions: dict
     prompts = [f"{number}: " + "hello world " * 20 for number in range(4)]
     measured = measured_bytes("generate", sources[1], sources[0], options=options, prompts=prompts)
     tokens = json.loads((tmp_path / "measured").read_text().splitlines()[0])["prompt_tokens"] + 4
-    needs = inference(shape_of(sources[1]), Precision("float32"), batch=4, tokens=tokens)
+    needs = estimate_inference(shape_of(sources[1]), Precision("float32"), batch=4, tokens=tokens)
     assert needs.total == pytest.approx(measured, rel=WITHIN)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.artifacts import Workspace, describe, open_store
+from jobs.artifacts import Workspace, describe_files, open_store
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.state import Event
@@ -39,7 +39,7 @@ class HandWorker:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         store.publish(key)
-        stored = describe(folder)
+        stored = describe_files(folder)
         with self._database.writing() as connection:
             hold(connection, attempt, WORKER, self._settings).succeed({}, stored, None)
 

@@ -119,7 +119,7 @@ def test_several_files_with_weights_may_be_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], data: str | dict[str, float]
 ) -> None:
     tasks: list[dict[str, Any]] = []
-    monkeypatch.setattr(finetune, "_become", tasks.append)
+    monkeypatch.setattr(finetune, "_exec_run", tasks.append)
     required = ["--model", str(tmp_path), "--output-model", "out"]
     done = CliRunner().invoke(app, ["finetune", *options, *required], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -196,8 +196,8 @@ def test_this_machine_must_be_in_the_hostfile_once(tmp_path: Path) -> None:
     [
         ({"deepspeed": "zero2", "strategy": "ddp"}, "--deepspeed and --strategy are both given"),
         ({"deepspeed": "missing.json"}, "cannot read the DeepSpeed configuration missing.json.*zero3-offload"),
-        ({"nodes": 2, "node_rank": 1}, "--master-addr is missing"),
-        ({"nodes": 2, "master_addr": "a"}, "--node-rank is missing"),
+        ({"nodes": 2, "node_rank": 1}, "--master-addr is required"),
+        ({"nodes": 2, "master_addr": "a"}, "--node-rank is required"),
     ],
 )
 def test_a_wrong_distribution_is_named(change: dict[str, Any], message: str) -> None:

@@ -43,7 +43,7 @@ TALKATIVE = "n=0; while true; do n=$((n+1)); echo line $n; sleep 0.001; done"
 
 def test_a_log_is_rotated_while_its_program_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.supervision.child.MAX_LOG_BYTES", 500)
-    monkeypatch.setattr("cli.supervision.supervisor.ROTATION_SECONDS", 0)
+    monkeypatch.setattr("cli.supervision.supervisor.ROTATION_INTERVAL_SECONDS", 0)
     supervisor = Supervisor()
     log, older = tmp_path / "api.log", tmp_path / "api.log.1"
     child = Child("API", ["/bin/sh", "-c", TALKATIVE], log, grace_seconds=0.1)

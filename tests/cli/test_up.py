@@ -133,7 +133,7 @@ def test_an_invalid_setting_is_one_line_that_names_its_variable(
     done = shell.process(command, **{variable: value})
     assert done.code == 2
     assert done.err.count("\n") == 1, done.err
-    assert done.err.startswith("error: correct these variables of the environment: ")
+    assert done.err.startswith("error: correct these environment variables: ")
     assert f"{variable}" in done.err
     assert reason in done.err
     assert "secret" not in done.err
@@ -192,7 +192,7 @@ def test_a_forced_port_that_is_taken_is_refused(shell: Shell, service: Shell) ->
     port = taken.rpartition(":")[2]
     refused = shell.process("up", "--no-worker", "--port", port)
     assert refused.code == 1
-    assert f"port {port} of 127.0.0.1 cannot be used: Address already in use" in refused.err
+    assert f"port {port} on 127.0.0.1 cannot be used: Address already in use" in refused.err
 
 
 def test_what_cannot_be_used_is_one_readable_line(shell: Shell) -> None:

@@ -14,8 +14,8 @@ from footprint import (
     Training,
     TrainingStrategy,
     choose_strategy,
-    explain_misfit,
-    finetuning,
+    estimate_finetuning,
+    explain_insufficient_memory,
     rank_footprint,
 )
 
@@ -41,7 +41,7 @@ def test_memory_per_rank_equals_the_published_table() -> None:
     assert offloaded.host == pytest.approx((2 + 4 + 8 + 4) * numbers / ranks, rel=1e-6)
     assert offloaded.device.optimizer == 0
     ddp, single = (rank_footprint(SEVEN, MIXED, FULL, name, ranks).device for name in ("ddp", "single"))
-    assert single == finetuning(SEVEN, MIXED, FULL)
+    assert single == estimate_finetuning(SEVEN, MIXED, FULL)
     assert ddp.total - single.total == 4 * numbers
 
 
@@ -86,7 +86,7 @@ def test_quantized_weights_are_never_sharded() -> None:
     thirteen = PRESETS["baichuan2-13b"]
     small = gpus(8, 8)
     assert choose_strategy(thirteen, nf4, LORA, small) is None
-    assert "fsdp2" not in explain_misfit(thirteen, nf4, LORA, small)
+    assert "fsdp2" not in explain_insufficient_memory(thirteen, nf4, LORA, small)
     choice = choose_strategy(SEVEN, nf4, LORA, gpus(8, 16))
     assert choice is not None
     assert choice.strategy == "ddp"
@@ -103,7 +103,7 @@ def test_long_inputs_that_may_not_fit_are_reported() -> None:
 def test_a_run_that_does_not_fit_is_explained_with_alternatives() -> None:
     cluster = gpus(2, 16, host_gib=32)
     assert choose_strategy(SEVEN, MIXED, FULL, cluster) is None
-    text = explain_misfit(SEVEN, MIXED, FULL, cluster)
+    text = explain_insufficient_memory(SEVEN, MIXED, FULL, cluster)
     for part in (
         "each of 2 processes",
         "with ddp",
@@ -116,4 +116,6 @@ def test_a_run_that_does_not_fit_is_explained_with_alternatives() -> None:
     assert "fsdp2 on" in text
     assert "method lora on" in text
     tiny = Shape(8192, 22_016, 80, 64, 64_000)
-    assert explain_misfit(tiny, MIXED, FULL, gpus(1, 2, host_gib=8)).endswith("use machines with more memory")
+    assert explain_insufficient_memory(tiny, MIXED, FULL, gpus(1, 2, host_gib=8)).endswith(
+        "use machines with more memory"
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import InvalidRequestError, PathNotAllowedError
-from jobs.models.directories import allowed_path, inspect
+from jobs.models.directories import inspect, resolve_allowed_path
 from tests.model_files import write_model_files
 
 
@@ -29,7 +29,7 @@ def make_checkpoint(folder: Path, **config: object) -> Path:
 def test_a_complete_checkpoint_is_described(root: Path) -> None:
     quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     write_model_files(root / "a", quantization_config=quantization)
-    found = inspect(allowed_path(str(root / "a"), [root]))
+    found = inspect(resolve_allowed_path(str(root / "a"), [root]))
     assert (found.kind, found.details["hidden_size"], found.details["quantization"]) == ("checkpoint", 8, "nf4")
 
 
@@ -63,13 +63,13 @@ def test_paths_outside_are_refused(root: Path, tmp_path: Path) -> None:
     (inside / "secret").symlink_to("/etc/passwd")
     for path in (str(outside), str(root / "link"), str(root / ".." / "outside"), "models/inside", str(inside)):
         with pytest.raises(PathNotAllowedError):
-            allowed_path(path, [root])
+            resolve_allowed_path(path, [root])
 
 
 def test_a_link_that_stays_inside_is_followed(root: Path) -> None:
     make_checkpoint(root / "real")
     (root / "alias").symlink_to(root / "real")
-    assert allowed_path(str(root / "alias"), [root]) == root / "real"
+    assert resolve_allowed_path(str(root / "alias"), [root]) == root / "real"
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_a_registered_name_must_be_utf8(root: Path) -> None:
     make_checkpoint(real)
     (root / "alias").symlink_to(real)
     with pytest.raises(InvalidRequestError, match=r"the name \\udcff is not valid UTF-8"):
-        allowed_path(str(root / "alias"), [root])
+        resolve_allowed_path(str(root / "alias"), [root])

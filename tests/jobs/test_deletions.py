@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, Workspace, describe
+from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, Workspace, describe_files
 from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.database.tables import Deletion, File, Job, Model
@@ -68,7 +68,7 @@ class Site:
 
     def succeed(self, job_id: str, attempt_id: str) -> None:
         key = Workspace(job_id, attempt_id).output
-        stored = describe(self.store.workspace(key))
+        stored = describe_files(self.store.workspace(key))
         self.store.publish(key)
         with self.database.writing() as connection:
             assert hold(connection, attempt_id, "w1", self.settings).succeed({"ok": True}, stored, MODEL)

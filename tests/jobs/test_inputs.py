@@ -40,7 +40,7 @@ def test_a_batch_file(tmp_path: Path) -> None:
     [
         ([1], "is not an object"),
         (line(extra=1), "extra is not known"),
-        (line(custom_id=""), "custom_id must be a text"),
+        (line(custom_id=""), "custom_id must be a string"),
         (line(method="GET"), "method must be POST"),
         (line(url="/v1/embeddings"), "url must be /v1/chat/completions or /v1/completions"),
         (line("b", "/v1/completions", {"model": "m", "prompt": "x"}), "url is /v1/completions, but the file began"),
@@ -57,7 +57,7 @@ def test_a_batch_file(tmp_path: Path) -> None:
         (line(body={**CHAT, "logit_bias": {"5": 1, "05": 2}}), "body.logit_bias has the token 5 more than once"),
         (
             line(body={**CHAT, "max_tokens": 1, "max_completion_tokens": 1}),
-            "body.max_completion_tokens is given besides",
+            "body.max_completion_tokens cannot be combined with",
         ),
         (
             line(body={**CHAT, "messages": [{"role": "tool", "content": "x"}]}),
@@ -95,11 +95,11 @@ def test_a_field_of_a_line_that_is_given_twice(tmp_path: Path) -> None:
         ("hello", 'is not an object; write {"prompt": …} or {"messages": […]}'),
         ({}, "has neither prompt nor messages"),
         ({"prompt": "a", **CHAT, "model": None}, "has both prompt and messages"),
-        ({"prompt": ""}, "prompt must be a text that is not empty"),
-        ({"prompt": ["a"]}, "prompt must be a text"),
+        ({"prompt": ""}, "prompt must be a string that is not empty"),
+        ({"prompt": ["a"]}, "prompt must be a string"),
         ({"prompt": "a", "model": "m"}, "model is not known; use prompt, messages, id, max_new_tokens"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens must be a whole number"),
-        ({"prompt": "a", "max_tokens": 1, "max_new_tokens": 1}, "max_new_tokens is given besides max_tokens"),
+        ({"prompt": "a", "max_tokens": 1, "max_new_tokens": 1}, "max_new_tokens cannot be combined with max_tokens"),
         ({"prompt": "a", "temperature": -1}, "temperature must be a number from 0 to 100"),
         ({"prompt": "a", "seed": "1"}, "seed must be a whole number"),
         ({"prompt": "a", "top_logprobs": 2}, 'top_logprobs requires "logprobs": true'),
@@ -120,7 +120,7 @@ def test_a_prompt_that_cannot_run(tmp_path: Path, wrong: Any, message: str) -> N
 def test_files_without_prompts(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     for content, message in (
-        (b"\n", "the file has no prompt"),
+        (b"\n", "the file contains no prompts"),
         (b'[{"prompt": "a"}]', "the file is a JSON array; write one object per line"),
         (b"Hello\n", "line 1: is not JSON"),
         (b'{"prompt": "\xff"}', "line 1: is not UTF-8"),

@@ -8,13 +8,13 @@ from footprint import (
     PRESETS,
     Precision,
     Training,
-    calibrating,
-    converting,
-    finetuning,
-    inference,
+    estimate_calibration,
+    estimate_conversion,
+    estimate_finetuning,
+    estimate_inference,
+    estimate_quantization,
+    estimate_scoring,
     max_kept_prefix_tokens,
-    quantizing,
-    scoring,
 )
 from jobs.specs import KINDS, SPEC, KnownModel
 
@@ -54,13 +54,13 @@ def test_every_kind_has_an_estimate(kind: str) -> None:
 def test_the_estimate_of_each_kind_matches_its_steps() -> None:
     fields = {"training_file": FILE, "batch_size": 3, "max_length": 300, "gradient_accumulation_steps": 2}
     training = Training(batch=3, tokens=300, gradient_checkpointing=False, accumulation=2)
-    assert footprint("finetune", method="full", **fields) == finetuning(SHAPE, Precision(), training)
-    assert footprint("convert", target="baichuan1") == converting()
+    assert footprint("finetune", method="full", **fields) == estimate_finetuning(SHAPE, Precision(), training)
+    assert footprint("convert", target="baichuan1") == estimate_conversion()
     asked = {"data_file": FILE, "batch_tokens": 5000, "dtype": "float32"}
-    by_text = scoring(SHAPE, Precision("float32"), tokens=5000)
+    by_text = estimate_scoring(SHAPE, Precision("float32"), tokens=5000)
     assert footprint("evaluate", benchmark="perplexity", **asked) == by_text
     assert footprint("evaluate", benchmark="mmlu", shots=0, **asked) == by_text
-    by_examples = scoring(SHAPE, Precision("float32"), tokens=5000, shared=4096)
+    by_examples = estimate_scoring(SHAPE, Precision("float32"), tokens=5000, shared=4096)
     assert footprint("evaluate", benchmark="mmlu", **asked) == by_examples
     unknown_prompts = footprint("generate", input_file=FILE, batch_size=16)
     assert footprint("serve", batch_size=16) == unknown_prompts
@@ -68,10 +68,10 @@ def test_the_estimate_of_each_kind_matches_its_steps() -> None:
 
 
 def test_a_quantization_is_counted_step_by_step() -> None:
-    rewritten = quantizing(SHAPE, quantize_head=False)
+    rewritten = estimate_quantization(SHAPE, quantize_head=False)
     assert footprints("quantize", quality_report=False) == [rewritten]
     calibrated = footprints("quantize", calibration=True, calibration_sequences=8, quality_report=False)
-    assert calibrated == [rewritten, calibrating(SHAPE, sequences=8)]
+    assert calibrated == [rewritten, estimate_calibration(SHAPE, sequences=8)]
     first, report = footprints("quantize")
     assert first == rewritten
     # The report loads the unquantized model, or omits its measurements if that does not fit.
@@ -81,18 +81,18 @@ def test_a_quantization_is_counted_step_by_step() -> None:
 
 def test_generation_counts_the_rows_that_run_at_once() -> None:
     prompts = ["x" * 200, "y" * 10]
-    assert footprint("generate", prompts=prompts, max_new_tokens=56) == inference(
+    assert footprint("generate", prompts=prompts, max_new_tokens=56) == estimate_inference(
         SHAPE, Precision(), batch=2, tokens=256, shared=10
     )
     thrice = footprint("generate", prompts=prompts, max_new_tokens=56, n=3)
-    assert thrice == inference(SHAPE, Precision(), batch=6, tokens=256, shared=2 * 200 + 3 * 10)
+    assert thrice == estimate_inference(SHAPE, Precision(), batch=6, tokens=256, shared=2 * 200 + 3 * 10)
     chats = [[{"role": "user", "content": "z" * 99}, {"role": "assistant", "content": "z" * 99}]]
-    assert footprint("generate", conversations=chats, max_new_tokens=56) == inference(
+    assert footprint("generate", conversations=chats, max_new_tokens=56) == estimate_inference(
         SHAPE, Precision(), batch=1, tokens=256
     )
     # Nothing is known about a file: prompts may fill the context, and the engine may run as many as it allows.
     unknown = footprint("generate", input_file=FILE, batch_size=100)
-    assert unknown == inference(SHAPE, Precision(), batch=4, tokens=4096, shared=4096)
+    assert unknown == estimate_inference(SHAPE, Precision(), batch=4, tokens=4096, shared=4096)
 
 
 def test_shared_prefixes_count_as_the_engine_keeps_them() -> None:

@@ -92,7 +92,7 @@ def refuse(pool: Deployment, **fields: Any) -> DomainError:
         ({**KINDS["generate"], "model": "orphan"}, "model", "base of adapter 'orphan' is not known"),
         ({**KINDS["generate"], "model": "second"}, "model", "base of adapter 'second' is not known"),
         ({**KINDS["generate"], "model": "early"}, "model", "base of adapter 'early' is not known"),
-        ({**KINDS["generate"], "model": "gguf", "adapter": "lora"}, "adapter", "which takes no adapter"),
+        ({**KINDS["generate"], "model": "gguf", "adapter": "lora"}, "adapter", "which does not support adapters"),
         ({**KINDS["generate"], "model": "gguf", "engine": "vllm"}, "engine", "the engine vllm does not run"),
         ({**KINDS["generate"], "model": "gguf", "dtype": "float32"}, "dtype", "has its own dtype"),
         ({**KINDS["generate"], "model": "plain", "engine": "llama_cpp"}, "engine", "'plain' is not a GGUF file"),

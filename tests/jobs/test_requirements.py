@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from footprint import PRESETS, Precision, inference
+from footprint import PRESETS, Precision, estimate_inference
 from jobs.errors import InvalidRequestError
 from jobs.records import ModelRecord, WorkerRecord
 from jobs.repository import models
@@ -58,7 +58,7 @@ def test_a_job_that_streams_needs_no_device() -> None:
 def test_memory_is_the_estimate_plus_that_of_a_runner() -> None:
     known = KnownModel.from_details(DETAILS)
     assert known is not None
-    needs = inference(known.shape, known.precision, batch=1, tokens=128, shared=0)
+    needs = estimate_inference(known.shape, known.precision, batch=1, tokens=128, shared=0)
     assert required("generate") == Requirement(
         device_memory_bytes=needs.least,
         reserve_bytes=needs.total + RUNNER_DEVICE_BYTES,

@@ -103,9 +103,9 @@ def test_only_generating_jobs_run_gguf_files(deployment: Deployment) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target": "llama", "gguf_type": "f16"}, "gguf_type goes with the target gguf, not with llama"),
-        ({"target": "gguf", "dtype": "float32"}, "dtype goes with the targets merged and dequantized"),
-        ({"target": "gguf", "adapter": "lora"}, "adapter goes with the target merged"),
+        ({"target": "llama", "gguf_type": "f16"}, "gguf_type requires the target 'gguf', but the target is 'llama'"),
+        ({"target": "gguf", "dtype": "float32"}, "dtype requires the target 'merged' or 'dequantized'"),
+        ({"target": "gguf", "adapter": "lora"}, "adapter requires the target 'merged'"),
     ],
 )
 def test_options_of_a_conversion_require_their_target(fields: dict[str, str], message: str) -> None:

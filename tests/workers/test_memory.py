@@ -89,7 +89,7 @@ def _endless() -> Any:
 
 
 def test_steps_are_counted_with_the_batches_that_the_engine_runs() -> None:
-    assert quality.BATCH_TOKENS == quantize.REPORT_TOKENS
+    assert quality.BATCH_TOKENS == quantize.REPORT_BATCH_TOKENS
     assert GenerationOptions().batch_tokens == text_generation.BATCH_TOKENS
 
 

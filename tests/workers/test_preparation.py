@@ -77,13 +77,13 @@ def store(tmp_path: Path) -> DirectoryStore:
 def test_an_adapter_stands_for_its_base_and_itself(store: DirectoryStore, tmp_path: Path) -> None:
     claim = claim_of({"model": ADAPTER}, {"model": BASE})
     context = prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
-    assert context.models == {"model": store.local(BASE.key or ""), "adapter": store.local(ADAPTER.key or "")}
+    assert context.models == {"model": store.local_path(BASE.key or ""), "adapter": store.local_path(ADAPTER.key or "")}
 
 
 def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_path: Path) -> None:
     context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path).allowed_model_roots, ignore)
-    assert context.earlier_checkpoints == [store.local("jobs/job-1/att-1/checkpoints")]
-    assert context.output == store.local("jobs/job-1/att-2/output")
+    assert context.earlier_checkpoints == [store.local_path("jobs/job-1/att-1/checkpoints")]
+    assert context.output == store.local_path("jobs/job-1/att-2/output")
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_pa
 
     with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are gone from the artifact store"):
         find()
-    store.local(key).parent.mkdir(parents=True)
-    store.local(key).write_bytes(separated.content)
+    store.local_path(key).parent.mkdir(parents=True)
+    store.local_path(key).write_bytes(separated.content)
     restored = find()
     assert isinstance(restored, GenerateSpec)
     assert restored.model_dump(exclude={"inline_input", "batch"}) == whole.model_dump()
-    store.local(key).write_bytes(separated.content.replace(b"y", b"z"))
+    store.local_path(key).write_bytes(separated.content.replace(b"y", b"z"))
     with pytest.raises(InvalidRequestError, match="the prompts of job job-1 were changed in the artifact store"):
         find()
 

@@ -84,7 +84,7 @@ def test_a_text_and_conversations_to_calibrate_on(tiny_checkpoint: Path, tmp_pat
     ("fields", "message"),
     [
         ({"calibration": False, "calibration_file": FILE}, "set calibration to true"),
-        ({"calibration_file": FILE, "quality_text_file": FILE}, "measure on another one"),
+        ({"calibration_file": FILE, "quality_text_file": FILE}, "measure on another text"),
         ({"calibration_sequences": 3}, "greater than or equal to 4"),
     ],
 )

@@ -83,6 +83,30 @@ def test_rotated_points_are_deleted_from_the_store(s3_store: ObjectStore, checkp
     assert not any("checkpoint-10" in path for path in s3_store.sizes("jobs/job-1"))
 
 
+def test_the_newest_point_in_the_store_stays_until_the_next_one_is_there(
+    s3_store: ObjectStore, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training may delete a point while it is uploaded; if the machine is then lost, no other point is in the store."""
+    mine, began, may_upload = Workspace("job-1", "att-1"), threading.Event(), threading.Event()
+    points, upload = ResumePoints(s3_store, mine, []), s3_store._upload
+
+    def upload_slowly(folder: Path, key: str) -> None:
+        began.set()
+        may_upload.wait()
+        upload(folder, key)
+
+    monkeypatch.setattr(s3_store, "_upload", upload_slowly)
+    first = save(s3_store, mine, 10, checkpoint)
+    points.share(first)
+    began.wait()
+    for file in first.iterdir():
+        file.unlink()
+    first.rmdir()
+    may_upload.set()
+    points.flush()
+    assert [point.step for point in list_points(s3_store, "job-1", ["att-1"])] == [10]
+
+
 def test_training_does_not_wait_for_a_slow_store(
     s3_store: ObjectStore, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ class Machine:
     def tidy(self, settings: Settings) -> set[str]:
         """Tidy; return the keys of the workspaces that are left."""
         Tidying(self.deployment.database, self.store, settings).tidy()
-        return {space.key for space in self.store.workspaces()}
+        return {space.key for space in self.store.list_workspaces()}
 
 
 def test_a_worker_keeps_workspaces_only_while_an_attempt_may_resume_from_them(

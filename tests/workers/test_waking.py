@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.health import dispatcher_alive
+from jobs.health import is_dispatcher_alive
 from tests.workers.deployment import RedisServer, deployment, wait_for
 
 
@@ -25,7 +25,7 @@ def test_jobs_follow_each_other_without_a_poll(tmp_path: Path, own_redis: RedisS
         service.register("tiny", tiny_checkpoint)
         waiting = [service.submit(kind="generate", model="tiny", prompts=["a"], max_new_tokens=1) for _ in range(3)]
         service.start_dispatcher()
-        wait_for("a leader that sleeps", lambda: dispatcher_alive(service.database))
+        wait_for("a leader that sleeps", lambda: is_dispatcher_alive(service.database))
         service.start_worker("waker")
         for job_id in waiting:
             service.wait(job_id)

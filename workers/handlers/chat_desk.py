@@ -14,12 +14,12 @@ from baichuan_core.errors import BaichuanError, PromptError, UnsupportedError
 from baichuan_core.generation import Completion, CompletionStream, GenerationRequest, TextDelta, TextGenerator
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.logprobs import format_openai_logprobs
-from baichuan_core.generation.requests import OPTIONS
+from baichuan_core.generation.requests import OPTION_NAMES
 from baichuan_core.out_of_memory import is_out_of_memory
 from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenLogprob
 from workers.handlers.chat_channel import ChatChannel
 
-OPTION = re.compile(rf"\b({'|'.join(OPTIONS)})\b")
+OPTION = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
 PLACE = "the request"  # prefix of the engine's error messages
 

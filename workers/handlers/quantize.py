@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from baichuan_core.progress import part_of
+from baichuan_core.progress import scale_progress
 from baichuan_core.quantization import (
     Candidate,
     QualityReport,
@@ -53,7 +53,7 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
         options,
         checkpoints=context.checkpoints / FOLDER,
         resume_from=_find_earlier_blocks(context),
-        on_progress=part_of(context.report, 0.0, share),
+        on_progress=scale_progress(context.report, 0.0, share),
     )
     quality = _summarize(_measure_quality(options, report, context, share)) if spec.quality_report else None
     return Outcome(QuantizeResult(**asdict(report), quality=quality), describe_produced_model(context))
@@ -78,7 +78,7 @@ def _measure_quality(
             context.output,
             text=context.files.get("quality_text_file"),
             models=context.loaded,
-            on_progress=part_of(context.report, done, 1.0),
+            on_progress=scale_progress(context.report, done, 1.0),
         )
 
 

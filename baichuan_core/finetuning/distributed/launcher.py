@@ -18,7 +18,7 @@ from baichuan_core.finetuning.distributed.messages import ResumePointSaved, RunI
 from baichuan_core.finetuning.distributed.rank_process import RankProcess
 from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.free_memory import reserved_bytes
+from baichuan_core.free_memory import get_limits
 from baichuan_core.progress import Progress, ProgressCallback
 
 POLL_SECONDS = 0.1
@@ -73,7 +73,7 @@ def launch(
 @contextmanager
 def _start_ranks(inputs: RunInputs, plan: Plan, port: int, *, on_gpu: bool) -> Iterator[list[RankProcess]]:
     ranks: list[RankProcess] = []
-    limits = reserved_bytes()
+    limits = get_limits()
     try:
         for local_rank in range(plan.processes):
             group = RankGroup(plan.node_rank * plan.processes + local_rank, local_rank, plan.world_size)

@@ -13,9 +13,9 @@ from baichuan_core.finetuning.distributed.distribution import SINGLE, ConcreteSt
 from baichuan_core.finetuning.distributed.ds_config import complete_config, zero_preset
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
-from baichuan_core.free_memory import reserved_bytes, total_bytes
+from baichuan_core.free_memory import get_limits, total_bytes
 from baichuan_core.memory import Precision, Shape, Training, read_config
-from footprint import Cluster, choose_strategy, explain_misfit, rank_footprint
+from footprint import Cluster, choose_strategy, explain_insufficient_memory, rank_footprint
 
 REPLICAS = ("single", "ddp")
 
@@ -131,7 +131,7 @@ def _find_unshardable_reason(options: FinetuningOptions, precision: Precision) -
 
 
 def _describe_cluster(distribution: Distribution, processes: int, hardware: Hardware) -> Cluster:
-    limits = reserved_bytes()
+    limits = get_limits()
     host_bytes, device_bytes = total_bytes("cpu"), 0
     if hardware.is_cpu:
         host_bytes = min(host_bytes, limits.get(0, host_bytes))
@@ -150,10 +150,10 @@ def _choose_strategy(
     if named == "auto":
         choice = choose_strategy(*sizes, job.cluster, may_shard=may_shard)
         if choice is None:
-            raise InsufficientMemoryError(explain_misfit(*sizes, job.cluster, may_shard=may_shard))
+            raise InsufficientMemoryError(explain_insufficient_memory(*sizes, job.cluster, may_shard=may_shard))
         return choice.strategy, choice.reason
     if not job.cluster.has_room_for(rank_footprint(*sizes, named, job.cluster.ranks), least=True):
-        raise InsufficientMemoryError(explain_misfit(*sizes, job.cluster, named))
+        raise InsufficientMemoryError(explain_insufficient_memory(*sizes, job.cluster, named))
     return named, "it was requested" if deepspeed is None else "a DeepSpeed configuration was given"
 
 

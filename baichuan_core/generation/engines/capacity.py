@@ -9,33 +9,35 @@ from baichuan_core.generation.options import GenerationOptions
 SLOT_TOKENS_STEP = 256
 
 
-def capacity_for(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
-    """Return the capacity for these requests: as many slots of the longest one's size as the settings allow."""
-    return _limit(len(requests), max(one.tokens for one in requests), settings)
+def compute_capacity(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
+    """Return the capacity for these requests: as many slots as the settings allow, each long enough for any of them."""
+    return _limit_capacity(len(requests), max(one.max_tokens for one in requests), settings)
 
 
-def capacity_for_serving(window: int, settings: GenerationOptions) -> Capacity:
+def compute_serving_capacity(window: int, settings: GenerationOptions) -> Capacity:
     """Return the capacity for requests that are not known yet: as many slots of `window` tokens as the settings allow.
 
     Example:
         With batch_tokens=16384, batch_size=32 and a window of 4000 tokens there are 4 slots of 4096 tokens;
         with batch_tokens=1000 there is one slot of 4096 tokens, because a request must always fit.
     """
-    return _limit(settings.batch_size, window, settings)
+    return _limit_capacity(settings.batch_size, window, settings)
 
 
 def is_enough(capacity: Capacity, needed: Capacity) -> bool:
-    """Return whether an engine of this capacity has the room that `needed` requires."""
+    """Return whether an engine with this capacity has the room that `needed` requires."""
     return capacity.slots >= needed.slots and capacity.slot_tokens >= needed.slot_tokens
 
 
-def grow(capacity: Capacity, needed: Capacity, settings: GenerationOptions) -> Capacity:
+def grow_capacity(capacity: Capacity, needed: Capacity, settings: GenerationOptions) -> Capacity:
     """Return the capacity to restart with: enough for both capacities if the settings allow it, otherwise `needed`."""
-    both = _limit(max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings)
+    both = _limit_capacity(
+        max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings
+    )
     return both if is_enough(both, needed) else needed
 
 
-def _limit(slots: int, tokens: int, settings: GenerationOptions) -> Capacity:
+def _limit_capacity(slots: int, tokens: int, settings: GenerationOptions) -> Capacity:
     # One extra token, because llama.cpp stops a completion before its slot is full.
     slot_tokens = -(-(tokens + 1) // SLOT_TOKENS_STEP) * SLOT_TOKENS_STEP
     return Capacity(max(1, min(settings.batch_size, slots, settings.batch_tokens // slot_tokens)), slot_tokens)

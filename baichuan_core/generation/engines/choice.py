@@ -11,7 +11,7 @@ from baichuan_core.generation.options import EngineName
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 # In order of preference: `auto` chooses the first engine that can run the checkpoint.
-MODULES: dict[EngineName, str] = {"vllm": "vllm", "llama_cpp": "llama_cpp", "transformers": "native"}
+ENGINE_MODULES: dict[EngineName, str] = {"vllm": "vllm", "llama_cpp": "llama_cpp", "transformers": "native"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,22 @@ def choose_engine(setup: EngineSetup) -> EngineChoice:
     """
     requested = setup.settings.engine
     if requested != "auto":
-        if requested not in MODULES:
-            raise UnsupportedError(f"engine {requested!r} does not exist; leave 'engine' at 'auto'")
+        if requested not in ENGINE_MODULES:
+            raise UnsupportedError(f"engine {requested!r} does not exist; set 'engine' to 'auto'")
         if reason := _import_engine(requested).find_unsupported_reason(setup):
-            raise UnsupportedError(f"engine {requested!r} cannot run this: {reason}; leave 'engine' at 'auto'")
+            raise UnsupportedError(f"engine {requested!r} cannot run this checkpoint: {reason}; set 'engine' to 'auto'")
         return EngineChoice(requested, "requested")
     reasons: list[str] = []
-    for name in MODULES:
+    for name in ENGINE_MODULES:
         reason = _import_engine(name).find_unsupported_reason(setup)
         if reason is None:
             return EngineChoice(name, "; ".join([*reasons, f"{name} can run it"]))
         reasons.append(f"not {name}: {reason}")
-    raise UnsupportedError(f"no engine can run this: {'; '.join(reasons)}")
+    raise UnsupportedError(f"no engine can run this checkpoint: {'; '.join(reasons)}")
 
 
 def check_requests(name: EngineName, requests: Sequence[EncodedRequest]) -> None:
-    """Reject requests with a parameter that the engine of this name does not support.
+    """Reject requests with a parameter that the named engine does not support.
 
     Raises:
         UnsupportedError: The message names the request, the parameter and the engine.
@@ -56,9 +56,9 @@ def check_requests(name: EngineName, requests: Sequence[EncodedRequest]) -> None
 
 
 def start_engine(name: EngineName, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-    """Load the model into the engine of this name."""
+    """Load the model into the named engine."""
     return _import_engine(name).start(setup, tokenizer)
 
 
 def _import_engine(name: EngineName) -> EngineModule:
-    return cast(EngineModule, import_module(f"baichuan_core.generation.engines.{MODULES[name]}"))
+    return cast(EngineModule, import_module(f"baichuan_core.generation.engines.{ENGINE_MODULES[name]}"))

@@ -67,8 +67,8 @@ class EncodedRequest:
     lane: int = 0
 
     @property
-    def tokens(self) -> int:
-        """Maximum number of tokens, of prompt and completion together."""
+    def max_tokens(self) -> int:
+        """Maximum number of tokens in the prompt and the completion together."""
         return len(self.prompt_ids) + self.limit
 
 
@@ -93,7 +93,7 @@ class EngineSetup:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Room for completions.
+    """Room for completions: a number of slots of equal length.
 
     Attributes:
         slots: Number of completions that run at the same time.
@@ -124,7 +124,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, capacity: Capacity) -> None:
-        """Make room for coming requests, so that the first `step` does not have to.
+        """Make room for upcoming requests, so that the first `step` does not have to.
 
         Engines that reserve their memory when they start (llama.cpp, vLLM) are started here, unless completions are
         running. If the running engine has too little room, requests that are added now wait until it is idle.
@@ -163,7 +163,7 @@ class Engine(Protocol):
         ...
 
     def wake(self) -> None:
-        """Make a `step` that waits in another thread return early. Any thread may call this."""
+        """Make a `step` that is waiting in another thread return early. Any thread may call this."""
         ...
 
     def close(self) -> None:
@@ -172,14 +172,14 @@ class Engine(Protocol):
 
 
 class EngineModule(Protocol):
-    """The interface of the subpackages, one per engine."""
+    """The interface that each engine's subpackage implements."""
 
     def find_unsupported_reason(self, setup: EngineSetup) -> str | None:
-        """Return why the engine cannot run the checkpoint here, without the engine's name; None if it can."""
+        """Return why the engine cannot run the checkpoint here, without naming the engine; None if it can."""
         ...
 
     def find_unsupported_parameter(self, request: EncodedRequest) -> str | None:
-        """Return a message about a parameter that the engine does not support, with a remedy; None if there is none."""
+        """Return a message with a remedy if the engine does not support a parameter of the request, otherwise None."""
         ...
 
     def start(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:

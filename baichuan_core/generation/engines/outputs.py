@@ -10,7 +10,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """The log-probability of a generated token, before bias, penalties, temperature and filters.
+    """The log-probability of a generated token, before bias, penalties, temperature and filters are applied.
 
     Attributes:
         token_id: The token.

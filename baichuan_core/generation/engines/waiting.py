@@ -1,4 +1,4 @@
-"""The queue of requests that wait for an engine with a fixed number of slots, such as llama.cpp or vLLM."""
+"""The queue of requests that are waiting for an engine with a fixed number of slots, such as llama.cpp or vLLM."""
 
 from collections import deque
 
@@ -29,7 +29,7 @@ class WaitingQueue:
 
     def peek(self) -> EncodedRequest:
         """Return the next request; later calls of `add` put requests behind all that are waiting now."""
-        self._queue += sorted(self._arrived, key=lambda one: (-one[1].tokens, one[0]))
+        self._queue += sorted(self._arrived, key=lambda one: (-one[1].max_tokens, one[0]))
         self._arrived = []
         return self._queue[0][1]
 

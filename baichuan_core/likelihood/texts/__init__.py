@@ -9,5 +9,5 @@ def calibration_text() -> str:
 
 
 def held_out_text() -> str:
-    """Return a text on other subjects than `calibration_text`, on which calibrated models are measured."""
+    """Return a text for measuring calibrated models, on subjects different from those of `calibration_text`."""
     return (files(__name__) / "held_out.txt").read_text(encoding="utf-8")

@@ -6,12 +6,12 @@ The result has the same format and size as without calibration.
 from .calibrated_weights import CalibratedWeights, calibrate
 from .outliers import find_outlier_threshold
 from .rows import Calibration, read_calibration_rows
-from .storage_format import FourBitCode
+from .storage_format import FourBitFormat
 
 __all__ = [
     "CalibratedWeights",
     "Calibration",
-    "FourBitCode",
+    "FourBitFormat",
     "calibrate",
     "find_outlier_threshold",
     "read_calibration_rows",

@@ -17,7 +17,7 @@ from .compensation import compensate
 from .finished_blocks import FinishedBlocks
 from .one_block import OneBlock
 from .propagation import correct_weight
-from .storage_format import FourBitCode, compute_scale_offset, stored_tensors
+from .storage_format import FourBitFormat, build_stored_tensors, compute_scale_offset
 
 # Layers of a block in order of computation; the layers of a group have the same inputs.
 LAYER_GROUPS = (("self_attn.W_pack",), ("self_attn.o_proj",), ("mlp.gate_proj", "mlp.up_proj"), ("mlp.down_proj",))
@@ -27,7 +27,7 @@ BATCH_TOKENS = 2048
 
 
 @dataclass(slots=True)
-class States:
+class HiddenStates:
     """Hidden states [rows, length, hidden] between two blocks.
 
     Attributes:
@@ -91,7 +91,7 @@ class BlockCalibrator:
         self,
         reader: TensorReader,
         config: BaichuanConfig,
-        code: FourBitCode,
+        code: FourBitFormat,
         device: torch.device,
     ) -> None:
         self._reader = reader
@@ -113,7 +113,7 @@ class BlockCalibrator:
             CheckpointError: A block computes NaN or infinite numbers.
         """
         done = finished.count
-        states = States(**finished.states(done)) if done else self._first_states(rows)
+        states = HiddenStates(**finished.load_states(done)) if done else self._compute_first_states(rows)
         for number in range(done, self._blocks):
             self._exact.load(self._reader, number)
             self._quantized.load(self._reader, number)
@@ -121,19 +121,19 @@ class BlockCalibrator:
             finished.add(number, tensors, {"exact": states.exact, "quantized": states.quantized})
             on_progress(Progress((number + 1) / self._blocks, "calibrating", {"block": float(number + 1)}))
 
-    def _first_states(self, rows: Tensor) -> States:
+    def _compute_first_states(self, rows: Tensor) -> HiddenStates:
         embedded = self._reader.read(EMBEDDING)[rows].float()
-        return States(embedded, embedded.clone())
+        return HiddenStates(embedded, embedded.clone())
 
-    def _quantize_block(self, number: int, states: States) -> dict[str, Tensor]:
+    def _quantize_block(self, number: int, states: HiddenStates) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for groups in SUBLAYERS:
             for layers in groups:
                 tensors |= self._quantize_group(number, layers, states)
-            self._advance(groups[-1][0], states)
+            self._advance_states(groups[-1][0], states)
         return tensors
 
-    def _quantize_group(self, number: int, layers: Sequence[str], states: States) -> dict[str, Tensor]:
+    def _quantize_group(self, number: int, layers: Sequence[str], states: HiddenStates) -> dict[str, Tensor]:
         """Quantize layers that have the same inputs; return their stored tensors by name."""
         statistics = self._collect_statistics(layers[0], states)
         self._require_finite(statistics.second_moments, number)
@@ -145,7 +145,7 @@ class BlockCalibrator:
             tensors |= self._quantize_layer(f"model.layers.{number}.{layer}", layer, targets.pop(layer), moments)
         return tensors
 
-    def _collect_statistics(self, layer: str, states: States) -> Statistics:
+    def _collect_statistics(self, layer: str, states: HiddenStates) -> Statistics:
         width = self._exact.weight(layer).shape[1]
         hidden = states.exact.shape[-1]
         sums = Statistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
@@ -159,7 +159,7 @@ class BlockCalibrator:
     @torch.inference_mode()
     def _accumulate(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
         with allow_rounded_products():
-            drift, inputs = self._exact.inputs(layer, exact), self._quantized.inputs(layer, quantized)
+            drift, inputs = self._exact.compute_inputs(layer, exact), self._quantized.compute_inputs(layer, quantized)
         drift -= inputs
         sums.second_moments.addmm_(inputs.T, inputs)
         sums.drift.addmm_(drift.T, inputs)
@@ -183,10 +183,10 @@ class BlockCalibrator:
         result = compensate(target, second_moments, self._book, offset)
         weight.copy_(result.dequantized)
         dtype = self._reader.read(f"{name}.weight").dtype
-        stored = stored_tensors(result, self._book, offset, dtype)
+        stored = build_stored_tensors(result, self._book, offset, dtype)
         return {f"{name}.{ending}": tensor for ending, tensor in stored.items()}
 
-    def _advance(self, layer: str, states: States) -> None:
+    def _advance_states(self, layer: str, states: HiddenStates) -> None:
         """Advance the hidden states through the sublayer that contains `layer`."""
         for rows, exact, quantized in states.batches(self._device):
             with allow_rounded_products():

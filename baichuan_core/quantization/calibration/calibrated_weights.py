@@ -14,7 +14,7 @@ from checkpoint_files import stored_endings
 
 from .blocks import BlockCalibrator
 from .finished_blocks import FinishedBlocks
-from .storage_format import FourBitCode, dequantize
+from .storage_format import FourBitFormat, dequantize
 
 SAMPLED_VALUES_PER_TENSOR = 64  # number of values per tensor in a checkpoint's fingerprint
 
@@ -22,7 +22,7 @@ SAMPLED_VALUES_PER_TENSOR = 64  # number of values per tensor in a checkpoint's 
 class CalibratedWeights:
     """The quantized weights of all blocks, loaded from disk on demand with one block in memory."""
 
-    def __init__(self, finished: FinishedBlocks, code: FourBitCode) -> None:
+    def __init__(self, finished: FinishedBlocks, code: FourBitFormat) -> None:
         self._finished = finished
         self._endings = stored_endings(code.method, double_quantization=code.double_quantization)
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
@@ -31,7 +31,7 @@ class CalibratedWeights:
         """Return a quantized weight by name, such as "model.layers.3.mlp.up_proj.weight"."""
         number = int(name.split(".")[2])
         if self._loaded is None or self._loaded[0] != number:
-            self._loaded = number, self._finished.tensors(number)
+            self._loaded = number, self._finished.load_tensors(number)
         layer = name.removesuffix("weight")
         tensors = {ending: self._loaded[1][layer + ending] for ending in self._endings}
         return QuantizedWeight(tensors, dequantize(tensors))
@@ -41,7 +41,7 @@ def calibrate(
     reader: TensorReader,
     config: BaichuanConfig,
     rows: Tensor,
-    code: FourBitCode,
+    code: FourBitFormat,
     *,
     device: torch.device,
     checkpoints: Path,

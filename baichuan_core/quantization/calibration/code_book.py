@@ -29,9 +29,9 @@ class CodeBook:
         self.values, self.codes = values.to(device), order.to(torch.uint8).to(device)
         self._bounds = (self.values[1:] + self.values[:-1]) / 2
         steps = torch.arange(-TABLE_STEPS, TABLE_STEPS + 1, device=device) / TABLE_STEPS
-        self._table = self.values[self.positions(steps)]
+        self._table = self.values[self.find_nearest(steps)]
 
-    def positions(self, scaled: Tensor) -> Tensor:
+    def find_nearest(self, scaled: Tensor) -> Tensor:
         """Return the index of the nearest value for each number, int64 of the same shape."""
         positions: Tensor = torch.bucketize(scaled, self._bounds)
         return positions
@@ -39,7 +39,7 @@ class CodeBook:
     def round_approximately(self, scaled: Tensor) -> Tensor:
         """Look up approximations of the nearest values in a table with steps of 1/1024.
 
-        This takes a fraction of the time of `positions` and is accurate enough to compare scales.
+        This takes a fraction of the time of `find_nearest` and is accurate enough to compare scales.
         """
         index = scaled.mul(TABLE_STEPS).round_().add_(TABLE_STEPS).clamp_(0, 2 * TABLE_STEPS).to(torch.int32)
         values: Tensor = self._table[index]
@@ -85,7 +85,7 @@ def quantize_scales(scales: Tensor, offset: Tensor) -> Scales:
     distances = scales.reshape(-1) - offset
     count = distances.numel()
     padded = torch.nn.functional.pad(distances, (0, -count % SCALES_PER_GROUP)).reshape(-1, SCALES_PER_GROUP)
-    # Positive values reach 1 but the lowest one, book[0], is above -1, so negative distances need a larger scale.
+    # The highest value is 1, but the lowest one, book[0], is above -1, so negative distances need a larger scale.
     largest = torch.maximum(padded.amax(dim=1), padded.amin(dim=1) / book[0]).clamp(min=MIN_GROUP_SCALE)
     codes = torch.bucketize(padded / largest[:, None], (book[1:] + book[:-1]) / 2)
     dequantized = (book[codes] * largest[:, None]).reshape(-1)[:count] + offset

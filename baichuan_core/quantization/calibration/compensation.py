@@ -9,11 +9,13 @@ from baichuan_core.model.four_bits import BLOCK
 
 from .code_book import CodeBook, Scales, quantize_scales
 
-# Number of columns that are updated one by one; the columns after them are updated once per such group.
+# Columns per group: within a group, columns are updated one by one; the columns after it are updated once per group.
 COLUMNS_PER_UPDATE = 128
-# Candidate scales, as fractions of the block's largest magnitude; clipping outliers can make the rest finer.
+# Candidate scales, as fractions of the block's largest magnitude; a smaller one clips outliers but rounds the
+# rest more finely.
 CANDIDATE_SCALES = tuple(0.7 + step / 30 for step in range(13))
-# Fraction of the mean of the diagonal. With 0.01 (Frantar et al.), KL on other kinds of text is a quarter higher.
+# As a fraction of the mean of the diagonal. With 0.01 (Frantar et al.), the KL on other kinds of text is a quarter
+# higher.
 DAMPING = 0.1
 MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are all zero
 
@@ -119,7 +121,7 @@ def _round_columns(
         errors = torch.empty_like(remaining[start:stop])
         for column in range(start, stop):
             value, scale, place = remaining[column], scale_of[column], places[column]
-            nearest = book.positions(value / scale)
+            nearest = book.find_nearest(value / scale)
             positions[place] = nearest
             dequantized[place] = book.values[nearest] * scale
             errors[column - start] = error = (value - dequantized[place]) / factor[column, column]

@@ -64,11 +64,11 @@ class FinishedBlocks:
         _save_tensors(tensors, self._block_file(number))
         self._states_file(number).unlink(missing_ok=True)
 
-    def tensors(self, number: int) -> dict[str, Tensor]:
+    def load_tensors(self, number: int) -> dict[str, Tensor]:
         """Load the quantized tensors of a block."""
         return _load_tensors(self._block_file(number))
 
-    def states(self, count: int) -> dict[str, Tensor]:
+    def load_states(self, count: int) -> dict[str, Tensor]:
         """Load the hidden states after the first `count` blocks."""
         return _load_tensors(self._states_file(count))
 
@@ -82,7 +82,7 @@ class FinishedBlocks:
         file = folder / IDENTITY_FILE
         if not file.is_file() or file.read_text(encoding="utf-8") != self._identity:
             raise CheckpointError(
-                f"{folder} holds blocks of another calibration (different weights, text or method): "
+                f"{folder} contains blocks of another calibration (different weights, text or method): "
                 "start without it, or use a different folder for checkpoints"
             )
 
@@ -99,4 +99,4 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}): start without this folder") from error
+        raise CheckpointError(f"{file} is damaged ({error}): start again without this folder") from error

@@ -15,7 +15,7 @@ from baichuan_core.model.positions import BaichuanRotaryEmbedding
 
 
 class OneBlock:
-    """A decoder with a single block whose weights are replaced; masks and rotations are those of the whole model.
+    """A decoder with a single block, whose weights can be replaced; masks and rotations are as in the whole model.
 
     Args:
         config: Configuration of the whole model.
@@ -49,13 +49,13 @@ class OneBlock:
 
     @torch.inference_mode()
     def run_attention(self, states: Tensor) -> Tensor:
-        """Run the attention sublayer: return hidden states [batch, seq, hidden] plus attention."""
+        """Run the attention sublayer: return the hidden states [batch, seq, hidden] plus its output."""
         after: Tensor = self._decoder(inputs_embeds=states, use_cache=False).last_hidden_state
         return after
 
     @torch.inference_mode()
     def run_mlp(self, states: Tensor) -> Tensor:
-        """Run the MLP sublayer: return hidden states [batch, seq, hidden] after attention plus feed-forward."""
+        """Run the MLP sublayer: return the hidden states [batch, seq, hidden] after attention plus its output."""
         after: Tensor = states + self._block.mlp(self._block.post_attention_layernorm(states))
         return after
 
@@ -63,7 +63,7 @@ class OneBlock:
         """Run the sublayer (attention or MLP) that contains `layer`."""
         return self.run_attention(states) if layer.startswith("self_attn") else self.run_mlp(states)
 
-    def inputs(self, layer: str, states: Tensor) -> Tensor:
+    def compute_inputs(self, layer: str, states: Tensor) -> Tensor:
         """Return the inputs of a layer, [batch · seq, in], given the hidden states before its sublayer.
 
         The forward pass stops at the layer.

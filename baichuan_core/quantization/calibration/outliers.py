@@ -12,10 +12,9 @@ from baichuan_core.progress import Progress, ProgressCallback
 from .blocks import BATCH_TOKENS, SUBLAYERS
 from .one_block import OneBlock
 
-FLOAT_COLUMN_FRACTION = (
-    0.1  # fraction of input columns that stay floats per row of text; about 0.01 with LLM.int8()'s threshold
-)
-MIN_THRESHOLD = 1e-3  # a threshold of 0 turns outliers off
+# Fraction of the input columns that stay floats for each row of text; about 0.01 with LLM.int8()'s threshold.
+FLOAT_COLUMN_FRACTION = 0.1
+MIN_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 
 
 def find_outlier_threshold(
@@ -42,7 +41,7 @@ def find_outlier_threshold(
             now = few.to(device)
             for groups in SUBLAYERS:
                 for layers in groups:
-                    inputs = block.inputs(layers[0], now).unflatten(0, now.shape[:2])
+                    inputs = block.compute_inputs(layers[0], now).unflatten(0, now.shape[:2])
                     largest.append(inputs.abs().amax(dim=1).flatten().cpu())
                 now = block.run_sublayer(groups[0][0], now)
             few.copy_(now)

@@ -20,7 +20,7 @@ MIN_DISTINCT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Calibration data of a quantization.
+    """Calibration data for a quantization.
 
     Choose a text similar to the intended use of the model. The result is deterministic: the same text gives the same
     bytes.
@@ -68,8 +68,8 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
     rows = min(round(calibration.sequences * (1 - fraction)), len(ids) // length)
     if rows * length < MIN_TOKENS:
         raise DatasetError(
-            f"{source} gives {rows} sequences of {length} tokens, and calibration needs {MIN_TOKENS} tokens or "
-            "more: use a longer text or more sequences"
+            f"{source} gives {rows} sequences of {length} tokens, but calibration needs at least {MIN_TOKENS} tokens: "
+            "use a longer text or more sequences"
         )
     if min(ids) < 0 or max(ids) >= config.vocab_size:
         raise DatasetError(
@@ -79,7 +79,7 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
     chosen = _choose_rows(ids, rows, length, calibration.seed)
     if (kinds := len(chosen.unique())) < MIN_DISTINCT_TOKENS:
         raise DatasetError(
-            f"{source} has {kinds} different tokens, and calibration needs {MIN_DISTINCT_TOKENS} or more: "
+            f"{source} has only {kinds} distinct tokens, but calibration needs at least {MIN_DISTINCT_TOKENS}: "
             "use natural text"
         )
     added = min(round(rows * fraction / (1 - fraction)), calibration.sequences - rows)
@@ -90,7 +90,7 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
 
 
 def _choose_rows(ids: Sequence[int], rows: int, length: int, seed: int) -> Tensor:
-    """Choose `rows` of the rows of `length` tokens at random; return them in the order of the text, [rows, length]."""
+    """Choose `rows` rows of `length` tokens at random; return them in the order of the text, [rows, length]."""
     choice = torch.randperm(len(ids) // length, generator=torch.Generator().manual_seed(seed))[:rows]
     return torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length)[choice.sort().values]
 

@@ -16,7 +16,7 @@ from .compensation import CalibratedWeight
 
 
 @dataclass(frozen=True, slots=True)
-class FourBitCode:
+class FourBitFormat:
     """A 4-bit format: "nf4" or "fp4", and whether scales are stored in 8 bits."""
 
     method: QuantizationMethod
@@ -32,7 +32,7 @@ def compute_scale_offset(weight: Tensor) -> Tensor:
     return weight.cpu().reshape(-1, BLOCK).abs().amax(dim=1).mean().to(weight.device)
 
 
-def stored_tensors(
+def build_stored_tensors(
     result: CalibratedWeight, book: CodeBook, offset: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Return the tensors to store, on the CPU, keyed by the suffix after the layer's name, like `quantize_weight`.
@@ -66,7 +66,7 @@ def stored_tensors(
 
 
 def dequantize(tensors: dict[str, Tensor]) -> Tensor:
-    """Dequantize the tensors of `stored_tensors` to a weight [out, in]."""
+    """Dequantize the result of `build_stored_tensors` to a weight [out, in]."""
     functional = bitsandbytes_functional()
     packed = {ending: tensor for ending, tensor in tensors.items() if ending != "weight"}
     state = functional.QuantState.from_dict(packed, torch.device("cpu"))

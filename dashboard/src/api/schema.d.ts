@@ -53,13 +53,13 @@ export interface paths {
         };
         /**
          * List Batches
-         * @description List the generate jobs of the project that were made here, newest first.
+         * @description List the generate jobs of the project that were created as batches, newest first.
          */
         get: operations["list_batches_v1_batches_get"];
         put?: never;
         /**
          * Create
-         * @description Make a batch. A repeated request of a client that lost the answer makes no second one.
+         * @description Create a batch. If a client that lost the answer repeats its request, no second one is created.
          */
         post: operations["create_v1_batches_post"];
         delete?: never;
@@ -77,7 +77,7 @@ export interface paths {
         };
         /**
          * Get
-         * @description One batch.
+         * @description Return a batch.
          */
         get: operations["get_v1_batches__batch_id__get"];
         put?: never;
@@ -99,7 +99,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Cancel a batch; it has no results then.
+         * @description Cancel a batch; a cancelled batch has no results.
          */
         post: operations["cancel_v1_batches__batch_id__cancel_post"];
         delete?: never;
@@ -123,7 +123,7 @@ export interface paths {
         put?: never;
         /**
          * Start
-         * @description Cancel, retry or delete all jobs that match and were submitted before; the leader does it in the background.
+         * @description Cancel, retry or delete all matching jobs submitted before this request; the leader does it in the background.
          *
          *     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
          */
@@ -145,7 +145,7 @@ export interface paths {
         put?: never;
         /**
          * Preview
-         * @description Tell what an operation would deal with; nothing is changed.
+         * @description Show which jobs an operation would affect; nothing is changed.
          */
         post: operations["preview_v1_bulk_operations_preview_post"];
         delete?: never;
@@ -163,7 +163,7 @@ export interface paths {
         };
         /**
          * Get Operation
-         * @description Tell how far an operation is.
+         * @description Return one operation with its progress.
          */
         get: operations["get_operation_v1_bulk_operations__operation_id__get"];
         put?: never;
@@ -218,7 +218,7 @@ export interface paths {
         post: operations["update_v1_chat_completions__completion_id__post"];
         /**
          * Delete
-         * @description Delete the text of a stored chat; its tokens stay counted.
+         * @description Delete the text of a stored chat; its tokens still count as usage.
          */
         delete: operations["delete_v1_chat_completions__completion_id__delete"];
         options?: never;
@@ -280,7 +280,7 @@ export interface paths {
         put?: never;
         /**
          * Estimate
-         * @description Tell how much memory a job of this spec would take; nothing is submitted.
+         * @description Estimate how much memory a job with this spec would need; nothing is submitted.
          */
         post: operations["estimate_v1_estimates_post"];
         delete?: never;
@@ -356,7 +356,7 @@ export interface paths {
         post?: never;
         /**
          * Delete
-         * @description Delete a file; 409 names the jobs that use it and are not final.
+         * @description Delete a file; 409 names the unfinished jobs that use it.
          */
         delete: operations["delete_v1_files__file_id__delete"];
         options?: never;
@@ -393,13 +393,13 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description List all finetune jobs of the project, newest first, however they were made.
+         * @description List all finetune jobs of the project, newest first, however they were created.
          */
         get: operations["list_jobs_v1_fine_tuning_jobs_get"];
         put?: never;
         /**
          * Create
-         * @description Make a fine-tuning job. A repeated request of a client that lost the answer makes no second one.
+         * @description Create a fine-tuning job. If a client that lost the answer repeats its request, no second one is created.
          */
         post: operations["create_v1_fine_tuning_jobs_post"];
         delete?: never;
@@ -417,7 +417,7 @@ export interface paths {
         };
         /**
          * Get
-         * @description One fine-tuning job.
+         * @description Return a fine-tuning job.
          */
         get: operations["get_v1_fine_tuning_jobs__job_id__get"];
         put?: never;
@@ -439,7 +439,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Cancel a job: at once if it waits, through its worker if it runs.
+         * @description Cancel a job: at once if it is waiting, through its worker if it is running.
          */
         post: operations["cancel_v1_fine_tuning_jobs__job_id__cancel_post"];
         delete?: never;
@@ -477,7 +477,7 @@ export interface paths {
         };
         /**
          * List Events
-         * @description Changes of the job's state and its metrics, newest first.
+         * @description List the job's state changes and metrics, newest first.
          */
         get: operations["list_events_v1_fine_tuning_jobs__job_id__events_get"];
         put?: never;
@@ -499,7 +499,7 @@ export interface paths {
         put?: never;
         /**
          * Pause
-         * @description Let a job wait until it is resumed; it reads `queued`, and its true state is in `baichuan`.
+         * @description Pause a job until it is resumed; its status is `queued`, and its true state is in `baichuan`.
          */
         post: operations["pause_v1_fine_tuning_jobs__job_id__pause_post"];
         delete?: never;
@@ -519,7 +519,7 @@ export interface paths {
         put?: never;
         /**
          * Resume
-         * @description Let a paused job continue.
+         * @description Resume a paused job.
          */
         post: operations["resume_v1_fine_tuning_jobs__job_id__resume_post"];
         delete?: never;
@@ -537,13 +537,13 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description List jobs of the project without their specs and results, newest first.
+         * @description List the project's jobs, newest first, without their specs and results.
          */
         get: operations["list_jobs_v1_jobs_get"];
         put?: never;
         /**
          * Submit
-         * @description Submit a job. 202 means that it is safe in the database, even while Redis is down.
+         * @description Submit a job. 202 means that it is stored in the database, even while Redis is down.
          *
          *     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
          *     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
@@ -584,14 +584,14 @@ export interface paths {
         };
         /**
          * Get Job
-         * @description Return one job; its ETag changes with every change of the job, so If-None-Match makes polling cheap.
+         * @description Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap.
          */
         get: operations["get_job_v1_jobs__job_id__get"];
         put?: never;
         post?: never;
         /**
          * Delete Job
-         * @description Delete a final job with its log, artifacts and model; 409 names who uses the model.
+         * @description Delete a finished job with its log, artifacts and model; 409 names the jobs and models that use that model.
          */
         delete: operations["delete_job_v1_jobs__job_id__delete"];
         options?: never;
@@ -652,7 +652,7 @@ export interface paths {
         };
         /**
          * List Attempts
-         * @description List the attempts of a job, first to last.
+         * @description List the attempts of a job, oldest first.
          */
         get: operations["list_attempts_v1_jobs__job_id__attempts_get"];
         put?: never;
@@ -674,7 +674,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description End a job: at once if it waits, through its worker if it runs. Cancelling twice is no error.
+         * @description Cancel a job: immediately if it is waiting, through its worker if it is running. Cancelling twice is allowed.
          */
         post: operations["cancel_v1_jobs__job_id__cancel_post"];
         delete?: never;
@@ -734,7 +734,7 @@ export interface paths {
         };
         /**
          * Read Logs
-         * @description Return what the job has printed, as plain text; X-Last-Sequence is the `after` of the next request.
+         * @description Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request.
          */
         get: operations["read_logs_v1_jobs__job_id__logs_get"];
         put?: never;
@@ -774,7 +774,7 @@ export interface paths {
         };
         /**
          * Search Log
-         * @description Find lines of a job's output that contain a text, forwards or backwards from a line.
+         * @description Find the lines of a job's output that contain a text, searching forwards or backwards from a line.
          */
         get: operations["search_log_v1_jobs__job_id__logs_search_get"];
         put?: never;
@@ -794,7 +794,7 @@ export interface paths {
         };
         /**
          * Read Metrics
-         * @description Read what a run has logged at its steps, in buckets that keep minimum, maximum and mean.
+         * @description Read the metrics that a run has logged, in buckets of steps that keep the minimum, maximum and mean.
          *
          *     With as many buckets as steps, each bucket is one step.
          */
@@ -856,7 +856,7 @@ export interface paths {
         };
         /**
          * List Resume Points
-         * @description List the resume points that are kept, by step: while the job runs, and after it has failed or was cancelled.
+         * @description List the resume points by step; they exist while the job runs, and after it has failed or been cancelled.
          */
         get: operations["list_resume_points_v1_jobs__job_id__resume_points_get"];
         put?: never;
@@ -878,9 +878,9 @@ export interface paths {
         put?: never;
         /**
          * Publish
-         * @description Make a model of the resume point of this step: of an adapter, or of all weights in float32.
+         * @description Turn the resume point of this step into a model: an adapter, or all weights in float32.
          *
-         *     The model is a copy: it stays when the job goes on, is retried, or deletes its resume points.
+         *     The model is a copy: it remains when the job continues, is retried, or deletes its resume points.
          */
         post: operations["publish_v1_jobs__job_id__resume_points__step__publish_post"];
         delete?: never;
@@ -924,7 +924,7 @@ export interface paths {
         put?: never;
         /**
          * Create Key
-         * @description Make a key, and its project if there is none of this name. The secret is shown this once.
+         * @description Create a key, and its project if there is none with that name. The secret is shown only this once.
          */
         post: operations["create_key_v1_keys_post"];
         delete?: never;
@@ -945,7 +945,7 @@ export interface paths {
         post?: never;
         /**
          * Revoke Key
-         * @description Make a key invalid at once.
+         * @description Revoke a key; it becomes invalid immediately.
          */
         delete: operations["revoke_key_v1_keys__key_id__delete"];
         options?: never;
@@ -962,13 +962,13 @@ export interface paths {
         };
         /**
          * List Models
-         * @description List the models of the project that are ready, sorted by name.
+         * @description List the project's models that are ready, sorted by name.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
         /**
          * Register
-         * @description Register a checkpoint directory that lies below an allowed model root of the server.
+         * @description Register a checkpoint directory below an allowed model root of the server.
          */
         post: operations["register_v1_models_post"];
         delete?: never;
@@ -993,7 +993,7 @@ export interface paths {
         post?: never;
         /**
          * Delete Model
-         * @description Delete a model that nothing uses; 409 names the jobs or models that do.
+         * @description Delete a model that nothing uses; 409 names the jobs or models that use it.
          *
          *     The files of a job's result are deleted with it; a registered directory stays on the disk.
          */
@@ -1012,13 +1012,13 @@ export interface paths {
         };
         /**
          * Get Session
-         * @description Tell who is signed in.
+         * @description Return the key that is signed in, and when its session ends.
          */
         get: operations["get_session_v1_session_get"];
         put?: never;
         /**
          * Sign In
-         * @description Begin a session by an API key or a one-time link; its token is in an HttpOnly cookie.
+         * @description Begin a session with an API key or a one-time link; its token is set as an HttpOnly cookie.
          */
         post: operations["sign_in_v1_session_post"];
         /**
@@ -1042,7 +1042,7 @@ export interface paths {
         put?: never;
         /**
          * Make Link
-         * @description Make a one-time link that signs a browser in with the key of this request.
+         * @description Create a one-time link that signs a browser in with the key of this request.
          */
         post: operations["make_link_v1_session_links_post"];
         delete?: never;
@@ -1102,7 +1102,7 @@ export interface paths {
         put?: never;
         /**
          * Complete Upload
-         * @description Join the parts to a file. Completing twice answers with the same file.
+         * @description Join the parts into a file. Completing twice answers with the same file.
          */
         post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
         delete?: never;
@@ -1140,7 +1140,7 @@ export interface paths {
         };
         /**
          * Read Usage
-         * @description Read what the project has used, by day and API key.
+         * @description Read the project's usage by day and API key.
          */
         get: operations["read_usage_v1_usage_get"];
         put?: never;
@@ -1182,7 +1182,7 @@ export interface paths {
         put?: never;
         /**
          * Drain
-         * @description Give a worker no more jobs.
+         * @description Stop giving jobs to a worker.
          *
          *     Jobs that it still runs at the deadline yield: they are queued again, and the attempt is not charged. Without a
          *     deadline they run to their end.
@@ -1203,7 +1203,7 @@ export interface paths {
         };
         /**
          * Read History
-         * @description Read the use of a worker's devices over the last hour; each point keeps the highest of some heartbeats.
+         * @description Read the use of a worker's devices over the last hour; each point is the maximum of several heartbeats.
          */
         get: operations["read_history_v1_workers__worker_id__history_get"];
         put?: never;
@@ -1301,7 +1301,7 @@ export interface components {
         };
         /**
          * AdapterDetails
-         * @description A LoRA adapter; null for what its adapter_config.json does not say.
+         * @description A LoRA adapter; fields that its adapter_config.json lacks are null.
          */
         AdapterDetails: {
             /**
@@ -1316,7 +1316,7 @@ export interface components {
         };
         /**
          * AllocationObject
-         * @description Where one node of an attempt runs.
+         * @description The worker and the devices on which one node of an attempt runs.
          */
         AllocationObject: {
             /** Devices */
@@ -1356,7 +1356,7 @@ export interface components {
         };
         /**
          * AttemptObject
-         * @description One try at a job.
+         * @description One attempt to run a job.
          */
         AttemptObject: {
             /**
@@ -1392,13 +1392,13 @@ export interface components {
         };
         /**
          * AttemptState
-         * @description Where one attempt at a job stands.
+         * @description The state of one attempt at a job.
          * @enum {string}
          */
         AttemptState: "dispatched" | "running" | "succeeded" | "failed" | "cancelled" | "expired" | "lost" | "released";
         /**
          * BatchBody
-         * @description A batch to make.
+         * @description A batch to create.
          */
         BatchBody: {
             /**
@@ -1443,7 +1443,7 @@ export interface components {
         };
         /**
          * BatchErrors
-         * @description All reasons.
+         * @description The reasons why a batch has failed.
          */
         BatchErrors: {
             /** Data */
@@ -1524,7 +1524,7 @@ export interface components {
         };
         /**
          * BatchUsage
-         * @description Tokens of a completed batch.
+         * @description Token usage of a completed batch.
          */
         BatchUsage: {
             /** Input Tokens */
@@ -1592,7 +1592,7 @@ export interface components {
         };
         /**
          * BulkOperation
-         * @description An operation on all jobs that match a filter, and how far it is.
+         * @description An operation on all jobs that match a filter, with its progress.
          */
         BulkOperation: {
             /**
@@ -1652,7 +1652,7 @@ export interface components {
         };
         /**
          * BulkPreview
-         * @description What an operation would change.
+         * @description The jobs that an operation would change.
          */
         BulkPreview: {
             /**
@@ -1684,7 +1684,7 @@ export interface components {
         };
         /**
          * BulkRequest
-         * @description What to do with all jobs that match; at least one condition must be given.
+         * @description An action on all jobs that match; at least one condition is required.
          */
         BulkRequest: {
             /**
@@ -1840,7 +1840,7 @@ export interface components {
         };
         /**
          * ChatDeletedObject
-         * @description A stored chat that was deleted.
+         * @description The confirmation that a stored chat was deleted.
          */
         ChatDeletedObject: {
             /**
@@ -1860,7 +1860,7 @@ export interface components {
         };
         /**
          * ChatExtension
-         * @description What clients send as `extra_body={"baichuan": {...}}`.
+         * @description The parameters that clients send as `extra_body={"baichuan": {...}}`.
          */
         ChatExtension: {
             /**
@@ -1893,7 +1893,7 @@ export interface components {
         };
         /**
          * CheckpointDetails
-         * @description A checkpoint; null for what its config.json does not say.
+         * @description A checkpoint; fields that its config.json lacks are null.
          */
         CheckpointDetails: {
             /**
@@ -1930,7 +1930,7 @@ export interface components {
         };
         /**
          * CompletionBody
-         * @description Which parts make the file.
+         * @description The parts of the file, in their order.
          */
         CompletionBody: {
             /** Md5 */
@@ -1972,9 +1972,9 @@ export interface components {
         };
         /**
          * ConvertSpec
-         * @description `baichuan1`: the head's rows normalised, for engines without NormHead.
+         * @description Target `baichuan1`: the output head with normalized rows, for engines without NormHead.
          *
-         *     `safetensors`: any published file form to sharded safetensors, the published int4 to today's NF4.
+         *     `safetensors`: any published file format to sharded safetensors, the published int4 to today's NF4.
          *     `llama`: a 7B model as the Llama that computes the same, for programs that know no Baichuan.
          *     `gguf`: one file for llama.cpp, which generate jobs run on a CPU.
          *     `merged`: a LoRA adapter added to its base, quantized or not; `model` is the adapter, or the base beside `adapter`.
@@ -2045,7 +2045,7 @@ export interface components {
         };
         /**
          * Deleted
-         * @description What was deleted.
+         * @description The object that was deleted.
          */
         Deleted: {
             /**
@@ -2135,7 +2135,7 @@ export interface components {
         };
         /**
          * DrainRequest
-         * @description How a worker is drained.
+         * @description Options for draining a worker.
          */
         DrainRequest: {
             /**
@@ -2146,7 +2146,7 @@ export interface components {
         };
         /**
          * DryRunObject
-         * @description The answer to a dry run: the job would be accepted, and none was made.
+         * @description The response to a dry run: the job would be accepted, but it was not created.
          */
         DryRunObject: {
             /** @description null if the sizes of the model are not known */
@@ -2166,7 +2166,7 @@ export interface components {
         };
         /**
          * EstimateObject
-         * @description Memory that a job takes when it takes most, in bytes; the parts sum up to the total.
+         * @description Peak memory of a job, in bytes; the parts add up to the total.
          */
         EstimateObject: {
             /** Activations Bytes */
@@ -2201,7 +2201,7 @@ export interface components {
         };
         /**
          * EvaluateSpec
-         * @description `ceval`, `mmlu` and `cmmlu`: multiple choice as published, by the log-likelihood of the letter.
+         * @description Benchmarks `ceval`, `mmlu` and `cmmlu`: multiple choice as published, scored by the log-likelihood of the letter.
          *
          *     `perplexity`: how well the model predicts a text.
          */
@@ -2340,7 +2340,7 @@ export interface components {
         };
         /**
          * Extension
-         * @description What clients send as `extra_body={"baichuan": {...}}`; every other field is one of the job's spec.
+         * @description The parameters that clients send as `extra_body={"baichuan": {...}}`; others are fields of the job's spec.
          */
         Extension: {
             /**
@@ -2414,7 +2414,7 @@ export interface components {
         };
         /**
          * FieldProblem
-         * @description One field that was refused.
+         * @description One field that was rejected.
          */
         FieldProblem: {
             /** Message */
@@ -2466,7 +2466,7 @@ export interface components {
         };
         /**
          * FineTuningBody
-         * @description A fine-tuning job to make.
+         * @description A fine-tuning job to create.
          */
         FineTuningBody: {
             /**
@@ -2730,7 +2730,7 @@ export interface components {
         };
         /**
          * FinetuneSpec
-         * @description Full fine-tuning or a LoRA adapter; fields may also have their names in Baichuan2's fine-tune.py.
+         * @description Full fine-tuning or a LoRA adapter; fields may also be set by their names in Baichuan2's fine-tune.py.
          */
         FinetuneSpec: {
             /**
@@ -3183,7 +3183,7 @@ export interface components {
         };
         /**
          * GgufDetails
-         * @description A GGUF file; null for what its config.json does not say.
+         * @description A GGUF file; fields that its config.json lacks are null.
          */
         GgufDetails: {
             /**
@@ -3214,7 +3214,7 @@ export interface components {
         };
         /**
          * Health
-         * @description The process lives.
+         * @description The process is running.
          */
         Health: {
             /**
@@ -3226,7 +3226,7 @@ export interface components {
         };
         /**
          * HolderObject
-         * @description A job that holds what another one waits for.
+         * @description A job that holds memory that another job is waiting for.
          */
         HolderObject: {
             /** Bytes */
@@ -3269,7 +3269,7 @@ export interface components {
         };
         /**
          * HyperparametersObject
-         * @description Hyperparameters; those that are `auto` have their values once the job has started.
+         * @description Hyperparameters; each `auto` is replaced by its value once the job has started.
          */
         HyperparametersObject: {
             /** Batch Size */
@@ -3287,7 +3287,7 @@ export interface components {
         };
         /**
          * InputTokensDetails
-         * @description Part of the usage; nothing is cached across batches.
+         * @description Details of the input tokens; none are cached across batches.
          */
         InputTokensDetails: {
             /**
@@ -3298,7 +3298,7 @@ export interface components {
         };
         /**
          * JobCounts
-         * @description How many jobs match a filter, by state.
+         * @description The number of jobs that match a filter, by state.
          */
         JobCounts: {
             /**
@@ -3440,7 +3440,7 @@ export interface components {
         };
         /**
          * JobProgress
-         * @description The newest report of a running attempt.
+         * @description The latest report of a running attempt.
          */
         JobProgress: {
             /**
@@ -3464,7 +3464,7 @@ export interface components {
         };
         /**
          * JobSelection
-         * @description Which jobs; all given conditions must hold.
+         * @description Conditions for jobs; a job must meet all of them.
          */
         JobSelection: {
             /**
@@ -3512,7 +3512,7 @@ export interface components {
         };
         /**
          * JobState
-         * @description Where a job stands.
+         * @description The state of a job.
          * @enum {string}
          */
         JobState: "queued" | "dispatched" | "running" | "cancelling" | "pausing" | "paused" | "succeeded" | "failed" | "cancelled";
@@ -3604,7 +3604,7 @@ export interface components {
         };
         /**
          * LengthCount
-         * @description How many examples have a length.
+         * @description The number of examples whose length falls into one range.
          */
         LengthCount: {
             /** Examples */
@@ -3771,7 +3771,7 @@ export interface components {
         };
         /**
          * MeasuredModel
-         * @description One model of a quality report.
+         * @description One model in a quality report.
          */
         MeasuredModel: {
             /**
@@ -3814,7 +3814,7 @@ export interface components {
         };
         /**
          * Method
-         * @description How to train.
+         * @description The training method.
          */
         Method: {
             /** Dpo */
@@ -3953,7 +3953,7 @@ export interface components {
         };
         /**
          * NewKey
-         * @description Make an API key; its project is made if there is none of this name.
+         * @description An API key to create; its project is created if there is none with that name.
          */
         NewKey: {
             /** Name */
@@ -3969,7 +3969,7 @@ export interface components {
         };
         /**
          * NewKeyObject
-         * @description An API key just made: the only time that its secret is shown.
+         * @description A new API key, in the only response that contains its secret.
          */
         NewKeyObject: {
             /** Created At */
@@ -4000,7 +4000,7 @@ export interface components {
         };
         /**
          * NewModel
-         * @description Register a checkpoint directory.
+         * @description A checkpoint directory to register.
          */
         NewModel: {
             /**
@@ -4016,7 +4016,7 @@ export interface components {
         };
         /**
          * NewSession
-         * @description What a session is made from: an API key, or the token of a one-time link.
+         * @description The credentials for a new session: an API key, or the token of a one-time link.
          */
         NewSession: {
             /** Key */
@@ -4026,7 +4026,7 @@ export interface components {
         };
         /**
          * OpenAIError
-         * @description The same error in the form of OpenAI's API.
+         * @description The same error in the format of OpenAI's API.
          */
         OpenAIError: {
             /** Code */
@@ -4040,7 +4040,7 @@ export interface components {
         };
         /**
          * OutputTokensDetails
-         * @description Part of the usage; the models do not reason in tokens of their own.
+         * @description Details of the output tokens; the models have no separate reasoning tokens.
          */
         OutputTokensDetails: {
             /**
@@ -4385,7 +4385,7 @@ export interface components {
         };
         /**
          * PreviewResult
-         * @description What a fine-tune would make of a data set.
+         * @description How a fine-tune would read a data set.
          */
         PreviewResult: {
             /**
@@ -4447,7 +4447,7 @@ export interface components {
         };
         /**
          * PreviewSpec
-         * @description A preview of training data: first examples as tokens, lengths, and how many are truncated or dropped.
+         * @description A preview of training data: the first examples as tokens, all lengths, and how many are truncated or dropped.
          */
         PreviewSpec: {
             /**
@@ -4550,7 +4550,7 @@ export interface components {
         };
         /**
          * PublishRequest
-         * @description What a resume point becomes.
+         * @description The model to create from a resume point.
          */
         PublishRequest: {
             /**
@@ -4824,7 +4824,7 @@ export interface components {
         };
         /**
          * Readiness
-         * @description Requests can be served; jobs are accepted while Redis is unreachable.
+         * @description Requests can be served; jobs are accepted even while Redis is unreachable.
          */
         Readiness: {
             /**
@@ -4847,7 +4847,7 @@ export interface components {
         };
         /**
          * RequestCounts
-         * @description How many requests are done.
+         * @description Number of requests: in total, completed and failed.
          */
         RequestCounts: {
             /** Completed */
@@ -5121,7 +5121,7 @@ export interface components {
         };
         /**
          * SessionObject
-         * @description Who is signed in.
+         * @description The API key that is signed in.
          */
         SessionObject: {
             /**
@@ -5139,7 +5139,7 @@ export interface components {
         };
         /**
          * SignInLink
-         * @description A link that signs its first visitor in.
+         * @description A one-time link that signs in whoever opens it first.
          */
         SignInLink: {
             /** Expires At */
@@ -5232,7 +5232,7 @@ export interface components {
         };
         /**
          * StreamOptions
-         * @description How a stream looks.
+         * @description Options for a streamed answer.
          */
         StreamOptions: {
             /** Include Obfuscation */
@@ -5245,7 +5245,7 @@ export interface components {
         };
         /**
          * Supervised
-         * @description Settings of the supervised method.
+         * @description Settings for the supervised method.
          */
         Supervised: {
             /**
@@ -5366,7 +5366,7 @@ export interface components {
         };
         /**
          * UpdateBody
-         * @description What can be changed of a stored chat.
+         * @description The part of a stored chat that clients can change.
          */
         UpdateBody: {
             /** Metadata */
@@ -5376,7 +5376,7 @@ export interface components {
         };
         /**
          * UploadBody
-         * @description A file that is announced.
+         * @description A file that will be uploaded in parts.
          */
         UploadBody: {
             /** Bytes */
@@ -5445,7 +5445,7 @@ export interface components {
         };
         /**
          * UsageEntry
-         * @description What one API key used on one day.
+         * @description The usage of one API key on one day.
          */
         UsageEntry: {
             /**
@@ -5478,7 +5478,7 @@ export interface components {
         };
         /**
          * WaitingObject
-         * @description Why a queued job waits.
+         * @description The reason why a queued job is waiting.
          */
         WaitingObject: {
             /**
@@ -5551,7 +5551,7 @@ export interface components {
         };
         /**
          * WorkerObject
-         * @description A worker that reported lately.
+         * @description A worker that has reported recently.
          */
         WorkerObject: {
             /** Created At */
@@ -5596,7 +5596,7 @@ export interface components {
         };
         /**
          * Usage
-         * @description Tokens of an answer; each prompt counts once.
+         * @description Token usage of an answer; each prompt counts once.
          */
         api__openai__completion_objects__Usage: {
             /** Completion Tokens */
@@ -5608,7 +5608,7 @@ export interface components {
         };
         /**
          * Usage
-         * @description What a project has used, by day and key, oldest first.
+         * @description The usage of a project by day and key, oldest first.
          */
         api__schemas__pool__Usage: {
             /** Data */

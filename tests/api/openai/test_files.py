@@ -28,7 +28,7 @@ def test_files_are_checked_by_their_purpose(client: openai.OpenAI) -> None:
 
 def test_prompts_are_checked_however_they_arrive(api: Api) -> None:
     good, bad = lines([{"prompt": "a"}, request_line("b")]), lines([{"prompt": "a"}, {"prompt": 1}])
-    reason = "line 2: prompt must be a text that is not empty"
+    reason = "line 2: prompt must be a string that is not empty"
     with client_of(api, strict=False) as client:
         for content, found in ((good, ("processed", None)), (bad, ("error", reason))):
             file = {"file": ("p.jsonl", content)}

@@ -165,11 +165,11 @@ def test_gguf_contains_the_same_weights(make_deep: MakeDeep, tmp_path: Path) -> 
     [
         ("onnx", {}, "'onnx' is unknown: use one of baichuan1, safetensors"),
         ("gguf", {"gguf_type": "q6_k"}, "'q6_k' is unknown: use one of f32, f16"),
-        ("safetensors", {"gguf_type": "f16"}, "gguf_type requires the target gguf"),
-        ("baichuan1", {"dtype": "float32"}, "dtype requires the target merged or dequantized"),
+        ("safetensors", {"gguf_type": "f16"}, 'gguf_type requires the target "gguf"'),
+        ("baichuan1", {"dtype": "float32"}, 'dtype requires the target "merged" or "dequantized"'),
         ("dequantized", {"dtype": "int8"}, "is not quantized|dtype 'int8' is unknown"),
-        ("merged", {}, "merged requires an adapter"),
-        ("llama", {"adapter": "somewhere"}, "adapter requires the target merged"),
+        ("merged", {}, '"merged" requires an adapter'),
+        ("llama", {"adapter": "somewhere"}, 'adapter requires the target "merged"'),
     ],
 )
 def test_incompatible_options_are_rejected(

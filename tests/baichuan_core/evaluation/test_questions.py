@@ -39,7 +39,7 @@ def test_written_questions_are_read_back(questions: list[Question]) -> None:
         (b"q,1,2,3,4,5,A\n", "x.csv line 1 has 7 cells instead of 6"),
         (b'q,1,2,3,4,A\n"open,1,2,3,4,A\n', "x.csv line 2 has 1 cells instead of 6"),
         (b"q,1,2,3,4,A\n\xff,1,2,3,4,A\n", r"x.csv is not UTF-8 \(byte 13\)"),
-        (b"q" * 200_000, "x.csv line 1 is not CSV"),
+        (b"q" * 200_000, "x.csv line 1 is not valid CSV"),
     ],
 )
 def test_a_malformed_row_names_file_and_line(content: bytes, says: str) -> None:
@@ -91,7 +91,7 @@ def test_missing_data_is_named(data: Path, options: dict[str, object], says: str
 
 
 def test_files_of_another_benchmark_or_without_questions_are_rejected(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"test/chinese_history.csv is not a subject of C-Eval"):
+    with pytest.raises(DatasetError, match=r"test/chinese_history.csv does not belong to C-Eval"):
         read(data / "cmmlu", split="test")
     with pytest.raises(DatasetError, match="no folder 'val'"):
         read(data / "mmlu")

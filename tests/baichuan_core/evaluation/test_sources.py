@@ -44,7 +44,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
         link = tarfile.TarInfo("val/a.csv")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(link)
-    with pytest.raises(DatasetError, match="no CSV file in a folder dev, val or test"):
+    with pytest.raises(DatasetError, match="no CSV files in a folder named dev, val or test"):
         read_csv_files(tmp_path / "a")
 
 

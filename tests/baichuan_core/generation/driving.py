@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from baichuan_core.generation.engines.capacity import capacity_for
+from baichuan_core.generation.engines.capacity import compute_capacity
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine
 from baichuan_core.generation.engines.outputs import Completion, Step
 from baichuan_core.generation.options import GenerationOptions
@@ -10,7 +10,7 @@ from baichuan_core.generation.options import GenerationOptions
 
 def run(engine: Engine, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
     """Add all requests at once and step until the engine is idle; raise the error of one that fails."""
-    engine.prepare(capacity_for(requests, GenerationOptions()))
+    engine.prepare(compute_capacity(requests, GenerationOptions()))
     for request in requests:
         engine.add_request(request, stream=stream)
     while not engine.is_idle:

@@ -4,7 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baichuan_core.generation import GenerationOptions
-from baichuan_core.generation.engines.capacity import capacity_for, capacity_for_serving, grow, is_enough
+from baichuan_core.generation.engines.capacity import (
+    compute_capacity,
+    compute_serving_capacity,
+    grow_capacity,
+    is_enough,
+)
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Sampling
 from baichuan_core.generation.engines.waiting import WaitingQueue
 
@@ -17,11 +22,11 @@ def request_of(prompt: int, limit: int) -> EncodedRequest:
 
 
 def test_capacity_fits_known_requests_or_the_context_length() -> None:
-    assert capacity_for([request_of(100, 50), request_of(10, 10)], OPTIONS) == Capacity(2, 256)
-    assert capacity_for([request_of(100, 50)] * 100, OPTIONS) == Capacity(32, 256)
-    assert capacity_for([request_of(1000, 1000)] * 100, OPTIONS) == Capacity(8, 2048)
-    assert capacity_for_serving(4000, OPTIONS) == Capacity(4, 4096)
-    assert capacity_for_serving(4000, GenerationOptions(batch_tokens=1000)) == Capacity(1, 4096)
+    assert compute_capacity([request_of(100, 50), request_of(10, 10)], OPTIONS) == Capacity(2, 256)
+    assert compute_capacity([request_of(100, 50)] * 100, OPTIONS) == Capacity(32, 256)
+    assert compute_capacity([request_of(1000, 1000)] * 100, OPTIONS) == Capacity(8, 2048)
+    assert compute_serving_capacity(4000, OPTIONS) == Capacity(4, 4096)
+    assert compute_serving_capacity(4000, GenerationOptions(batch_tokens=1000)) == Capacity(1, 4096)
 
 
 @given(
@@ -32,9 +37,9 @@ def test_capacity_fits_known_requests_or_the_context_length() -> None:
 def test_an_engine_is_restarted_with_enough_room_within_the_settings(
     sizes: list[tuple[int, int]], slots: int, tokens: int
 ) -> None:
-    needed = capacity_for([request_of(*size) for size in sizes], OPTIONS)
+    needed = compute_capacity([request_of(*size) for size in sizes], OPTIONS)
     assert needed.slot_tokens > max(map(sum, sizes))
-    found = grow(Capacity(slots, tokens), needed, OPTIONS)
+    found = grow_capacity(Capacity(slots, tokens), needed, OPTIONS)
     assert is_enough(found, needed)
     assert found.slots == 1 or found.slots * found.slot_tokens <= OPTIONS.batch_tokens
 

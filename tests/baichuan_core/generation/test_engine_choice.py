@@ -40,7 +40,9 @@ def test_a_requested_engine_runs_or_is_rejected_with_the_reason(checkpoint: Path
     options = GenerationOptions(engine="transformers", max_new_tokens=2)
     report = generate(checkpoint, requests, tmp_path / "out.jsonl", options)
     assert (report.engine, report.engine_reason) == ("transformers", "requested")
-    with pytest.raises(UnsupportedError, match="engine 'vllm' cannot run this: the package vllm is not installed"):
+    with pytest.raises(
+        UnsupportedError, match="engine 'vllm' cannot run this checkpoint: the package vllm is not installed"
+    ):
         generate(checkpoint, requests, tmp_path / "out.jsonl", replace(options, engine="vllm"))
 
 

@@ -91,7 +91,7 @@ def test_chats_give_way_before_the_run_lacks_memory(
 
     def lacking(self: SlotCache, *arguments: object) -> None:
         others = [one for one in generator.load()._engines if one is not stepping[-1]]  # type: ignore[attr-defined]
-        if id(stepping[-1]) not in chats and any(one._slots.allocated for one in others):
+        if id(stepping[-1]) not in chats and any(one._slots.allocated_slots for one in others):
             refused.append(1)
             raise torch.OutOfMemoryError
         resize(self, *arguments)  # type: ignore[arg-type]

@@ -22,9 +22,9 @@ from baichuan_core.errors import MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation import TextGenerator
 from baichuan_core.generation.engines.contract import Capacity
 from baichuan_core.generation.engines.llama_cpp import engine
-from baichuan_core.generation.engines.llama_cpp.calls import Calls
+from baichuan_core.generation.engines.llama_cpp.calls import CompletionCalls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
-from baichuan_core.generation.engines.llama_cpp.server import SCRIPT, LlamaServer
+from baichuan_core.generation.engines.llama_cpp.server import CHILD_SCRIPT, LlamaServer
 from baichuan_core.generation.engines.outputs import Step
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -75,7 +75,7 @@ def test_torch_is_not_in_the_process_and_the_key_not_on_its_command_line(generat
     assert "xllamacpp" in maps
     assert "torch" not in maps
     _, *arguments = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-    assert arguments == [b"-P", bytes(SCRIPT), b""]
+    assert arguments == [b"-P", bytes(CHILD_SCRIPT), b""]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -155,15 +155,15 @@ def test_aborting_a_whole_completion_ends_the_process(
     generator: TextGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the bytes of incomplete characters cannot be inferred, the engine requests the completion again."""
-    monkeypatch.setattr(ByteTokens, "infer_before", lambda *_: None)
+    monkeypatch.setattr(ByteTokens, "infer_omitted_tokens", lambda *_: None)
     asked = threading.Event()
-    whole = Calls.complete
+    whole = CompletionCalls.complete
 
-    def complete(self: Calls, question: dict[str, Any]) -> Any:
+    def complete(self: CompletionCalls, question: dict[str, Any]) -> Any:
         asked.set()
         return whole(self, question)
 
-    monkeypatch.setattr(Calls, "complete", complete)
+    monkeypatch.setattr(CompletionCalls, "complete", complete)
     steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS[:1])))
     assert asked.wait(60)
     generator.close()
@@ -211,7 +211,7 @@ def processes(parent: int) -> set[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):  # other processes may end meanwhile
             its_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if its_parent == parent and bytes(SCRIPT) in (folder / "cmdline").read_bytes():
+            if its_parent == parent and bytes(CHILD_SCRIPT) in (folder / "cmdline").read_bytes():
                 found.add(int(folder.name))
     return found
 

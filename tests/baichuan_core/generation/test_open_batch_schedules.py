@@ -178,7 +178,7 @@ def test_hours_of_chats_stay_within_the_budget_and_keep_what_is_used(model: Mode
         length = 20 + number * 37 % 400
         request = replace(request_of(number, prompt_of(length, number), 3, SAMPLED), may_continue=True)
         complete(engine, [request] * (1 + number % 3))
-        size = engine._slots.forward.cache.size
+        size = engine._slots.cached_model.cache.size
         assert size.slots * size.capacity <= budget + size.slots * 64
         assert engine._slots.prefixes.tokens <= budget // 4
         with counted_tokens(model[0]) as count:

@@ -30,7 +30,7 @@ SETTINGS = [
 
 def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch.Tensor:
     """Return the frequencies of `count` independent draws."""
-    tokens = Sampler([sampling] * count, CPU).choose(logits.repeat(count, 1), None, range(count), [3] * count)
+    tokens = Sampler([sampling] * count, CPU).choose_tokens(logits.repeat(count, 1), None, range(count), [3] * count)
     return torch.bincount(tokens, minlength=len(logits)) / count
 
 
@@ -78,7 +78,7 @@ def test_a_large_vocabulary_is_filtered_correctly_whether_sharp_or_flat(spread: 
         left = LogitsProcessorList(chain)(no_ids, torch.FloatTensor(logits[[row]]))[0].softmax(dim=-1)
         # Sampling inverts the cumulative distribution function, in the order of ids.
         for step in range(20):
-            chosen = Sampler(settings, CPU).choose(logits, None, [5] * 3, [step] * 3)[row]
+            chosen = Sampler(settings, CPU).choose_tokens(logits, None, [5] * 3, [step] * 3)[row]
             noise = float(compute_uniform_numbers([5], [step])[0])
             assert left[:chosen].sum() - 1e-4 <= noise <= left[: chosen + 1].sum() + 1e-4
             assert left[chosen] > 0
@@ -88,7 +88,7 @@ def test_the_penalty_equals_that_of_transformers() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 3
     history = torch.tensor([[1, 2, 2, 9], [5, 5, 5, 5], [0, 39, 7, 3]])
     penalties = (1.4, 1.0, 0.6)
-    chosen = Sampler([Sampling(0, 0, 1.0, penalty) for penalty in penalties], CPU).choose(
+    chosen = Sampler([Sampling(0, 0, 1.0, penalty) for penalty in penalties], CPU).choose_tokens(
         logits, history, [0] * 3, [0] * 3
     )
     for row, penalty in enumerate(penalties):
@@ -101,9 +101,9 @@ def test_a_row_draws_the_same_alone_and_in_a_batch_of_other_settings() -> None:
     history = torch.arange(4).repeat(len(SETTINGS), 1)
     for step in range(30):
         steps, seeds = [step] * len(SETTINGS), range(len(SETTINGS))
-        together = Sampler(SETTINGS, CPU).choose(logits, history, seeds, steps)
+        together = Sampler(SETTINGS, CPU).choose_tokens(logits, history, seeds, steps)
         alone = [
-            Sampler([sampling], CPU).choose(logits[[row]], history[[row]], [row], [step])
+            Sampler([sampling], CPU).choose_tokens(logits[[row]], history[[row]], [row], [step])
             for row, sampling in enumerate(SETTINGS)
         ]
         assert torch.equal(torch.cat(alone), together)
@@ -113,8 +113,10 @@ def test_ties_in_half_precision_are_resolved_the_same_alone_and_in_a_batch() -> 
     settings = [Sampling(1.0, 5, 1.0, 1.0), Sampling(1.0, 50, 1.0, 1.0), Sampling(2.0, 900, 0.7, 1.0)]
     logits = (torch.randn(3, 9000, generator=torch.Generator().manual_seed(3)) * 2).round().bfloat16()
     for step in range(20):
-        together = Sampler(settings, CPU).choose(logits, None, range(3), [step] * 3)
-        alone = [Sampler([one], CPU).choose(logits[[row]], None, [row], [step])[0] for row, one in enumerate(settings)]
+        together = Sampler(settings, CPU).choose_tokens(logits, None, range(3), [step] * 3)
+        alone = [
+            Sampler([one], CPU).choose_tokens(logits[[row]], None, [row], [step])[0] for row, one in enumerate(settings)
+        ]
         assert together.tolist() == alone
 
 
@@ -131,7 +133,9 @@ def test_only_a_row_with_a_logit_that_is_nan_gets_no_token() -> None:
     logits = torch.zeros(3, 8)
     logits[1, 5] = float("nan")
     for sampling in SETTINGS:
-        tokens = Sampler([sampling] * 3, CPU).choose(logits, torch.zeros(3, 1, dtype=torch.int64), [0] * 3, [0] * 3)
+        tokens = Sampler([sampling] * 3, CPU).choose_tokens(
+            logits, torch.zeros(3, 1, dtype=torch.int64), [0] * 3, [0] * 3
+        )
         assert (tokens == -1).tolist() == [False, True, False]
 
 
@@ -145,8 +149,8 @@ def test_bias_and_penalties_change_single_logits_of_a_copy() -> None:
     ]
     completions = [[4, 4], [0, 0], [3, 5, 5]]
     sampler = Sampler(settings, CPU)
-    assert sampler.choose(logits, None, [0] * 3, [0] * 3, completions).tolist() == [4, 1, 5]
-    assert sampler.choose(logits, None, [0] * 3, [0] * 3, [[], [], []]).tolist() == [4, 0, 0]
+    assert sampler.choose_tokens(logits, None, [0] * 3, [0] * 3, completions).tolist() == [4, 1, 5]
+    assert sampler.choose_tokens(logits, None, [0] * 3, [0] * 3, [[], [], []]).tolist() == [4, 0, 0]
     assert torch.equal(logits, kept)
 
 

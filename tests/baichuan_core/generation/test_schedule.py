@@ -37,8 +37,8 @@ def test_every_row_joins_once_and_within_the_limits(
         active += joining
         joined += [row.request.index for row in joining]
         assert len(active) <= slots
-        assert len(active) == 1 or len(active) * max(row.request.tokens for row in active) <= tokens
-        assert len(active) <= schedule.max_rows_with(active) <= max(slots, 1)
+        assert len(active) == 1 or len(active) * max(row.request.max_tokens for row in active) <= tokens
+        assert len(active) <= schedule.compute_max_rows(active) <= max(slots, 1)
         del active[:leaving]
     assert sorted(joined) == list(range(len(sizes)))
 

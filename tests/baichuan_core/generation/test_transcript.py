@@ -40,7 +40,7 @@ def streamed(one: Transcript, ids: list[int]) -> list[str]:
     pieces = []
     for token_id in ids:
         ended = one.add(token_id)
-        if delta := one.delta():
+        if delta := one.take_delta():
             assert (delta.index, delta.sample) == (3, 1)
             pieces.append(delta.text)
         if ended:
@@ -59,7 +59,7 @@ def test_joined_deltas_are_the_text(
 ) -> None:
     for each in (tokenizer, golden_tokenizer):
         one = transcript(each, len(ids))
-        assert "".join(streamed(one, ids)) == one.completion().text
+        assert "".join(streamed(one, ids)) == one.build_completion().text
 
 
 @given(text=st.text(st.sampled_from("ab 你好🙂é\n"), min_size=1, max_size=20))
@@ -67,7 +67,7 @@ def test_a_delta_never_ends_inside_a_character(tokenizer: BaichuanTokenizer, tex
     ids = tokenizer.encode_text(text)
     one = transcript(tokenizer, len(ids))
     pieces = streamed(one, ids)
-    assert "".join(pieces) == one.completion().text == text
+    assert "".join(pieces) == one.build_completion().text == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
 
 
@@ -76,7 +76,7 @@ def test_no_part_of_a_stop_text_is_ever_sent(tokenizer: BaichuanTokenizer, text:
     ids = tokenizer.encode_text(text)
     one = transcript(tokenizer, len(ids), stop=("never", stop))
     expected, found, _ = text.partition(stop)
-    assert "".join(streamed(one, ids)) == one.completion().text == expected
+    assert "".join(streamed(one, ids)) == one.build_completion().text == expected
     assert one.finish_reason == ("stop" if found else "length")
 
 
@@ -90,7 +90,7 @@ def test_text_that_may_start_a_stop_text_is_held_back(tokenizer: BaichuanTokeniz
 def test_an_end_token_ends_it_and_counts_but_has_no_text(tokenizer: BaichuanTokenizer) -> None:
     one = transcript(tokenizer, 10)
     streamed(one, [*tokenizer.encode_text("ab"), END])
-    completion = one.completion()
+    completion = one.build_completion()
     assert (completion.text, completion.finish_reason) == ("ab", "stop")
     assert completion.completion_tokens == len(tokenizer.encode_text("ab")) + 1
 
@@ -102,14 +102,14 @@ def test_probabilities_come_with_their_text(tokenizer: BaichuanTokenizer, ids: l
     text = ""
     for token_id in ids:
         ended = one.add(token_id, TokenLogprobs(token_id, -1.0, ()))
-        if delta := one.delta():
+        if delta := one.take_delta():
             text += delta.text
             found += delta.logprobs
         if not ended and found:
             assert text.startswith(str(tokenizer.decode([entry.token_id for entry in found], skip_special_tokens=True)))
         if ended:
             break
-    assert tuple(found) == one.completion().logprobs
+    assert tuple(found) == one.build_completion().logprobs
 
 
 def test_logprobs_are_those_of_the_tokens_in_the_text(tokenizer: BaichuanTokenizer) -> None:
@@ -117,5 +117,5 @@ def test_logprobs_are_those_of_the_tokens_in_the_text(tokenizer: BaichuanTokeniz
     one = transcript(tokenizer, 10, stop=("cd",), logprobs=0)
     for token_id in ids:
         one.add(token_id, TokenLogprobs(token_id, -1.0, ()))
-    assert one.completion().text == "ab"
-    assert [entry.token_id for entry in one.completion().logprobs or ()] == ids[:2]
+    assert one.build_completion().text == "ab"
+    assert [entry.token_id for entry in one.build_completion().logprobs or ()] == ids[:2]

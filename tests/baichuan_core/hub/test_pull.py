@@ -41,7 +41,7 @@ class KilledError(Exception):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(downloads_module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads_module, "FIRST_DELAY_SECONDS", 0.0)
     with hub_server() as running:
         yield running
 
@@ -161,7 +161,7 @@ def test_another_content_than_announced_is_refused(
     server.repositories[NAME] = Repository.of(model)
     content = (model / path).read_bytes()
     server.replaced[path] = content + b"!" if change == "longer" else content[:-1] + b"!"
-    with pytest.raises(HubError, match=rf"sends {path} of {NAME} with different content") as caught:
+    with pytest.raises(HubError, match=rf"sent content for {path} of {NAME} that differs") as caught:
         fetch()
     assert not caught.value.may_pass
     assert not (tmp_path / "run/model").exists()
@@ -210,7 +210,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
 ) -> None:
     server.repositories[NAME] = Repository.of(model)
     server.status = 503
-    with pytest.raises(HubUnreachableError, match="answers with status 503: try again later"):
+    with pytest.raises(HubUnreachableError, match="answered with status 503: try again later"):
         fetch()
     server.status = None
     server.drops[WEIGHTS] = [5000] * 20
@@ -323,7 +323,7 @@ def test_an_index_leads_only_to_weights_of_the_repository(
     content = (model / shard).read_bytes()
     (model / shard).unlink()
     server.repositories[NAME] = Repository.of(model, **({shard: content} if shard.endswith(".py") else {}))
-    with pytest.raises(HubError, match=f"lacks {shard}, which model.safetensors.index.json names"):
+    with pytest.raises(HubError, match=f"lacks {shard}, which model.safetensors.index.json lists"):
         fetch()
     assert shard not in server.requested_files()
 

@@ -243,10 +243,10 @@ def test_qlora_trains_on_the_result(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
-        (Calibration(token_ids=[list(range(100))]), "needs 2048 tokens or more"),
-        (Calibration(sequences=1), "needs 2048 tokens or more"),
-        (Calibration(token_ids=[]), "needs 2048 tokens or more"),
-        (Calibration(token_ids=[[300] * 9000]), "has 1 different tokens"),
+        (Calibration(token_ids=[list(range(100))]), "needs at least 2048 tokens"),
+        (Calibration(sequences=1), "needs at least 2048 tokens"),
+        (Calibration(token_ids=[]), "needs at least 2048 tokens"),
+        (Calibration(token_ids=[[300] * 9000]), "has only 1 distinct tokens"),
         (Calibration(token_ids=[list(range(1025)) * 9]), "only 1024 embeddings: use the tokenizer"),
         (Calibration(token_ids=[[-1, *range(1000)] * 9]), "token ids from -1"),
         (Calibration(text="nowhere.txt"), "nowhere.txt cannot be read"),

@@ -10,7 +10,7 @@ from baichuan_core.model.four_bits import bitsandbytes_functional
 from baichuan_core.quantization.calibration.code_book import CodeBook, get_scale_code_book, quantize_scales
 from baichuan_core.quantization.calibration.compensation import compensate, search_scales
 from baichuan_core.quantization.calibration.propagation import correct_weight
-from baichuan_core.quantization.calibration.storage_format import compute_scale_offset, dequantize, stored_tensors
+from baichuan_core.quantization.calibration.storage_format import build_stored_tensors, compute_scale_offset, dequantize
 
 CPU = torch.device("cpu")
 SHAPES = st.tuples(st.sampled_from([2, 5, 32]), st.sampled_from([64, 192, 320]))
@@ -37,7 +37,7 @@ def test_codes_compensate_for_each_others_errors(shape: tuple[int, int], seed: i
     moments = inputs.T @ inputs / len(inputs)
     result = compensate(weight, moments, book, compute_scale_offset(weight) if double else None)
     scale = result.scales.dequantized.repeat_interleave(64, dim=1)
-    nearest = book.values[book.positions(weight / scale)] * scale  # same scales, rounded independently
+    nearest = book.values[book.find_nearest(weight / scale)] * scale  # same scales, rounded independently
     assert output_error(weight, result.dequantized, inputs) < 0.95 * output_error(weight, nearest, inputs)
     assert torch.equal(book.values[result.positions.int()] * scale, result.dequantized)
 
@@ -47,7 +47,7 @@ def test_bitsandbytes_reads_the_same_weight(shape: tuple[int, int], seed: int, n
     weight, inputs = layer(shape, seed)
     book, offset = CodeBook(name, CPU), compute_scale_offset(weight) if double else None
     result = compensate(weight, inputs.T @ inputs, book, offset)
-    tensors = stored_tensors(result, book, offset, torch.float32)
+    tensors = build_stored_tensors(result, book, offset, torch.float32)
     torch.testing.assert_close(dequantize(dict(tensors)), result.dequantized, rtol=1e-5, atol=1e-7)
     plain, state = bitsandbytes_functional().quantize_4bit(
         weight, blocksize=64, compress_statistics=double, quant_type=name
@@ -63,7 +63,7 @@ def test_searched_scales_are_no_worse_than_the_largest_magnitude(shape: tuple[in
 
     def error(scales: Tensor) -> Tensor:
         scale = scales.repeat_interleave(64, dim=1)
-        errors: Tensor = (book.values[book.positions(weight / scale)] * scale - weight).square() * importance
+        errors: Tensor = (book.values[book.find_nearest(weight / scale)] * scale - weight).square() * importance
         return errors.sum()
 
     largest = weight.unflatten(1, (-1, 64)).abs().amax(dim=-1)

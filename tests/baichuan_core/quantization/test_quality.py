@@ -131,7 +131,11 @@ def test_a_given_text_is_used(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"too short", "use a text with 64 tokens"), (b"~" * 300, "only one kind of token"), (b"\xff\xfe\xff", "UTF-8")],
+    [
+        (b"too short", "use a natural text with at least 64 tokens"),
+        (b"~" * 300, "only one kind of token"),
+        (b"\xff\xfe\xff", "UTF-8"),
+    ],
 )
 def test_an_unusable_text_is_rejected(base: Path, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "mine.txt").write_bytes(content)

@@ -21,7 +21,7 @@ from baichuan_core.tokenizer import (
     read_generation_settings,
 )
 from baichuan_core.tokenizer.chat_format import ChatStyle
-from baichuan_core.tokenizer.chat_template import BREAK, published_template
+from baichuan_core.tokenizer.chat_template import BREAK_CHARACTER, build_published_template
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
@@ -59,7 +59,7 @@ def test_templates_of_published_formats_give_the_published_ids(tokenizer: Baichu
     compared = 0
     for case in CASES:
         chat_format = ChatFormat(case["user_token_id"], case["assistant_token_id"], form)
-        template = published_template(tokenizer, chat_format)
+        template = build_published_template(tokenizer, chat_format)
         try:
             expected = build_chat_prompt(
                 tokenizer, case["messages"], model_max_length=10**6, max_new_tokens=1, chat_format=chat_format
@@ -157,7 +157,7 @@ def test_the_last_answer_is_continued_and_old_turns_are_dropped(own: Path) -> No
     assert kept.startswith("<reserved_9>system: Be brief.")
     assert kept.count("Who are you?") in range(1, 20)
     assert kept.endswith("The last one\n<reserved_9>assistant: ")
-    with pytest.raises(PromptError, match="but only 5 fit next to the answer"):
+    with pytest.raises(PromptError, match="but only 5 fit alongside the answer"):
         prompt([QUESTION], room=5)
 
 
@@ -177,7 +177,7 @@ def test_a_template_that_refuses_is_a_prompt_error(own: Path, template: str, rea
         tokenizer.encode_chat([{"role": "user", "content": "a"}], config=config, settings={}, max_new_tokens=8)
 
 
-@given(text=st.lists(st.sampled_from(["<s>", "</s>", "<reserved_9>", "<", BREAK, "a", " "])).map("".join))
+@given(text=st.lists(st.sampled_from(["<s>", "</s>", "<reserved_9>", "<", BREAK_CHARACTER, "a", " "])).map("".join))
 def test_text_of_messages_is_never_a_control_token(tokenizer: BaichuanTokenizer, text: str) -> None:
     template = "<reserved_9>{{ messages[0]['content'] }}</s>"
     ids = tokenizer.apply_chat_template([{"role": "user", "content": text}], chat_template=template, return_dict=False)

@@ -16,7 +16,7 @@ def find_unsupported_reason(setup: EngineSetup) -> str | None:
     if setup.adapter is not None:
         return "a GGUF file cannot be used with a LoRA adapter (merge the adapter into its base, then convert that)"
     if setup.settings.dtype != "auto":
-        return "the dtype of a GGUF file cannot be changed (leave 'dtype' at 'auto')"
+        return "the dtype of a GGUF file cannot be changed (set 'dtype' to 'auto')"
     if (setup.settings.device or "cpu") != "cpu":
         return "it runs only on the CPU (set 'device' to 'cpu')"
     return None

@@ -18,7 +18,7 @@ class AbortedError(Exception):
     """The completion was aborted."""
 
 
-class Calls:
+class CompletionCalls:
     """The HTTP requests of one completion, which another thread can abort.
 
     Attributes:
@@ -74,7 +74,7 @@ class Calls:
             self._aborted = True
             for one in self._open:
                 with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it; closing would not
+                    one.shutdown(socket.SHUT_RDWR)  # wakes the thread that is reading from it; close() would not
 
     @contextmanager
     def _send(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
@@ -86,7 +86,7 @@ class Calls:
                     _raise_for_error(json.load(response))
                 yield response
         except (OSError, HTTPException, ValueError) as error:
-            raise (AbortedError() if self._aborted else self._server.explain_death()) from error
+            raise (AbortedError() if self._aborted else self._server.explain_failure()) from error
 
     @contextmanager
     def _open_connection(self) -> Iterator[HTTPConnection]:
@@ -107,4 +107,4 @@ class Calls:
 
 def _raise_for_error(response: Mapping[str, Any]) -> None:
     if error := response.get("error"):
-        raise UnsupportedError(f"llama.cpp rejects the request: {error.get('message', error)}")
+        raise UnsupportedError(f"llama.cpp rejected the request: {error.get('message', error)}")

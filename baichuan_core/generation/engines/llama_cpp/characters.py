@@ -12,7 +12,7 @@ class ByteTokens:
     Example:
         The character "龘" (bytes E9 BE 98) is not in the vocabulary, so it takes three byte tokens.
         The server reports only the last one, <0x98>, with the text "龘" and a count that is larger by three.
-        `infer_before` infers <0xE9> and <0xBE> from the text.
+        `infer_omitted_tokens` infers <0xE9> and <0xBE> from the text.
     """
 
     def __init__(self, tokenizer: BaichuanTokenizer) -> None:
@@ -22,7 +22,7 @@ class ByteTokens:
         }
         self._byte_to_token = {byte: token for token, byte in self._token_to_byte.items()}
 
-    def infer_before(self, token: int, text: str, missing: int) -> list[int] | None:
+    def infer_omitted_tokens(self, token: int, text: str, missing: int) -> list[int] | None:
         """Infer the omitted tokens before `token`; return None if they are ambiguous.
 
         Args:
@@ -37,7 +37,7 @@ class ByteTokens:
             return None
         return [self._byte_to_token[byte] for byte in content[:-1]]
 
-    def find_incomplete(self, tokens: Sequence[int]) -> list[bool]:
+    def find_incomplete_characters(self, tokens: Sequence[int]) -> list[bool]:
         """Return, for each token, whether the text up to it ends inside a character."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         states = []

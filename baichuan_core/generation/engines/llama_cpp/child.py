@@ -12,14 +12,14 @@ from typing import Any
 
 import xllamacpp
 
-SILENT = -1  # verbosity
+SILENT_VERBOSITY = -1
 
 
 def main() -> None:
     """Serve until stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries print to stderr, so that stdout contains only our answer
+    os.dup2(2, 1)  # make libraries print to stderr, so that stdout contains only our answer
     try:
         server = xllamacpp.Server(make_parameters(json.loads(sys.stdin.readline())))
     except RuntimeError as error:
@@ -38,12 +38,13 @@ def make_parameters(settings: dict[str, Any]) -> Any:
     params.n_ctx = settings["slots"] * settings["slot_tokens"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.n_gpu_layers = 0
-    params.cache_ram_mib = 0  # the default keeps up to 8 GiB of keys and values of old prompts
+    params.cache_ram_mib = 0  # the default would keep up to 8 GiB of keys and values from old prompts
     params.warmup = False
-    params.verbosity = SILENT
+    params.verbosity = SILENT_VERBOSITY
     params.api_keys = [settings["key"]]
     params.ui = False
-    # Unused, because prompts are token ids. The default, the file's own template, may stop the server if it is invalid.
+    # Never used, because prompts are token ids. By default the server would read the file's own template, and might
+    # fail if it is invalid.
     params.chat_template = "chatml"
     return params
 

@@ -1,4 +1,4 @@
-"""One completion of llama.cpp's server, read by a separate thread."""
+"""One completion from llama.cpp's server, read by a separate thread."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -7,13 +7,13 @@ from typing import Any
 
 from baichuan_core.errors import BaichuanError, UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest
-from baichuan_core.generation.engines.llama_cpp.calls import AbortedError, Calls
+from baichuan_core.generation.engines.llama_cpp.calls import AbortedError, CompletionCalls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece, make_body
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
-PROBABLE_TOKENS = 1000  # number of most probable tokens to request first; requesting the whole vocabulary is slow
+INITIAL_LOGPROB_COUNT = 1000  # number of most probable tokens to request first; requesting the whole vocabulary is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RunningCompletion:
         self,
         request_id: int,
         transcript: Transcript,
-        calls: Calls,
+        calls: CompletionCalls,
         vocabulary: Vocabulary,
         report: Callable[[Output | BaseException], None],
         *,
@@ -63,7 +63,7 @@ class RunningCompletion:
     def run(self) -> None:
         """Report outputs until the completion has ended, failed or been aborted."""
         try:
-            self._read()
+            self._read_completion()
         except AbortedError:
             pass
         except BaichuanError as error:
@@ -71,7 +71,7 @@ class RunningCompletion:
         except BaseException as error:  # noqa: BLE001 - the engine's step raises it
             self._report(error)
 
-    def _read(self) -> None:
+    def _read_completion(self) -> None:
         with closing(self.calls.stream(make_body(self._request))) as pieces:
             for piece in pieces:
                 if not self._add_piece(piece):
@@ -82,22 +82,22 @@ class RunningCompletion:
     def _add_piece(self, piece: Piece) -> bool:
         """Add the tokens of a piece; return whether the next one is needed."""
         known = self._transcript.ids
-        missing = self._vocabulary.bytes.infer_before(piece.token, piece.text, piece.count - len(known) - 1)
+        missing = self._vocabulary.bytes.infer_omitted_tokens(piece.token, piece.text, piece.count - len(known) - 1)
         if missing is None:
             return False
         tokens = [*missing, piece.token]
-        logprobs = [self._look_up([*known, *missing[:place]], token) for place, token in enumerate(missing)]
+        logprobs = [self._request_logprobs([*known, *missing[:place]], token) for place, token in enumerate(missing)]
         logprobs.append(self._read_entry(piece.entry, piece.token, [*known, *missing]))
-        self._add(tokens, logprobs)
+        self._add_tokens(tokens, logprobs)
         return self._transcript.finish_reason is None
 
     def _add_answer(self, answer: Answer) -> None:
         """Add the tokens of the whole completion that are not known yet."""
         known = len(self._transcript.ids)
         logprobs = self._list_logprobs(answer, known)
-        self._add(answer.tokens[known:], logprobs, ended="length" if answer.stop_type == "limit" else "stop")
+        self._add_tokens(answer.tokens[known:], logprobs, ended="length" if answer.stop_type == "limit" else "stop")
 
-    def _add(
+    def _add_tokens(
         self,
         tokens: Sequence[int],
         logprobs: Sequence[TokenLogprobs | None],
@@ -109,8 +109,8 @@ class RunningCompletion:
                 break
         if self._transcript.finish_reason is None:
             self._transcript.finish_reason = ended
-        delta = self._transcript.delta() if self._stream else None
-        completion = self._transcript.completion() if self._transcript.finish_reason else None
+        delta = self._transcript.take_delta() if self._stream else None
+        completion = self._transcript.build_completion() if self._transcript.finish_reason else None
         self._report(Output(self._id, len(self._transcript.ids) - before, delta, completion))
 
     def _list_logprobs(self, answer: Answer, known: int) -> list[TokenLogprobs | None]:
@@ -120,7 +120,7 @@ class RunningCompletion:
         """
         entries = iter(answer.entries)
         found: list[TokenLogprobs | None] = []
-        for place, incomplete in enumerate(self._vocabulary.bytes.find_incomplete(answer.tokens)):
+        for place, incomplete in enumerate(self._vocabulary.bytes.find_incomplete_characters(answer.tokens)):
             entry = None if incomplete else next(entries, None)
             if place >= known:
                 found.append(self._read_entry(entry, answer.tokens[place], answer.tokens[:place]))
@@ -130,11 +130,11 @@ class RunningCompletion:
         if self._request.logprobs is None:
             return None
         if entry is None or entry["id"] != token:
-            return self._look_up(before, token)
+            return self._request_logprobs(before, token)
         best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
         return TokenLogprobs(token, entry["logprob"], tuple(best[: self._request.logprobs]))
 
-    def _look_up(self, before: Sequence[int], token: int) -> TokenLogprobs | None:
+    def _request_logprobs(self, before: Sequence[int], token: int) -> TokenLogprobs | None:
         """Request the distribution of the token after `before`.
 
         An end token is forced as the answer, because the server reports no entry for a token of an incomplete
@@ -145,7 +145,7 @@ class RunningCompletion:
         prompt = (*self._request.prompt_ids, *before)
         sampling = replace(self._request.sampling, temperature=0.0, logit_bias=((self._vocabulary.end_token, 1e9),))
         base: EncodedRequest = replace(self._request, prompt_ids=prompt, limit=1, sampling=sampling)
-        for count in (PROBABLE_TOKENS, self._vocabulary.size):
+        for count in (INITIAL_LOGPROB_COUNT, self._vocabulary.size):
             entry = self.calls.complete(make_body(replace(base, logprobs=count))).entries[0]
             best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
             if token in (found := dict(best)):

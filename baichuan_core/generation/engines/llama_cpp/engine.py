@@ -6,9 +6,9 @@ from queue import SimpleQueue
 
 import torch
 
-from baichuan_core.generation.engines.capacity import capacity_for, grow, is_enough
+from baichuan_core.generation.engines.capacity import compute_capacity, grow_capacity, is_enough
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
-from baichuan_core.generation.engines.llama_cpp.calls import Calls
+from baichuan_core.generation.engines.llama_cpp.calls import CompletionCalls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
 from baichuan_core.generation.engines.llama_cpp.completion import RunningCompletion, Vocabulary
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
@@ -64,11 +64,11 @@ class LlamaCppEngine:
             return
         running.calls.abort()
         if running.calls.computes_unread and not self._running:
-            self._end_server()  # otherwise it would compute the rest of the completion
+            self._stop_server()  # otherwise the server would compute the rest of the completion
 
     def step(self) -> Step:
         """See `Engine.step`; wait for an output of any completion."""
-        self._start_waiting()
+        self._start_waiting_requests()
         events = [self._events.get()] if self._running else []
         while not self._events.empty():
             events.append(self._events.get())
@@ -93,26 +93,26 @@ class LlamaCppEngine:
         for request_id in list(self._running):
             self.abort(request_id)
         self._waiting = WaitingQueue()
-        self._end_server()
+        self._stop_server()
 
-    def _start_waiting(self) -> None:
+    def _start_waiting_requests(self) -> None:
         while self._waiting:
             server, request = self._server, self._waiting.peek()
-            if server is None or not server.alive or request.tokens >= server.capacity.slot_tokens:
+            if server is None or not server.is_alive or request.max_tokens >= server.capacity.slot_tokens:
                 if self._running:
                     return
-                self._ensure_server(capacity_for(self._waiting.requests(), self._setup.settings))
+                self._ensure_server(compute_capacity(self._waiting.requests(), self._setup.settings))
             elif len(self._running) >= server.capacity.slots:
                 return
             else:
-                self._start(server, *self._waiting.pop())
+                self._start_completion(server, *self._waiting.pop())
 
-    def _start(self, server: LlamaServer, request_id: int, request: EncodedRequest) -> None:
+    def _start_completion(self, server: LlamaServer, request_id: int, request: EncodedRequest) -> None:
         transcript = Transcript(self._tokenizer, request, self._setup.end_token_ids)
         completion = RunningCompletion(
             request_id,
             transcript,
-            Calls(server),
+            CompletionCalls(server),
             self._vocabulary,
             self._events.put,
             stream=request_id in self._streamed,
@@ -122,14 +122,14 @@ class LlamaCppEngine:
 
     def _ensure_server(self, needed: Capacity) -> None:
         """Start a server with the needed capacity, unless one is running."""
-        if self._server is not None and self._server.alive:
+        if self._server is not None and self._server.is_alive:
             if is_enough(self._server.capacity, needed):
                 return
-            needed = grow(self._server.capacity, needed, self._setup.settings)
-        self._end_server()  # frees its memory before the next one starts
+            needed = grow_capacity(self._server.capacity, needed, self._setup.settings)
+        self._stop_server()  # frees its memory before the next server starts
         self._server = LlamaServer(self._model, needed, threads=torch.get_num_threads())
 
-    def _end_server(self) -> None:
+    def _stop_server(self) -> None:
         if self._server is not None:
             self._server.end()
             self._server = None

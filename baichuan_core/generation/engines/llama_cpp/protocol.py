@@ -7,9 +7,9 @@ from typing import Any
 from baichuan_core.generation.engines.contract import EncodedRequest
 
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p")  # in the order that all engines use
-# Used with top_k=1, which leaves one candidate, so no other sampler is needed. Temperature 0 would keep all of them.
+# Used with top_k=1, which leaves one candidate, so no other sampler is needed. Temperature 0 would keep every token.
 GREEDY_SAMPLERS = ("penalties", "top_k")
-RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED of llama.h, which stands for a random seed
+RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED in llama.h, which asks for a random seed
 RESPONSE_FIELDS = ("tokens", "stop_type", "completion_probabilities")
 
 

@@ -1,4 +1,4 @@
-"""Start llama.cpp's server in a separate process, where idle threads of torch do not slow it down."""
+"""Start llama.cpp's server in a separate process, where torch's idle threads do not slow it down."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation.engines.contract import Capacity
 
-SCRIPT = Path(__file__).with_name("child.py")
+CHILD_SCRIPT = Path(__file__).with_name("child.py")
 # GOMP_SPINCOUNT sets how often a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
-# on an idle machine and 3x as fast on a busy one, where spinning threads occupy the cores of those they wait for.
+# on an idle machine and 3x as fast on a busy one, where spinning threads take cores from the threads they wait for.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
-EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before its process exits
+EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before the server's process exits
 
 
 class LlamaServer:
@@ -45,12 +45,12 @@ class LlamaServer:
         key = secrets.token_hex(32)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-P", str(SCRIPT)],  # -P: do not import the script's neighbours as top-level modules
+            [sys.executable, "-P", str(CHILD_SCRIPT)],  # -P: do not import the script's neighbours as top-level modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**ENVIRONMENT, **os.environ},
         )
-        self.end = weakref.finalize(self, _end, self._process)
+        self.end = weakref.finalize(self, _kill, self._process)
         answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
         if "refusal" in answer:
             raise CheckpointError(
@@ -60,11 +60,11 @@ class LlamaServer:
         self.port = urlsplit(answer["address"]).port or 0
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process is running."""
         return self._process.poll() is None
 
-    def explain_death(self) -> BaichuanError:
+    def explain_failure(self) -> BaichuanError:
         """Return an error that explains why the server no longer responds."""
         try:
             code = self._process.wait(EXIT_TIMEOUT_SECONDS)
@@ -91,9 +91,9 @@ class LlamaServer:
             return answer
         if self._process.wait() == -signal.SIGABRT:  # llama.cpp aborts if it reads an invalid file
             return {"refusal": "aborted"}
-        raise self.explain_death()
+        raise self.explain_failure()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with process:  # closes its pipes and waits
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with process:  # closes its pipes and waits for it to exit
         process.kill()

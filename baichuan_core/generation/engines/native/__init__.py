@@ -1,4 +1,4 @@
-"""This project's own engine, which decodes the model in batches; its name for users is `transformers`."""
+"""This project's own engine, which runs the model on batches of rows; users choose it as `transformers`."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 MIN_WIDE_HEAD_DIM = 128  # head_dim of all published models
-MAX_LENGTH_RATIO = 1.25  # maximum ratio between the numbers of keys of neighbouring rows that are computed together
+MAX_LENGTH_RATIO = 1.25  # maximum ratio between the longest and the shortest row of a group
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def group_rows_by_length(lengths: Sequence[int]) -> list[RowGroup]:
 
 @dataclass(frozen=True, slots=True)
 class AttentionByGroups:
-    """An attention function in transformers' interface, for one query per row."""
+    """An attention function with transformers' interface, for one query per row."""
 
     groups: list[RowGroup]
 

@@ -46,7 +46,7 @@ class SlotLayer(CacheLayerMixin):
         self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate memory for all slots on the device of the layer."""
+        """Allocate memory for all slots on the layer's device."""
         self.keys, self.values = self._allocate_like(key_states), self._allocate_like(value_states)
         self.is_initialized = True
 
@@ -85,7 +85,7 @@ class SlotLayer(CacheLayerMixin):
         return self.cache.size.capacity
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return keys and values, or nothing before they are allocated."""
+        """Return the keys and values; an empty tuple before they are allocated."""
         return () if self.keys is None or self.values is None else (self.keys, self.values)
 
 
@@ -108,7 +108,7 @@ class SlotCache(Cache):
                 tensor[target, :, :length] = tensor[source, :, :length]
 
     def save(self, slot: int, start: int, end: int) -> SavedStates:
-        """Return a copy of the positions from `start` to before `end` of a slot."""
+        """Return a copy of a slot's positions from `start` up to but not including `end`."""
         return [tuple(tensor[slot, :, start:end].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
 
     def restore(self, saved: SavedStates, slot: int, start: int, count: int) -> None:

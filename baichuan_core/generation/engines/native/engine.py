@@ -20,7 +20,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MIN_STEPS_TO_COMPILE = 1000  # compiled code saves the time of compiling it after about this number of steps
+MIN_STEPS_TO_COMPILE = 1000  # compilation pays for itself after about this many steps
 PREFIX_CACHE_DIVISOR = 4  # a quarter of `batch_tokens` is reserved for prefixes; `footprint` has the same constant
 
 
@@ -68,7 +68,7 @@ class NativeEngine:
         self._schedule = Schedule(slots=slots, tokens=tokens, min_joining=min_joining)
         self._slots = Slots(model, kept_tokens=tokens // PREFIX_CACHE_DIVISOR)
         self._rows: dict[int, Row] = {}  # all waiting and running rows by id
-        self._arrived: list[Row] = []  # rows that were added since the last step
+        self._arrived: list[Row] = []  # rows that have been added since the last step
         self._arrivals = 0  # number of groups of rows that have been queued
         self._ids = count()
         self._sampler: Sampler | None = None  # for all active rows; recreated when they change
@@ -79,7 +79,7 @@ class NativeEngine:
         return not self._rows
 
     def prepare(self, capacity: Capacity) -> None:
-        """See `Engine.prepare`; nothing to do, because memory is allocated for the rows that run."""
+        """See `Engine.prepare`; nothing to do, because memory is allocated when rows start."""
 
     def wake(self) -> None:
         """See `Engine.wake`; nothing to do, because a step never waits."""
@@ -107,22 +107,22 @@ class NativeEngine:
         if row in self._arrived:
             self._arrived.remove(row)
         elif row in self._slots.rows:
-            self._leave(self._slots.rows.index(row))
+            self._remove_row(self._slots.rows.index(row))
         else:
             self._schedule.remove(row)
 
     def step(self) -> Step:
         """See `Engine.step`: add the waiting rows that can join, then decode one token for every row."""
-        self._queue_arrived()
+        self._queue_arrived_rows()
         joining = self._schedule.take(self._slots.rows)
         outputs: list[Output] = []
         out_of_memory = False
         try:
             if joining:
-                outputs += self._join(joining)
+                outputs += self._join_rows(joining)
                 joining = []
             if self._slots.rows:
-                outputs += self._decode()
+                outputs += self._decode_rows()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -130,10 +130,10 @@ class NativeEngine:
         if out_of_memory:
             outputs += self._halve_batch(joining)
         if self.is_idle:
-            self._schedule.slots = self._settings.batch_size  # there may be more memory by the next request
+            self._schedule.slots = self._settings.batch_size  # more memory may be free when the next request arrives
         return Step(tuple(outputs))
 
-    def _queue_arrived(self) -> None:
+    def _queue_arrived_rows(self) -> None:
         """Queue the rows that were added since the last step: find the prefixes they share, and sort them."""
         if not self._arrived:
             return
@@ -144,29 +144,29 @@ class NativeEngine:
             row.arrival, row.prefix = self._arrivals, prefix
         self._schedule.add(rows)
         self._steps_to_compile -= sum(row.request.limit for row in rows) // min(len(rows), self._settings.batch_size)
-        if self._may_compile and self._slots.forward.compiled is None and self._steps_to_compile <= 0:
+        if self._may_compile and self._slots.cached_model.compiled is None and self._steps_to_compile <= 0:
             mode = "reduce-overhead" if self._on_gpu else "default"
-            self._slots.forward.compiled = torch.compile(self.model.model, mode=mode)
+            self._slots.cached_model.compiled = torch.compile(self.model.model, mode=mode)
 
-    def _join(self, joining: Sequence[Row]) -> list[Output]:
+    def _join_rows(self, joining: Sequence[Row]) -> list[Output]:
         before = len(self._slots.rows)
-        self._slots.reserve(joining, slots=self._count_slots([*self._slots.rows, *joining]))
+        self._slots.reserve(joining, slots=self._choose_slot_count([*self._slots.rows, *joining]))
         logits = self._slots.join(joining)
         sampler = self._create_sampler(self._slots.rows[before:])
         self._sampler = None
         return self._choose_tokens(logits, sampler, first=before)
 
-    def _count_slots(self, rows: Sequence[Row]) -> int:
+    def _choose_slot_count(self, rows: Sequence[Row]) -> int:
         """Return how many slots to allocate if `rows` do not fit into those that exist.
 
         Waiting rows get slots too. If requests keep arriving, the number of slots is at least doubled, so that
         reallocation is rare.
         """
         wanted = len(rows) + self._schedule.count_waiting()
-        to_come = 2 * self._slots.allocated if self._arrivals > 1 else 0
-        return min(self._schedule.max_rows_with(rows), max(wanted, to_come))
+        to_come = 2 * self._slots.allocated_slots if self._arrivals > 1 else 0
+        return min(self._schedule.compute_max_rows(rows), max(wanted, to_come))
 
-    def _decode(self) -> list[Output]:
+    def _decode_rows(self) -> list[Output]:
         logits = self._slots.decode()
         self._sampler = self._sampler or self._create_sampler(self._slots.rows)
         return self._choose_tokens(logits, self._sampler, first=0)
@@ -178,20 +178,20 @@ class NativeEngine:
     def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[Output]:
         """Choose the next token of the rows from slot `first` on, and remove the rows that end."""
         rows = self._slots.rows[first:]
-        history = self._slots.history(first) if sampler.penalised else None
+        history = self._slots.get_history(first) if sampler.penalised else None
         completions = [row.transcript.ids for row in rows]
         seeds, steps = [row.request.seed for row in rows], [len(ids) for ids in completions]
-        tokens = sampler.choose(logits, history, seeds, steps, completions).tolist()
+        tokens = sampler.choose_tokens(logits, history, seeds, steps, completions).tolist()
         wanted = [None if token < 0 else row.request.logprobs for row, token in zip(rows, tokens, strict=True)]
         logprobs = compute_logprobs(logits, tokens, wanted)
-        outputs = [_take(row, *news) for row, *news in zip(rows, tokens, logprobs, strict=True)]
+        outputs = [_add_token(row, *news) for row, *news in zip(rows, tokens, logprobs, strict=True)]
         for slot in reversed(range(first, first + len(rows))):
             if outputs[slot - first].is_last:
                 del self._rows[self._slots.rows[slot].id]
-                self._leave(slot)
+                self._remove_row(slot)
         return outputs
 
-    def _leave(self, slot: int) -> None:
+    def _remove_row(self, slot: int) -> None:
         self._slots.leave(slot)
         self._sampler = None
 
@@ -201,7 +201,7 @@ class NativeEngine:
         Returns:
             Whether anything was freed.
         """
-        has_memory = bool(self._slots.rows or self._slots.allocated or self._slots.prefixes.tokens)
+        has_memory = bool(self._slots.rows or self._slots.allocated_slots or self._slots.prefixes.tokens)
         self._schedule.requeue(self._slots.clear())
         self._sampler = None
         release_memory()
@@ -216,41 +216,41 @@ class NativeEngine:
         had_saved_prefixes = bool(self._slots.prefixes.tokens)
         rows = list({row.id: row for row in (*self._slots.clear(), *joining)}.values())
         self._sampler = None
-        release_memory()  # the cache and its layers reference each other, so only this frees them
+        release_memory()  # the cache and its layers reference each other, so only garbage collection frees them
         self._schedule.slots = max(1, len(rows) // 2)
         if len(rows) == 1:
             (alone,) = rows
             if not had_saved_prefixes and not alone.prefix and not self.free_others():
                 del self._rows[alone.id]
-                return [Output(alone.id, 0, error=_out_of_memory_error())]
+                return [Output(alone.id, 0, error=_build_out_of_memory_error())]
             alone.prefix, alone.may_save = None, False  # the row itself needs all the memory
         self._schedule.requeue(rows)
         return []
 
 
-def _take(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
+def _add_token(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
     """Add a token to a row and report it."""
     if token < 0:
         row.may_save = False
-        return Output(row.id, 0, error=_nan_error())
+        return Output(row.id, 0, error=_build_nan_error())
     row.tokens.append(token)
     ended = row.transcript.add(token, logprobs)
     return Output(
         row.id,
         1,
-        row.transcript.delta() if row.stream else None,
-        row.transcript.completion() if ended else None,
+        row.transcript.take_delta() if row.stream else None,
+        row.transcript.build_completion() if ended else None,
     )
 
 
-def _nan_error() -> BaichuanError:
+def _build_nan_error() -> BaichuanError:
     return CheckpointError(
         "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
         " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
     )
 
 
-def _out_of_memory_error() -> BaichuanError:
+def _build_out_of_memory_error() -> BaichuanError:
     return UnsupportedError(
         "there is not enough memory for a single completion: lower max_new_tokens, shorten the prompt,"
         " quantize the model, or use a device with more memory"

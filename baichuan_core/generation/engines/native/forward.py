@@ -11,10 +11,10 @@ from baichuan_core.generation.engines.native.cache import CacheSize, SlotCache, 
 from baichuan_core.generation.engines.native.passes import MAX_PREFILL_TOKENS
 from baichuan_core.model import BaichuanForCausalLM
 
-MIN_BUCKET = 256  # minimum number of keys with which the compiled decoder is called
+MIN_BUCKET_KEYS = 256  # minimum number of keys with which the compiled decoder is called
 
 
-class Forward:
+class CachedModel:
     """The model with a cache that has one slot per row.
 
     A row's tokens are written to the positions 0, 1, 2, ... of its slot. `prefill` and `decode` read only the slots
@@ -45,7 +45,7 @@ class Forward:
         self.cache = SlotCache(self.model.config.num_hidden_layers, CacheSize(0, 0))
 
     def prefill(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Compute the tokens of rows from given positions on, and return the last hidden states [rows, hidden].
+        """Feed the tokens of rows from given positions on, and return the last hidden states [rows, hidden].
 
         Rows are padded on the right. Padding writes keys after a row's end, which later tokens overwrite before they
         are read. A single row longer than `MAX_PREFILL_TOKENS` runs in chunks.
@@ -59,10 +59,10 @@ class Forward:
         longest = max(map(len, pieces))
         ids = torch.tensor([piece + [0] * (longest - len(piece)) for piece in pieces], device=self.device)
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(longest, device=self.device)
-        # Only padding of shorter rows is clamped. It may overwrite a row's last position, which is never read: the last
-        # token of a completion is not fed back.
+        # Only the padding of shorter rows is clamped. It may overwrite a row's last position, which is never read: the
+        # last token of a completion is not fed back.
         positions.clamp_(max=self.cache.size.capacity - 1)
-        chunk = MAX_PREFILL_TOKENS if len(pieces) == 1 else longest  # several rows together never exceed it
+        chunk = MAX_PREFILL_TOKENS if len(pieces) == 1 else longest  # several rows together never exceed the maximum
         for begin in range(0, longest, chunk):
             part = positions[:, begin : begin + chunk]
             plain = begin == 0 and not any(starts)
@@ -73,7 +73,7 @@ class Forward:
         return hidden[torch.arange(len(pieces), device=self.device), ends]
 
     def decode(self, newest: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Compute one token of each row, in the first slots, and return the hidden states [rows, hidden].
+        """Feed one token of each row, in the first slots, and return the hidden states [rows, hidden].
 
         Args:
             newest: The token of each row.
@@ -114,14 +114,14 @@ class Forward:
 
 
 def _round_up_to_bucket(keys: int) -> int:
-    """Round up to a power of two or 1.5 times one, so that the decoder is compiled for few shapes.
+    """Round up to a power of two or 1.5 times a power of two, so that the decoder is compiled for few shapes.
 
     Example:
         Up to 256 keys: 256. 257 to 384: 384.
         385 to 512: 512. 513 to 768: 768.
         A row that grows to 4096 keys needs 9 shapes.
     """
-    bucket = MIN_BUCKET
+    bucket = MIN_BUCKET_KEYS
     while bucket < keys:
         bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
     return bucket

@@ -6,7 +6,7 @@ from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.engines.outputs import Output, Step
 
-MAX_LANES = 4  # limit on open batches per model; completion ids encode the lane
+MAX_LANES = 4  # maximum number of open batches per model; completion ids encode the lane
 
 
 class Lanes:
@@ -27,7 +27,7 @@ class Lanes:
     def __init__(self, first: NativeEngine) -> None:
         self.model = first.model
         self._engines = [first]
-        first.free_others = self._free_others
+        first.free_others = self._free_other_lanes
 
     def open(self, engine: NativeEngine) -> int:
         """Add a lane and return its number; any thread may call this.
@@ -36,7 +36,7 @@ class Lanes:
             ValueError: There are `MAX_LANES` already.
         """
         if len(self._engines) == MAX_LANES:
-            raise ValueError(f"a model has at most {MAX_LANES} open batches")
+            raise ValueError(f"a model can have at most {MAX_LANES} open batches")
         self._engines.append(engine)
         return len(self._engines) - 1
 
@@ -46,7 +46,7 @@ class Lanes:
         return all(engine.is_idle for engine in self._engines)
 
     def prepare(self, capacity: Capacity) -> None:
-        """See `Engine.prepare`; nothing to do, because memory is allocated for the rows that run."""
+        """See `Engine.prepare`; nothing to do, because memory is allocated when rows start."""
 
     def wake(self) -> None:
         """See `Engine.wake`; nothing to do, because a step never waits."""
@@ -73,6 +73,6 @@ class Lanes:
                 outputs += [replace(one, id=one.id * MAX_LANES + lane) for one in engine.step().outputs]
         return Step(tuple(outputs))
 
-    def _free_others(self) -> bool:
+    def _free_other_lanes(self) -> bool:
         freed = [engine.give_way() for engine in self._engines[1:]]
         return any(freed)

@@ -1,4 +1,4 @@
-"""Keys and values of token sequences with which later prompts may start."""
+"""Keys and values of token sequences that later prompts may start with."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class PrefixCache:
         """Return the longest saved prefix of `ids`, and count the call as a use of it."""
         match = self._walk(tuple(ids))
         if match.parts:
-            self._use(match.parts[-1][0])
+            self._mark_used(match.parts[-1][0])
         return match
 
     def add(self, ids: Sequence[int], save: Callable[[int, int], SavedStates]) -> None:
@@ -81,25 +81,25 @@ class PrefixCache:
         last, common = match.parts[-1] if match.parts else (self._root, 0)
         if match.length < len(ids):
             states = save(match.length, len(ids))
-            # The rest of the segment is not part of `ids`, so it becomes a separate segment with its own time of use.
-            parent = _split(last, common) if common < len(last.tokens) else last
+            # The rest of the segment is not part of `ids`, so it becomes a separate segment with its own last-use time.
+            parent = _split_segment(last, common) if common < len(last.tokens) else last
             last = Segment(ids[match.length :], states, parent)
             parent.children[last.tokens[0]] = last
             self.tokens += len(last.tokens)
-        self._use(last)
+        self._mark_used(last)
 
     def _walk(self, ids: tuple[int, ...]) -> Match:
         segment, length = self._root, 0
         parts: list[tuple[Segment, int]] = []
         while length < len(ids) and (child := segment.children.get(ids[length])):
-            common = _common_length(child.tokens, ids[length : length + len(child.tokens)])
+            common = _count_common_tokens(child.tokens, ids[length : length + len(child.tokens)])
             parts.append((child, common))
             segment, length = child, length + common
             if common < len(child.tokens):
                 break
         return Match(length, tuple(parts))
 
-    def _use(self, segment: Segment) -> None:
+    def _mark_used(self, segment: Segment) -> None:
         """Count a use of a segment and of all segments before it."""
         self._time += 1
         above: Segment | None = segment
@@ -134,23 +134,23 @@ class PrefixCache:
                 yield child
 
 
-def _split(segment: Segment, length: int) -> Segment:
+def _split_segment(segment: Segment, length: int) -> Segment:
     """Split a segment after `length` tokens and return the first part, which takes its place in the tree."""
 
-    def cut(first: int, last: int) -> SavedStates:
+    def copy_states(first: int, last: int) -> SavedStates:
         return [tuple(tensor[:, first:last].clone() for tensor in layer) for layer in segment.states]
 
     parent = segment.parent
     assert parent is not None  # noqa: S101 - the root is empty and never split
-    first = Segment(segment.tokens[:length], cut(0, length), parent, used=segment.used)
+    first = Segment(segment.tokens[:length], copy_states(0, length), parent, used=segment.used)
     parent.children[first.tokens[0]] = first
-    segment.states = cut(length, len(segment.tokens))
+    segment.states = copy_states(length, len(segment.tokens))
     segment.tokens, segment.parent = segment.tokens[length:], first
     first.children[segment.tokens[0]] = segment
     return first
 
 
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+def _count_common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     if one == other:
         return len(one)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -43,8 +43,10 @@ def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | No
     groups: list[tuple[list[int], Prefix | None]] = [(order, None)]
     while groups:
         group, parent = groups.pop()
-        # In a sorted group, a prefix of both the first and the last prompt is a prefix of all.
-        length = min(_common_length(prompts[group[0]], prompts[group[-1]]), min(len(prompts[i]) for i in group) - 1)
+        # In a sorted group, a prefix of both the first and the last prompt is a prefix of every prompt.
+        length = min(
+            _count_common_tokens(prompts[group[0]], prompts[group[-1]]), min(len(prompts[i]) for i in group) - 1
+        )
         gain = (length - (len(parent.tokens) if parent else 0)) * (len(group) - 1)
         if gain >= MIN_SAVED_TOKENS:
             parent = Prefix(prompts[group[0]][:length], parent)
@@ -62,5 +64,5 @@ def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | No
     return found
 
 
-def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+def _count_common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

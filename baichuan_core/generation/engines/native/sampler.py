@@ -10,7 +10,7 @@ from baichuan_core.generation.engines.contract import Sampling
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.seeds import compute_uniform_numbers
 
-MIN_CANDIDATES = 512  # number of most probable tokens, which is nearly always enough for top-p
+MIN_CANDIDATES = 512  # this many of the most probable tokens are nearly always enough for top-p
 EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one are included
 
 
@@ -39,18 +39,18 @@ class Sampler:
         self._all_top_k = all(one.top_k for one in sampled)
         self._any_filter = any(one.top_k or one.top_p < 1 for one in sampled)
 
-        def column(values: Sequence[float]) -> Tensor:
+        def to_column(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, device=device)[:, None]
 
-        self._penalties = column([one.repetition_penalty for one in settings])
-        self._is_greedy = column(self.greedy)
-        self._temperatures = column([one.temperature or 1.0 for one in settings])
-        self._top_ks = column([one.top_k or torch.iinfo(torch.int64).max for one in settings])
-        self._top_ps = column([one.top_p for one in settings])
+        self._penalties = to_column([one.repetition_penalty for one in settings])
+        self._is_greedy = to_column(self.greedy)
+        self._temperatures = to_column([one.temperature or 1.0 for one in settings])
+        self._top_ks = to_column([one.top_k or torch.iinfo(torch.int64).max for one in settings])
+        self._top_ps = to_column([one.top_p for one in settings])
         biases = [(row, token, bias) for row, one in enumerate(settings) for token, bias in one.logit_bias]
         self._biases = _LogitChanges(biases, device) if biases else None
 
-    def choose(
+    def choose_tokens(
         self,
         logits: Tensor,
         history: Tensor | None,
@@ -78,7 +78,7 @@ class Sampler:
         chosen = best
         if self._any_sampled:
             noise = torch.from_numpy(compute_uniform_numbers(seeds, steps)).to(logits.device)[:, None]
-            chosen = torch.where(self._is_greedy, best, self._sample(scores.float(), noise))
+            chosen = torch.where(self._is_greedy, best, self._sample_tokens(scores.float(), noise))
         return chosen.masked_fill(broken, -1)[:, 0]
 
     def _apply_penalties(self, logits: Tensor, history: Tensor | None, completions: Sequence[Sequence[int]]) -> Tensor:
@@ -99,21 +99,21 @@ class Sampler:
                 scores = _LogitChanges(reductions, logits.device).add_to(scores.float())
         return scores
 
-    def _sample(self, scores: Tensor, noise: Tensor) -> Tensor:
+    def _sample_tokens(self, scores: Tensor, noise: Tensor) -> Tensor:
         """Apply temperature, top-k and top-p in transformers' order, then draw: [rows, vocab] to tokens [rows, 1]."""
         if not self._any_filter:
-            return _draw((scores / self._temperatures).softmax(dim=-1), noise)
+            return _draw_index((scores / self._temperatures).softmax(dim=-1), noise)
         count = self._top_k if self._all_top_k else max(self._top_k, MIN_CANDIDATES)
         count = min(count + EXTRA_CANDIDATES, scores.shape[-1])
         best, ids = _sort_ties_by_id(*scores.topk(count, dim=-1))
-        left = self._filter(best, scores)
+        left = self._filter_candidates(best, scores)
         if count < scores.shape[-1] and self._may_exceed_candidates(best, left):
             best, ids = scores.sort(dim=-1, descending=True, stable=True)  # the whole vocabulary: slow but rare
-            left = self._filter(best, scores)
+            left = self._filter_candidates(best, scores)
         ids, order = ids.sort(dim=-1)
-        return ids.gather(-1, _draw(left.gather(-1, order), noise))
+        return ids.gather(-1, _draw_index(left.gather(-1, order), noise))
 
-    def _filter(self, best: Tensor, scores: Tensor) -> Tensor:
+    def _filter_candidates(self, best: Tensor, scores: Tensor) -> Tensor:
         """Return the probabilities of the candidates, best first, with 0 for those removed by top-k or top-p."""
         ranks = torch.arange(best.shape[-1], device=best.device)
         best = (best / self._temperatures).masked_fill(ranks >= self._top_ks, -torch.inf)
@@ -138,7 +138,7 @@ def _argmax(scores: Tensor) -> Tensor:
     """Return the ids [rows, 1] of the largest scores [rows, vocab]; NaN counts as largest, ties go to the lowest id."""
     if scores.device.type != "cpu":
         return scores.argmax(dim=-1, keepdim=True)
-    # NumPy's argmax is vectorized and takes a thirteenth of the time of torch's.
+    # NumPy's argmax is vectorized and 13 times as fast as torch's.
     return torch.from_numpy(scores.float().numpy().argmax(axis=-1, keepdims=True))
 
 
@@ -149,7 +149,7 @@ def _sort_ties_by_id(best: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     return best, ids.gather(-1, order)
 
 
-def _draw(probabilities: Tensor, noise: Tensor) -> Tensor:
+def _draw_index(probabilities: Tensor, noise: Tensor) -> Tensor:
     """Draw an index [rows, 1] by inverting the cumulative sum at `noise` [rows, 1].
 
     The probabilities [rows, n] do not have to sum to 1.
@@ -162,13 +162,13 @@ class _LogitChanges:
     """Numbers to add to individual logits."""
 
     def __init__(self, changes: Sequence[tuple[int, int, float]], device: torch.device) -> None:
-        """Take triples of row, token and number, with every pair of row and token at most once."""
+        """Store the changes: triples of row, token and number, at most one for each pair of row and token."""
         rows, tokens, values = zip(*changes, strict=True)
         self._where = (torch.tensor(rows, device=device), torch.tensor(tokens, device=device))
         self._values = torch.tensor(values, device=device)
 
     def add_to(self, scores: Tensor) -> Tensor:
-        """Return new scores; those that are passed in are not modified."""
+        """Return the changed scores as a new tensor; `scores` is not modified."""
         return scores.index_put(self._where, self._values, accumulate=True)
 
 
@@ -179,7 +179,7 @@ def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tens
 
 
 def compute_logprobs(logits: Tensor, tokens: Sequence[int], wanted: Sequence[int | None]) -> list[TokenLogprobs | None]:
-    """Compute log-probabilities of the chosen tokens and of their alternatives, before any sampling settings.
+    """Compute log-probabilities of the chosen tokens and their alternatives, before sampling settings are applied.
 
     Args:
         logits: [rows, vocab].

@@ -67,19 +67,19 @@ class Schedule:
         return bool(self._waiting)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Put rows that arrived together behind all others."""
+        """Queue rows that arrived together behind all others."""
         self._waiting += sorted(rows, key=_queue_order)
 
     def take(self, active: Sequence[Row]) -> list[Row]:
-        """Remove the rows that may join the active ones now from the queue and return them."""
-        count = self._count_fitting(active)
+        """Remove from the queue, and return, the rows that may join the active ones now."""
+        count = self._count_fitting_rows(active)
         if active and count < min(self.min_joining, self.slots, len(self._waiting)):
             return []
         return [self._waiting.popleft() for _ in range(count)]
 
-    def max_rows_with(self, rows: Sequence[Row]) -> int:
+    def compute_max_rows(self, rows: Sequence[Row]) -> int:
         """Return how many rows may run at the same time as long as `rows` are running, including them."""
-        longest = max(row.request.tokens for row in rows)
+        longest = max(row.request.max_tokens for row in rows)
         return max(len(rows), min(self.slots, self.tokens // longest))
 
     def count_waiting(self) -> int:
@@ -87,7 +87,7 @@ class Schedule:
         return len(self._waiting)
 
     def requeue(self, rows: Iterable[Row]) -> None:
-        """Put rows back into the queue, in the position they had before they joined."""
+        """Put rows back into the queue, at the positions they had before they joined."""
         self._waiting = deque(sorted([*rows, *self._waiting], key=_queue_order))
 
     def remove(self, row: Row) -> None:
@@ -95,12 +95,12 @@ class Schedule:
         with suppress(ValueError):
             self._waiting.remove(row)
 
-    def _count_fitting(self, active: Sequence[Row]) -> int:
-        """Return how many rows at the head of the queue fit next to the active ones; at least one if none is active."""
-        longest = max((row.request.tokens for row in active), default=0)
+    def _count_fitting_rows(self, active: Sequence[Row]) -> int:
+        """Return how many rows at the head of the queue fit alongside the active ones; at least 1 if none is active."""
+        longest = max((row.request.max_tokens for row in active), default=0)
         count = 0
         for row in self._waiting:
-            longest, rows = max(longest, row.request.tokens), len(active) + count + 1
+            longest, rows = max(longest, row.request.max_tokens), len(active) + count + 1
             if rows > 1 and (rows > self.slots or rows * longest > self.tokens):
                 break
             count += 1

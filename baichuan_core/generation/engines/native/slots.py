@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.generation.engines.native.cache import CacheSize, round_up_to_step
-from baichuan_core.generation.engines.native.forward import Forward
+from baichuan_core.generation.engines.native.forward import CachedModel
 from baichuan_core.generation.engines.native.passes import PASS_OVERHEAD_TOKENS, group_into_passes
 from baichuan_core.generation.engines.native.prefix_cache import Match, PrefixCache
 from baichuan_core.generation.engines.native.prefixes import MIN_SAVED_TOKENS, Prefix
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 
 class Slots:
-    """The model with a cache slot for each active row, which computes the logits of their next tokens.
+    """Runs the model with one cache slot per active row, and computes the logits of the rows' next tokens.
 
     Active rows always occupy the first slots, so that no time is spent on empty ones. `join` computes the prompts of
     new rows, `decode` computes one more token for every row, and `leave` moves the last row into the freed slot. The
@@ -32,7 +32,7 @@ class Slots:
 
     Attributes:
         rows: The active rows; the index is the slot.
-        forward: The model with the cache.
+        cached_model: The model with the cache.
         prefixes: Keys and values that are kept for later rows.
     """
 
@@ -44,25 +44,25 @@ class Slots:
             kept_tokens: Maximum number of tokens of prefixes to keep for later rows; the most recently used prefix that
                 several rows share is always kept.
         """
-        self.forward = Forward(model)
+        self.cached_model = CachedModel(model)
         self.device = model.device
         self.rows: list[Row] = []
         self.prefixes = PrefixCache(kept_tokens)
         self._history = torch.zeros(0, 0, dtype=torch.int64, device=self.device)
 
     @property
-    def allocated(self) -> int:
+    def allocated_slots(self) -> int:
         """Number of slots for which memory is allocated."""
-        return self.forward.cache.size.slots
+        return self.cached_model.cache.size.slots
 
-    def history(self, first: int = 0) -> Tensor:
+    def get_history(self, first: int = 0) -> Tensor:
         """Return the tokens of the rows from slot `first` on, [rows, longest], padded with each row's first token."""
         longest = max(len(row.tokens) for row in self.rows[first:])
         return self._history[first : len(self.rows), :longest]
 
     @torch.inference_mode()
     def reserve(self, joining: Sequence[Row], slots: int) -> None:
-        """Reallocate the cache if the joining rows do not fit; it may then have fewer, but longer slots.
+        """Reallocate the cache if the joining rows do not fit; it may then have fewer but longer slots.
 
         Args:
             joining: Rows that are about to join.
@@ -73,12 +73,12 @@ class Slots:
             reserve([row], slots=4) allocates 4 slots of 128 positions and copies the two running rows;
             the next two rows of up to 128 tokens then join without reallocation.
         """
-        needed = round_up_to_step(max(row.request.tokens for row in (*self.rows, *joining)))
+        needed = round_up_to_step(max(row.request.max_tokens for row in (*self.rows, *joining)))
         rows = len(self.rows) + len(joining)
-        size = self.forward.cache.size
+        size = self.cached_model.cache.size
         if rows > size.slots or needed > size.capacity:
             length = max((len(row.tokens) for row in self.rows), default=0)
-            self.forward.cache.resize(CacheSize(max(rows, slots), needed), len(self.rows), length)
+            self.cached_model.cache.resize(CacheSize(max(rows, slots), needed), len(self.rows), length)
             self._history = self._history.new_zeros(max(rows, slots), needed)
             for slot, row in enumerate(self.rows):
                 self._record_history(slot, row)
@@ -99,15 +99,17 @@ class Slots:
         """
         self._compute_prefixes(joining)
         logits = []
-        lengths = [len(row.tokens) - self._find(row.tokens, row.prefix).length for row in joining]
+        lengths = [len(row.tokens) - self._find_prefix(row.tokens, row.prefix).length for row in joining]
         for group in self._group_for_passes(joining, lengths):
             first = len(self.rows)
-            starts = [self._load(self._find(row.tokens, row.prefix), first + i) for i, row in enumerate(group)]
-            hidden = self.forward.prefill(first, [row.tokens for row in group], starts)
-            logits.append(self.forward.model.logits(hidden, decoding=True))
+            starts = [
+                self._load_prefix(self._find_prefix(row.tokens, row.prefix), first + i) for i, row in enumerate(group)
+            ]
+            hidden = self.cached_model.prefill(first, [row.tokens for row in group], starts)
+            logits.append(self.cached_model.model.logits(hidden, decoding=True))
             for offset, row in enumerate(group):
                 self._record_history(first + offset, row)
-                self._keep(row, first + offset, len(row.tokens))
+                self._keep_prefix(row, first + offset, len(row.tokens))
                 row.prefix = None  # it is needed only when the row joins for the first time
             self.rows += group
         self.prefixes.evict()
@@ -120,42 +122,42 @@ class Slots:
         places = [len(row.tokens) - 1 for row in self.rows]
         ids, positions = torch.tensor([newest, places], device=self.device)[..., None].unbind()
         self._history[: len(self.rows)].scatter_(1, positions, ids)
-        return self.forward.model.logits(self.forward.decode(newest, places), decoding=True)
+        return self.cached_model.model.logits(self.cached_model.decode(newest, places), decoding=True)
 
     @torch.inference_mode()
     def leave(self, slot: int) -> None:
         """Remove a row; the last row moves into its slot."""
         # The newest token has not been fed to the model, so it has no keys and values.
-        self._keep(self.rows[slot], slot, len(self.rows[slot].tokens) - 1)
+        self._keep_prefix(self.rows[slot], slot, len(self.rows[slot].tokens) - 1)
         last = self.rows.pop()
         if slot < len(self.rows):
-            self.forward.cache.move(len(self.rows), slot, len(last.tokens))
+            self.cached_model.cache.move(len(self.rows), slot, len(last.tokens))
             self._history[slot] = self._history[len(self.rows)]
             self.rows[slot] = last
 
     def clear(self) -> list[Row]:
-        """Remove and return all rows, and free the memory of the cache and of prefixes."""
+        """Remove and return all rows, and free the memory of the cache and of the saved prefixes."""
         rows, self.rows = self.rows, []
         self.prefixes.clear()
-        self.forward.free()
+        self.cached_model.free()
         return rows
 
-    def _keep(self, row: Row, slot: int, length: int) -> None:
+    def _keep_prefix(self, row: Row, slot: int, length: int) -> None:
         """Keep the first positions of a row for later prompts that continue it, if there is room."""
         if row.may_save and length <= self.prefixes.max_tokens:
-            self._save(row.tokens[:length], slot)
+            self._save_prefix(row.tokens[:length], slot)
             self.prefixes.evict()
 
-    def _save(self, tokens: Sequence[int], slot: int) -> None:
-        """Save the prefix `tokens` of a slot; if memory runs out, drop all saved prefixes, so that rows continue."""
+    def _save_prefix(self, tokens: Sequence[int], slot: int) -> None:
+        """Save the prefix `tokens` of a slot; if memory runs out, drop all saved prefixes so that rows can continue."""
         try:
-            self.prefixes.add(tokens, lambda start, end: self.forward.cache.save(slot, start, end))
+            self.prefixes.add(tokens, lambda start, end: self.cached_model.cache.save(slot, start, end))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self.prefixes.clear()
 
-    def _find(self, tokens: Sequence[int], shared: Prefix | None) -> Match:
+    def _find_prefix(self, tokens: Sequence[int], shared: Prefix | None) -> Match:
         """Find the saved prefix of `tokens`. The last token is always computed, because its logits are needed.
 
         A match of fewer than `MIN_SAVED_TOKENS` is ignored, because a forward pass without saved tokens needs no mask
@@ -169,11 +171,11 @@ class Slots:
         minimum = min(MIN_SAVED_TOKENS, len(shared.tokens)) if shared else MIN_SAVED_TOKENS
         return match if match.length >= minimum else Match(0, ())
 
-    def _load(self, match: Match, slot: int) -> int:
+    def _load_prefix(self, match: Match, slot: int) -> int:
         """Copy a saved prefix into a slot and return its number of tokens."""
         start = 0
         for segment, count in match.parts:
-            self.forward.cache.restore(segment.states, slot, start, count)
+            self.cached_model.cache.restore(segment.states, slot, start, count)
             start += count
         return start
 
@@ -193,13 +195,16 @@ class Slots:
         }
         while missing:
             level = [one for one in missing.values() if one.parent is None or id(one.parent) not in missing]
-            lengths = [len(one.tokens) - self._find(one.tokens, one.parent).length for one in level]
+            lengths = [len(one.tokens) - self._find_prefix(one.tokens, one.parent).length for one in level]
             for group in self._group_for_passes(level, lengths):
                 first = len(self.rows)
-                starts = [self._load(self._find(one.tokens, one.parent), first + i) for i, one in enumerate(group)]
-                self.forward.prefill(first, [one.tokens for one in group], starts)
+                starts = [
+                    self._load_prefix(self._find_prefix(one.tokens, one.parent), first + i)
+                    for i, one in enumerate(group)
+                ]
+                self.cached_model.prefill(first, [one.tokens for one in group], starts)
                 for offset, one in enumerate(group):
-                    self._save(one.tokens, first + offset)
+                    self._save_prefix(one.tokens, first + offset)
             missing = {key: one for key, one in missing.items() if all(one is not other for other in level)}
 
     def _is_saved(self, prefix: Prefix) -> bool:

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
-from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, capacity_for, grow, is_enough
+from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, compute_capacity, grow_capacity, is_enough
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
 from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
 from baichuan_core.generation.engines.waiting import WaitingQueue
@@ -14,10 +14,11 @@ from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # otherwise it sends usage statistics
+    "VLLM_NO_USAGE_STATS": "1",  # otherwise vLLM sends usage statistics
     # Run the engine core in this process: if a separate core process is killed, the caller hangs (vLLM 0.30).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise, on a CPU, it pins threads to cores that others may use
+    # On a CPU, vLLM would otherwise pin threads to cores that other processes may be using.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 # Fraction of the GPU's memory that vLLM requires to be free. Minimal, because other processes use the GPU too and
 # `kv_cache_memory_bytes` sets the size of the cache.
@@ -54,7 +55,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
         "max_tokens": request.limit,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k or -1,
-        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0, with which other engines keep the most probable token
+        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0; the other engines then keep only the most probable token
         "repetition_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
@@ -68,7 +69,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
 
 
 def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
-    """Convert vLLM's mapping of ids to `Logprob` objects, which contains the chosen token in addition to the best."""
+    """Convert vLLM's mapping of ids to `Logprob` objects, which contains the best tokens and the chosen one."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
     return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
 
@@ -129,28 +130,28 @@ class VllmEngine:
 
     def step(self) -> Step:
         """See `Engine.step`."""
-        self._start_waiting()
+        self._start_waiting_requests()
         if not self._running:
             return Step()
         outputs = []
         for news in self._engine.step():
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
-            if transcript is not None:  # otherwise it was aborted, or a stop text has ended it
-                outputs.append(self._read(request_id, transcript, news))
+            if transcript is not None:  # otherwise the completion was aborted, or ended by a stop text
+                outputs.append(self._read_output(request_id, transcript, news))
         return Step(tuple(outputs))
 
-    def _start_waiting(self) -> None:
+    def _start_waiting_requests(self) -> None:
         """Pass waiting requests to vLLM, which queues those for which it has no slot yet."""
         while self._waiting:
-            if self._waiting.peek().tokens >= self._capacity.slot_tokens:
+            if self._waiting.peek().max_tokens >= self._capacity.slot_tokens:
                 if self._running:
                     return
-                self._ensure_engine(capacity_for(self._waiting.requests(), self._setup.settings))
+                self._ensure_engine(compute_capacity(self._waiting.requests(), self._setup.settings))
             else:
-                self._start(*self._waiting.pop())
+                self._start_request(*self._waiting.pop())
 
-    def _start(self, request_id: int, request: EncodedRequest) -> None:
+    def _start_request(self, request_id: int, request: EncodedRequest) -> None:
         from vllm import SamplingParams  # noqa: PLC0415 - slow, and rarely installed
         from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
 
@@ -159,32 +160,32 @@ class VllmEngine:
         self._engine.add_request(str(request_id), {"prompt_token_ids": list(request.prompt_ids)}, params)
         self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
-    def _read(self, request_id: int, transcript: Transcript, news: Any) -> Output:
+    def _read_output(self, request_id: int, transcript: Transcript, news: Any) -> Output:
         """Add the new tokens of a completion, and report them."""
-        tokens = _take(transcript, news.outputs[0])
+        tokens = _add_new_tokens(transcript, news.outputs[0])
         if news.finished and transcript.finish_reason is None:
             transcript.finish_reason = "stop"  # vLLM does not report the end token
-        delta = transcript.delta() if request_id in self._streamed else None
+        delta = transcript.take_delta() if request_id in self._streamed else None
         if transcript.finish_reason is None:
             return Output(request_id, tokens, delta)
         del self._running[request_id]
         self._streamed.discard(request_id)
         if not news.finished:
             self._engine.abort_request([news.request_id])
-        return Output(request_id, tokens, delta, transcript.completion())
+        return Output(request_id, tokens, delta, transcript.build_completion())
 
     def _ensure_engine(self, needed: Capacity) -> None:
         """Start vLLM with the needed capacity, unless it is running."""
         if self._engine is not None:
             if is_enough(self._capacity, needed):
                 return
-            needed = grow(self._capacity, needed, self._setup.settings)
+            needed = grow_capacity(self._capacity, needed, self._setup.settings)
             self._engine.engine_core.shutdown()
             self._engine = None
         self._engine, self._capacity = _start_vllm(make_engine_arguments(self._setup, needed)), needed
 
 
-def _take(transcript: Transcript, news: Any) -> int:
+def _add_new_tokens(transcript: Transcript, news: Any) -> int:
     """Add the new tokens up to the end of the completion, and return their number."""
     wanted = transcript.request.logprobs
     for place, token_id in enumerate(news.token_ids):

@@ -91,7 +91,7 @@ class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # as above
 def _convert_to_llama(weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig) -> Iterator[tuple[str, Tensor]]:
     """Rename tensors to Llama's names, and normalise the rows of a NormHead in float32, as the published code does."""
     for name, weight in weights:
-        if name.endswith("rotary_emb.inv_freq"):  # in Baichuan 1 7B; it is computed from the configuration instead
+        if name.endswith("rotary_emb.inv_freq"):  # present in Baichuan 1 7B; computed from the configuration instead
             continue
         if name.endswith("W_pack.weight"):
             for part, rows in zip("qkv", weight.chunk(3), strict=True):

@@ -1,11 +1,11 @@
-"""The entry point (group `vllm.general_plugins`) that every process of vLLM calls when it starts.
+"""The entry point (group `vllm.general_plugins`) that every vLLM process calls when it starts.
 
 If this package is installed, `vllm serve DIRECTORY` can serve Baichuan checkpoints without `trust_remote_code`.
 Importing this module also registers the configuration and the tokenizer with transformers.
 """
 
 ARCHITECTURES = ("BaichuanForCausalLM", "BaiChuanForCausalLM")
-MODEL = "baichuan_core.generation.engines.vllm.model:BaichuanForCausalLM"
+MODEL_CLASS = "baichuan_core.generation.engines.vllm.model:BaichuanForCausalLM"
 
 
 def register() -> None:
@@ -13,4 +13,4 @@ def register() -> None:
     from vllm import ModelRegistry  # noqa: PLC0415 - slow, and rarely installed
 
     for architecture in ARCHITECTURES:
-        ModelRegistry.register_model(architecture, MODEL)
+        ModelRegistry.register_model(architecture, MODEL_CLASS)
