@@ -65,7 +65,7 @@ async def is_still_valid(service: Service, credentials: Credentials) -> bool:
 
 async def _read_page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
     """Return the next events as text, and the sequence number up to which all events have been seen."""
-    found = await service.reader.run(lambda c: jobs.event_page(c, job, after=after, limit=PAGE_SIZE, types=types))
+    found = await service.reader.run(lambda c: jobs.page_events(c, job, after=after, limit=PAGE_SIZE, types=types))
     text = b"".join(_render(EventObject.of(event)) for event in found)
     return text, found[-1].sequence if len(found) == PAGE_SIZE else max(last, found[-1].sequence if found else 0)
 

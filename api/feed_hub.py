@@ -97,7 +97,7 @@ class FeedHub:
                 for project in self._projects.values():
                     self._wake(project)
             try:
-                last = await self._reader.call(feed.last_positions, list(self._projects))
+                last = await self._reader.call(feed.get_last_positions, list(self._projects))
             except OUTAGES as error:
                 log.debug("cannot read the feeds, trying again: %s", error)
                 continue

@@ -9,7 +9,7 @@ from api.event_stream import is_still_valid
 from api.schemas.feed import FeedEvent
 from jobs.records import FeedRecord
 from jobs.service import feed
-from jobs.service.feed import FeedPlace
+from jobs.service.feed import FeedCursor
 
 PAGE_SIZE = 200
 RETRY_FIELD = b"retry: 1000\n"  # milliseconds after which a browser reconnects
@@ -25,7 +25,7 @@ async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[byt
     idle_seconds = service.settings.stream_idle_seconds
     with service.hub.watch(caller.project_id) as project:
         while not service.closing.is_set():
-            part = await service.reader.call(feed.read_parts, FeedPlace(caller.project_id, position, PAGE_SIZE))
+            part = await service.reader.call(feed.read_parts, FeedCursor(caller.project_id, position, PAGE_SIZE))
             if position is None:
                 yield RETRY_FIELD + _render_marker("ready", part.position)
             elif part.reset:

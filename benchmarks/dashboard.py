@@ -284,7 +284,7 @@ def connect() -> Iterator[Bench]:
     headers = {"Authorization": f"Bearer {os.environ['BAICHUAN_API_KEY']}"}
     with httpx.Client(base_url=os.environ["BAICHUAN_URL"], headers=headers, timeout=120, trust_env=False) as client:
         with database.writing() as connection:
-            project_id = keys.project_id(connection, "default", now=now_ms(connection))
+            project_id = keys.ensure_project(connection, "default", now=now_ms(connection))
         yield Bench(client, database, project_id, api_process())
     database.close()
 

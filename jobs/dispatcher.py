@@ -52,8 +52,8 @@ class Dispatcher:
             try:
                 if self._hold_lease():
                     self.repair()
-                    self._janitor.work()
-                    self._bulk_operations.work()
+                    self._janitor.start_if_due()
+                    self._bulk_operations.start_if_due()
                     self.dispatch_waiting()
                 self._transport.wait_for_work()
                 self._outage = None
@@ -85,7 +85,9 @@ class Dispatcher:
         self._explain(queued, decided)
         if not decided.placements:
             return 0
-        if not self._transport.reachable():  # otherwise each retry during an outage would add an attempt and two events
+        if (
+            not self._transport.is_reachable()
+        ):  # otherwise each retry during an outage would add an attempt and two events
             raise BrokerUnreachableError("it did not answer PING")
         with self._database.writing() as connection:
             tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
@@ -116,7 +118,7 @@ class Dispatcher:
         changed = {job_id: reason for job_id, reason in reasons.items() if known[job_id] != reason}
         if changed:
             with self._database.writing() as connection:
-                jobs.set_waiting(connection, changed)
+                jobs.set_waiting_reasons(connection, changed)
 
     def _expired_lately(self, worker_id: str) -> bool:
         expired_at = self._expired_at.get(worker_id)
@@ -165,7 +167,7 @@ class Dispatcher:
         self._bulk_operations.stop()
         try:
             with self._database.writing() as connection:
-                workers.drop_lease(connection, LEASE_NAME, self._holder)
+                workers.release_lease(connection, LEASE_NAME, self._holder)
         finally:
             self._announcer.close()
             self._transport.close()

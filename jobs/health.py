@@ -20,7 +20,7 @@ PROBE_INTERVAL_SECONDS = 1.0
 def is_dispatcher_alive(database: Database) -> bool:
     """Whether a dispatcher is the leader, here or on another machine."""
     with database.reading() as connection:
-        return workers.lease_holder(connection, "dispatcher", now=now_ms(connection)) is not None
+        return workers.get_lease_holder(connection, "dispatcher", now=now_ms(connection)) is not None
 
 
 def is_worker_alive(database: Database, settings: Settings, hostname: str) -> bool:
@@ -36,7 +36,7 @@ def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings
     """
     now = now_ms(connection)
     half = int(settings.pickup_seconds * 1000 / 2)
-    deadline = allocations.newest_unclaimed(connection, worker_id, until=now + half)
+    deadline = allocations.get_latest_unclaimed_deadline(connection, worker_id, until=now + half)
     return None if deadline is None else settings.pickup_seconds - (deadline - now) / 1000
 
 

@@ -109,7 +109,7 @@ class Execution:
                             connection, attempt_id, self._worker.id, self._settings, self._offer_address
                         )
                     else:
-                        answer = attempts.await_others(connection, attempt_id, self._worker.id, self._settings)
+                        answer = attempts.poll_claim(connection, attempt_id, self._worker.id, self._settings)
                 if not isinstance(answer, Gathering):
                     return answer
                 if self._draining.wait(GATHER_POLL_SECONDS):

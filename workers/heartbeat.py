@@ -68,7 +68,7 @@ class Heartbeat:
         self._thread.join()
         try:
             with self._database.writing() as connection:
-                workers.leave(connection, self._worker_id)
+                workers.sign_off(connection, self._worker_id)
         except Exception as error:  # noqa: BLE001 - the worker counts as gone after a few missed heartbeats anyway
             log.warning("could not report the end of this worker: %s", error)
 

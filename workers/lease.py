@@ -163,7 +163,7 @@ class Lease:
 
     def _peek(self) -> Directive:
         with self._database.reading() as connection:
-            return attempts.peek(connection, self._attempt_id, self._worker.id)
+            return attempts.peek_directive(connection, self._attempt_id, self._worker.id)
 
     def _renew(self) -> Directive:
         begun = time.monotonic()

@@ -54,7 +54,7 @@ def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> Lo
     adapter = None if source.adapter is None else found["adapter"]
     named = (field for field in found if field != "adapter" and context.models[field] == source.checkpoint)
     field = next(named, None)
-    return None if field is None else LoadedModel.of(found[field], adapter, source.dtype)
+    return None if field is None else LoadedModel.from_records(found[field], adapter, source.dtype)
 
 
 def _describe_place(claim: Claim) -> Place:

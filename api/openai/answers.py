@@ -8,8 +8,8 @@ from typing import Any
 
 from api.dependencies import Service
 from api.openai.completion_objects import Choice, Usage
-from jobs.chats.client import News, OpenChat
-from jobs.chats.messages import ChoiceEnded, Delta, Ended, Refused, Started, TokenChance
+from jobs.chats.client import ChatReply, OpenChat
+from jobs.chats.messages import ChoiceEnded, Delta, Ended, Refused, Started, TokenLogprob
 from jobs.database import OUTAGES
 from jobs.errors import DomainError, InvalidRequestError, NotReadyError, TooManyRequestsError
 from jobs.records import ChatState, Json
@@ -31,7 +31,7 @@ class CompletionDelta:
 
     choice: Choice
     text: str | None
-    logprobs: Sequence[TokenChance] = ()
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 class Answer:
@@ -90,7 +90,7 @@ class Answer:
                 raise refusal_to_error(self._refused, {})
         self._state = "succeeded"
 
-    def _accept(self, index: int, reply: News) -> CompletionDelta | None:
+    def _accept(self, index: int, reply: ChatReply) -> CompletionDelta | None:
         """Process a reply to the request with this index; return what it adds to a completion."""
         match reply:
             case Delta():
@@ -155,7 +155,7 @@ async def require_alive(service: Service, chat: OpenChat) -> None:
     if chat.silent_seconds < SILENCE_BEFORE_CHECK_SECONDS:
         return
     try:
-        running = await service.reader.run(lambda connection: chats.is_running(connection, chat.attempt_id))
+        running = await service.reader.run(lambda connection: chats.is_attempt_open(connection, chat.attempt_id))
     except OUTAGES:
         running = True
     if not running:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from jobs.chats.messages import TokenChance
+from jobs.chats.messages import TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 FinishReason = Literal["stop", "length"]
@@ -26,7 +26,7 @@ class Choice:
 
     index: int
     texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenChance] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     completion_tokens: int = 0
     characters: int = 0
@@ -118,7 +118,7 @@ class ChunkWriter:
         role = '{"role":"assistant","content":""}'
         return "".join(self._write(choice.index, role, "null", "null") for choice in choices)
 
-    def write_text(self, choice: Choice, text: str, logprobs: Sequence[TokenChance]) -> str:
+    def write_text(self, choice: Choice, text: str, logprobs: Sequence[TokenLogprob]) -> str:
         """Write new text of a completion."""
         content = f'{{"content":{_dump(text)}}}' if self._is_chat else _dump(text)
         chances = "null"
@@ -173,7 +173,7 @@ def build_text_completion(
     return TextCompletionObject(id=answer_id, created=created, model=model, choices=shown, usage=usage)
 
 
-def format_logprobs(chances: Sequence[TokenChance], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
+def format_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
     """Return log-probabilities of tokens; `offset` is the position of the first one in a text completion."""
     if is_chat:
         content = [
@@ -196,7 +196,7 @@ def write_error(error: Mapping[str, Any]) -> bytes:
     return f"event: error\ndata: {_dump({'error': error})}\n\n".encode()
 
 
-def _format_token(one: TokenChance) -> dict[str, Any]:
+def _format_token(one: TokenLogprob) -> dict[str, Any]:
     return {"token": one.token, "bytes": list(one.bytes), "logprob": one.logprob}
 
 

@@ -16,8 +16,8 @@ from jobs.errors import DomainError, InvalidRequestError, NotReadyError, Serving
 from jobs.identifiers import new_id
 from jobs.records import CAPACITY_CAUSES, JobRecord
 from jobs.service import chats
-from jobs.service.chats import NewChat, Place
-from jobs.service.doors import Door
+from jobs.service.chats import NewChat, ServingPlace
+from jobs.service.serving_attempts import ServingAttempt
 from jobs.service.submission import Submission
 from jobs.specs import ServeSpec
 from jobs.state import JobState
@@ -98,42 +98,42 @@ class _Search:
         while True:
             place = await self._find_place()
             self._refusal = None
-            doors = [door for door in place.doors if door.attempt_id not in self._declined]
-            for door in sorted(doors, key=self._sort_key):
-                if answer := await self._ask_attempt(door):
+            attempts = [attempt for attempt in place.attempts if attempt.attempt_id not in self._declined]
+            for attempt in sorted(attempts, key=self._sort_key):
+                if answer := await self._ask_attempt(attempt):
                     return answer
-                if not door.is_dedicated:
-                    self._declined.add(door.attempt_id)
+                if not attempt.is_dedicated:
+                    self._declined.add(attempt.attempt_id)
                     self._refusal = None
             if isinstance(self._refusal, TooManyRequestsError):
                 raise self._refusal
-            if not any(door.is_dedicated for door in doors):
+            if not any(attempt.is_dedicated for attempt in attempts):
                 await self._require_job(place)
             if self._service.closing.is_set() or time.monotonic() >= self._ends_at:
                 raise self._waiting_error()
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    def _sort_key(self, door: Door) -> tuple[bool, int]:
-        return not door.is_dedicated, self._service.chats.loads[door.attempt_id]
+    def _sort_key(self, attempt: ServingAttempt) -> tuple[bool, int]:
+        return not attempt.is_dedicated, self._service.chats.loads[attempt.attempt_id]
 
-    async def _find_place(self) -> Place:
+    async def _find_place(self) -> ServingPlace:
         project_id, spec = self._caller.project_id, self._wanted.spec
         job_id = self._job.id if self._job else None
         return await self._service.reader.run(lambda connection: chats.find_place(connection, project_id, spec, job_id))
 
-    async def _ask_attempt(self, door: Door) -> Answer | None:
+    async def _ask_attempt(self, attempt: ServingAttempt) -> Answer | None:
         """Ask an attempt for the answer; return None if it does not answer but another one may."""
         wanted, desk = self._wanted, self._service.chats
         ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
         try:
-            chat = await desk.client.ask(door.attempt_id, dict(zip(ids, wanted.requests, strict=True)))
+            chat = await desk.client.ask(attempt.attempt_id, dict(zip(ids, wanted.requests, strict=True)))
         except (RedisError, OSError) as error:
             message = f"runners cannot be asked, since Redis is unreachable: {error}"
             raise NotReadyError(message, seconds=RETRY_SECONDS) from error
         try:
             begun = await self._wait_for_start(chat)
             if isinstance(begun, Refused):
-                self._note_refusal(begun, door)
+                self._note_refusal(begun, attempt)
         except BaseException:
             desk.client.hang_up(chat)
             raise
@@ -148,19 +148,19 @@ class _Search:
             key.name,
             wanted.spec.model,
             wanted.endpoint,
-            door.job_id,
-            door.attempt_id,
+            attempt.job_id,
+            attempt.attempt_id,
         )
         return Answer(self._service, row, chat, prompt_tokens=begun, choices=wanted.choices, began=wanted.began)
 
-    def _note_refusal(self, refused: Refused, door: Door) -> None:
+    def _note_refusal(self, refused: Refused, attempt: ServingAttempt) -> None:
         """Remember why an attempt refused to answer.
 
         Raises:
             DomainError: No other attempt would answer either, or too many have failed.
         """
         self._refusal = refusal_to_error(refused, self._wanted.names)
-        self._failures += refused.reason == "failed" and door.is_dedicated
+        self._failures += refused.reason == "failed" and attempt.is_dedicated
         if refused.reason == "invalid" or self._failures >= MAX_FAILURES:
             raise self._refusal
 
@@ -186,7 +186,7 @@ class _Search:
         chat.put_back(later)
         return sum(started.values())
 
-    async def _require_job(self, place: Place) -> None:
+    async def _require_job(self, place: ServingPlace) -> None:
         """Make sure that a job is about to serve the model."""
         self._job = place.job
         if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the published files of a job."""
     found = await caller.service.reader.run(
-        lambda c: jobs.artifact_page(c, caller.job(job_id), after=query.after, limit=query.limit + 1)
+        lambda c: jobs.page_artifacts(c, caller.job(job_id), after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
 
@@ -28,7 +28,7 @@ async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, call
 @router.get("/{path:path}", response_class=Response, responses=FILE_RESPONSES)
 async def download(path: str, request: Request, job_id: str, caller: FromCaller) -> Response:
     """Download a file or a range of it; its SHA-256 is the ETag."""
-    found = await caller.service.reader.run(lambda c: jobs.artifact(c, caller.job(job_id), path))
+    found = await caller.service.reader.run(lambda c: jobs.get_artifact(c, caller.job(job_id), path))
     return await file_response(
         request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
     )

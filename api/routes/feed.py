@@ -11,7 +11,7 @@ from api.responses import json_response
 from api.schemas.feed import FeedEvent, FeedPage
 from api.schemas.requests import MAX_POSITION, FeedQuery
 from jobs.service import feed
-from jobs.service.feed import FeedPlace
+from jobs.service.feed import FeedCursor
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
@@ -43,7 +43,7 @@ async def follow_events(
     if "text/event-stream" in request.headers.get("Accept", ""):
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(follow_project(caller, after), 200, headers, "text/event-stream")
-    place = FeedPlace(caller.project_id, after, query.limit)
+    place = FeedCursor(caller.project_id, after, query.limit)
     part = await caller.service.reader.call(feed.read_parts, place)
     page = FeedPage(data=[FeedEvent.of(each) for each in part.entries], position=part.position, reset=part.reset)
     return json_response(page)

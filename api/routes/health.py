@@ -28,7 +28,7 @@ async def readyz(request: Request) -> Response:
     """Return 200 if the database is reachable, migrated and writable. Jobs are accepted without Redis as well."""
     service = get_service(request)
     fault, redis = await asyncio.gather(
-        asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.reachable)
+        asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.is_reachable)
     )
     if fault:
         headers = {"Retry-After": "1"}

@@ -146,7 +146,7 @@ async def resume(job_id: str, caller: FromCaller) -> Response:
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the attempts of a job, oldest first."""
-    found = await caller.service.reader.run(lambda c: jobs.attempt_list(c, caller.job(job_id)))
+    found = await caller.service.reader.run(lambda c: jobs.list_attempts(c, caller.job(job_id)))
     passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
     if query.after and not passed:
         raise UnknownCursorError(query.after)

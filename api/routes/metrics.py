@@ -13,7 +13,7 @@ from api.schemas.requests import MetricsQuery
 from jobs.artifacts import ArtifactStore
 from jobs.records import ArtifactRecord
 from jobs.service import metrics
-from jobs.service.metrics import ThinnedMetrics, Window
+from jobs.service.metrics import DownsampledMetrics, Window
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["jobs"])
 
@@ -33,10 +33,10 @@ async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, cal
     return json_response(JobMetrics.of(job_id, found))
 
 
-def _read_artifact(service: Service, artifact: ArtifactRecord | None, window: Window) -> ThinnedMetrics:
+def _read_artifact(service: Service, artifact: ArtifactRecord | None, window: Window) -> DownsampledMetrics:
     """Downsample the series that a run has published as a file."""
     points = [] if artifact is None else metrics.parse_series(_read_lines(service.store, artifact))
-    return metrics.thin_points(points, window)
+    return metrics.downsample_points(points, window)
 
 
 def _read_lines(store: ArtifactStore, artifact: ArtifactRecord) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from jobs.service.metrics import Series, ThinnedMetrics
+from jobs.service.metrics import DownsampledMetrics, Series
 
 
 class MetricSeries(BaseModel):
@@ -53,7 +53,7 @@ class JobMetrics(BaseModel):
     series: list[MetricSeries]
 
     @classmethod
-    def of(cls, job_id: str, found: ThinnedMetrics) -> Self:
+    def of(cls, job_id: str, found: DownsampledMetrics) -> Self:
         """Return the metrics as clients see them."""
         return cls(
             job_id=job_id,

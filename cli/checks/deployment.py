@@ -41,7 +41,7 @@ def _check_database(settings: Settings) -> Check:
 def _check_redis(settings: Settings) -> Check:
     transport = Transport(settings)
     try:
-        reachable = transport.reachable()
+        reachable = transport.is_reachable()
     finally:
         transport.close()
     if reachable:

@@ -34,17 +34,17 @@ from jobs.chats.messages import (
 )
 from jobs.identifiers import new_id
 
-PROCESS_KEY_SECONDS = 10  # seconds without a renewed key after which a process counts as dead and its chats are aborted
-RENEW_SECONDS = 3.0
-CALL_LIFETIME_SECONDS = 60  # seconds after which calls that no worker reads expire
+PROCESS_KEY_TTL_SECONDS = 10  # without this key, workers consider the process dead and abort its chats
+RENEWAL_INTERVAL_SECONDS = 3.0
+CALL_TTL_SECONDS = 60  # a call that no worker reads within this time expires
 BLOCK_MS = 1000
-CONNECT_SECONDS = 1.0
-RETRY_SECONDS = 0.5  # seconds between attempts to read while Redis is unreachable
-LOST_REPLIES = "replies were lost in transit; send the request again"
+CONNECT_TIMEOUT_SECONDS = 1.0
+RETRY_INTERVAL_SECONDS = 0.5  # between attempts to read while Redis is unreachable
+LOST_REPLIES_MESSAGE = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
 
-News = Started | Delta | ChoiceEnded | Ended | Refused
+ChatReply = Started | Delta | ChoiceEnded | Ended | Refused
 
 
 class OpenChat:
@@ -61,7 +61,7 @@ class OpenChat:
         self.heard = time.monotonic()
         self._expected = dict.fromkeys(ids, 0)  # number of the next reply to each request that has not ended
         self._index = {chat_id: index for index, chat_id in enumerate(ids)}
-        self._news: list[tuple[int, News]] = []
+        self._news: list[tuple[int, ChatReply]] = []
         self._arrived = asyncio.Event()
 
     @property
@@ -74,14 +74,14 @@ class OpenChat:
         """Seconds since the last reply or `Alive` message."""
         return time.monotonic() - self.heard
 
-    def deliver(self, reply: News) -> None:
-        """Accept a reply; drop a repeated one, and end the request if one before it is missing."""
+    def deliver(self, reply: ChatReply) -> None:
+        """Accept a reply; ignore a repeated one, and end the request if an earlier one is missing."""
         self.heard = time.monotonic()
         expected = self._expected.get(reply.id)
         if expected is None or reply.number < expected:
             return
         if reply.number > expected:
-            reply = Refused(reply.id, expected, "failed", LOST_REPLIES)
+            reply = Refused(reply.id, expected, "failed", LOST_REPLIES_MESSAGE)
         if isinstance(reply, Ended | Refused):
             del self._expected[reply.id]
         else:
@@ -89,7 +89,7 @@ class OpenChat:
         self._news.append((self._index[reply.id], reply))
         self._arrived.set()
 
-    async def take(self, seconds: float) -> list[tuple[int, News]]:
+    async def take(self, seconds: float) -> list[tuple[int, ChatReply]]:
         """Wait up to `seconds` for replies; return all that have arrived, each with the index of its request."""
         if not self._news:
             with suppress(TimeoutError):
@@ -99,8 +99,8 @@ class OpenChat:
         self._arrived.clear()
         return news
 
-    def put_back(self, news: Iterable[tuple[int, News]]) -> None:
-        """Put replies back, before all others."""
+    def put_back(self, news: Iterable[tuple[int, ChatReply]]) -> None:
+        """Put replies back in front of all others."""
         self._news[:0] = news
         if self._news:
             self._arrived.set()
@@ -110,7 +110,7 @@ class ChatClient:
     """Sends chats to attempts. Without open chats it only keeps a connection.
 
     Args:
-        redis_url: Where calls and replies travel.
+        redis_url: The Redis server through which calls and replies travel.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -119,7 +119,7 @@ class ChatClient:
         self._chats: dict[str, OpenChat] = {}
         self._busy = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._redis = Redis.from_url(redis_url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=5)
+        self._redis = Redis.from_url(redis_url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=5)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -179,14 +179,16 @@ class ChatClient:
     async def _send(self, attempt_id: str, calls: Sequence[Call]) -> None:
         queue = call_queue(attempt_id)
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_SECONDS)
+            pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_TTL_SECONDS)
             pipeline.rpush(queue, *(CALL.dump_json(call) for call in calls))
-            pipeline.expire(queue, CALL_LIFETIME_SECONDS)
+            pipeline.expire(queue, CALL_TTL_SECONDS)
             await pipeline.execute()
 
     async def _read(self) -> None:
         last: bytes | str = "0"
-        client = Redis.from_url(self._url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=BLOCK_MS / 1000 + 2)
+        client = Redis.from_url(
+            self._url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=BLOCK_MS / 1000 + 2
+        )
         async with client:
             while True:
                 await self._busy.wait()
@@ -194,9 +196,9 @@ class ChatClient:
                     found = await client.xread({reply_stream(self.process_id): last}, block=BLOCK_MS)
                 except (RedisError, OSError) as error:
                     log.warning("cannot read replies to chats: %s", error)
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await asyncio.sleep(RETRY_INTERVAL_SECONDS)
                     continue
-                for entry_id, fields in entries_of(found):
+                for entry_id, fields in list_entries(found):
                     last = entry_id
                     self._deliver(fields.get(b"replies", b""))
 
@@ -219,12 +221,12 @@ class ChatClient:
         while True:
             await self._busy.wait()
             with suppress(RedisError, OSError):
-                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_KEY_SECONDS)
-            await asyncio.sleep(RENEW_SECONDS)
+                await self._redis.set(process_key(self.process_id), 1, ex=PROCESS_KEY_TTL_SECONDS)
+            await asyncio.sleep(RENEWAL_INTERVAL_SECONDS)
 
 
-def entries_of(found: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-    """Return the entries of the single stream in a reply to XREAD, in either version of Redis's protocol."""
+def list_entries(found: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+    """Return the entries of the single stream in a reply to XREAD, for either version of Redis's protocol."""
     streams = found.values() if isinstance(found, Mapping) else [entries for _, entries in found or ()]
     flat: list[tuple[bytes, Mapping[bytes, bytes]]] = []
     for entries in streams:

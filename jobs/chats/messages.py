@@ -25,20 +25,20 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Tells a serving attempt that nobody waits for this chat any longer; it sends no reply."""
+    """Tells a serving attempt that nobody is waiting for this chat any longer; the attempt sends no reply."""
 
     id: str
     type: Literal["abort"] = "abort"
 
 
 @dataclass(frozen=True, slots=True)
-class TokenChance:
+class TokenLogprob:
     """A generated token or an alternative to it, with the natural logarithm of its probability."""
 
     token: str
     bytes: Sequence[int]
     logprob: float
-    alternatives: Sequence["TokenChance"] = ()
+    alternatives: Sequence["TokenLogprob"] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Delta:
     number: int
     choice: int
     text: str
-    logprobs: Sequence[TokenChance] = ()
+    logprobs: Sequence[TokenLogprob] = ()
     type: Literal["delta"] = "delta"
 
 
@@ -105,7 +105,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The runner still works on these chats; sent every second, so that an API process notices a silent death."""
+    """The runner is still working on these chats; sent every second, so that an API process notices a silent death."""
 
     ids: Sequence[str] = field(default_factory=list)
     type: Literal["alive"] = "alive"
@@ -115,7 +115,7 @@ Call = Annotated[Ask | Abort, Field(discriminator="type")]
 Reply = Annotated[Started | Delta | ChoiceEnded | Ended | Refused | Alive, Field(discriminator="type")]
 
 CALL: TypeAdapter[Call] = TypeAdapter(Call)
-REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # each entry of a reply stream is such a list
+REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # each entry of a reply stream contains one such list
 
 
 def call_queue(attempt_id: str) -> str:

@@ -26,42 +26,42 @@ from jobs.chats.messages import (
     reply_stream,
 )
 
-BEAT_SECONDS = 1.0  # seconds between two `Alive` messages
-# Beats without its key after which an API process counts as dead; a restarted Redis has no keys for a moment.
+BEAT_INTERVAL_SECONDS = 1.0  # between two `Alive` messages
+# An API process counts as dead after this many beats without its key; just after a restart, Redis has no keys.
 MAX_MISSING_BEATS = 4
-STREAM_ENTRIES = 10_000
-STREAM_SECONDS = 60  # seconds without new replies after which a stream expires
-LINGER_SECONDS = 5.0  # seconds after the end of an attempt during which calls to it are refused; later ones expire
-MAX_CALLS = 256  # maximum number of calls per read
-CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 3.0
-RETRY_SECONDS = 0.5  # seconds between attempts while Redis is unreachable
+MAX_STREAM_ENTRIES = 10_000
+STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies
+LINGER_SECONDS = 5.0  # calls to an attempt are refused for this long after its end; later ones expire unread
+MAX_CALLS_PER_READ = 256
+CONNECT_TIMEOUT_SECONDS = 1.0
+RESPONSE_TIMEOUT_SECONDS = 3.0
+RETRY_INTERVAL_SECONDS = 0.5  # between attempts to reach Redis
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class OpenChat:
-    """A chat that has not ended: the API process that waits for it, and the number of its next reply."""
+    """A chat that has not ended: the API process that is waiting for it, and the number of its next reply."""
 
     process_id: str
     number: int = 0
 
 
 class ChatExchange:
-    """Carries the chats of all serving attempts of a worker.
+    """Sends and receives the chat messages of all serving attempts of a worker.
 
     Args:
-        redis_url: Where calls and replies travel.
+        redis_url: The Redis server through which calls and replies travel.
     """
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(
-            redis_url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS
+            redis_url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=RESPONSE_TIMEOUT_SECONDS
         )
 
     def open(self, attempt_id: str, deliver: Callable[[Call], None]) -> "ServedAttempt":
-        """Take calls to an attempt from now on, and deliver them from a separate thread; the caller closes it."""
+        """Start delivering calls to an attempt from a separate thread; the caller must close the returned object."""
         served = ServedAttempt(self._redis, attempt_id, deliver)
         served.start()
         return served
@@ -84,7 +84,7 @@ class ServedAttempt:
         self._deliver = deliver
         self._lock = threading.Lock()
         self._open: dict[str, OpenChat] = {}
-        self._missing: dict[str, int] = {}  # number of beats without the key of each API process
+        self._missing: dict[str, int] = {}  # for each API process, the number of beats without its key
         self._closed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
 
@@ -93,12 +93,12 @@ class ServedAttempt:
         self._thread.start()
 
     def forward(self, replies: Sequence[Reply]) -> None:
-        """Append the runner's replies to the streams of the API processes that wait for them."""
+        """Append the runner's replies to the streams of the API processes that are waiting for them."""
         streams: dict[str, list[Reply]] = {}
         with self._lock:
             for reply in replies:
                 if isinstance(reply, Alive) or (chat := self._open.get(reply.id)) is None:
-                    continue  # it was aborted in the meantime
+                    continue  # the chat was aborted in the meantime
                 chat.number = reply.number + 1
                 if isinstance(reply, Ended | Refused):
                     del self._open[reply.id]
@@ -116,28 +116,28 @@ class ServedAttempt:
         self._append(streams)
 
     def _run(self) -> None:
-        beat_at = time.monotonic() + BEAT_SECONDS
-        while not self._is_over():
+        beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
+        while not self._has_ended():
             try:
                 self._take_calls(max(0.01, beat_at - time.monotonic()))
                 if time.monotonic() >= beat_at:
-                    beat_at = time.monotonic() + BEAT_SECONDS
+                    beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
                     self._beat()
             except (RedisError, OSError) as error:
                 log.warning("%s: Redis does not answer, so no chats arrive: %s", self._attempt_id, error)
-                time.sleep(RETRY_SECONDS)
+                time.sleep(RETRY_INTERVAL_SECONDS)
             except Exception:
                 log.exception("%s: lost a chat", self._attempt_id)
 
-    def _is_over(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS
 
     def _take_calls(self, seconds: float) -> None:
-        """Deliver calls; wait for the first of them."""
+        """Wait up to `seconds` for a call; deliver it and any others in the queue."""
         found = self._redis.blpop([self._queue], timeout=seconds)
         if found is not None:
             self._receive(found[1])
-            more = self._redis.lpop(self._queue, MAX_CALLS)
+            more = self._redis.lpop(self._queue, MAX_CALLS_PER_READ)
             for text in more if isinstance(more, list) else ():
                 self._receive(text)
 
@@ -183,15 +183,15 @@ class ServedAttempt:
                 self._deliver(Abort(chat_id))
 
     def _append(self, streams: dict[str, list[Reply]]) -> None:
-        """Append replies to the stream of each API process, which detects lost ones by their numbers."""
+        """Append replies to the stream of each API process, which detects lost replies by their numbers."""
         if not streams:
             return
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for process_id, replies in streams.items():
                     stream, fields = reply_stream(process_id), {"replies": REPLIES.dump_json(replies)}
-                    pipeline.xadd(stream, fields, maxlen=STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
-                    pipeline.expire(stream, STREAM_SECONDS)
+                    pipeline.xadd(stream, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
+                    pipeline.expire(stream, STREAM_TTL_SECONDS)
                 pipeline.execute()
         except (RedisError, OSError) as error:
             log.warning("%s: cannot write to Redis, so replies to chats are lost: %s", self._attempt_id, error)

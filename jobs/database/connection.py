@@ -52,7 +52,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.on_news: Callable[[frozenset[str]], None] = lambda _projects: None
-        self.url = sa.make_url(_with_driver(url))
+        self.url = sa.make_url(_normalize_url(url))
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         postgresql = self.url.get_backend_name() == "postgresql"
@@ -71,7 +71,7 @@ class Database:
                 self._file = DatabaseFile(Path(self.url.database))
                 event.listen(self.engine, "do_connect", self._file.require_before_connecting)
                 event.listen(self.engine, "connect", self._file.remember)
-                event.listen(self.engine, "commit", self._file.require)
+                event.listen(self.engine, "commit", self._file.require_unchanged)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -143,7 +143,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def _with_driver(url: str) -> str:
+def _normalize_url(url: str) -> str:
     """Accept the usual spellings of a PostgreSQL URL and use psycopg 3 for all of them."""
     for prefix in ("postgresql://", "postgres://"):
         if url.startswith(prefix):

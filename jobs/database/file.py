@@ -6,7 +6,7 @@ from sqlalchemy.exc import OperationalError
 
 
 class DatabaseFileGoneError(OperationalError):
-    """Writes would be lost because the database file is gone; callers handle it as an outage."""
+    """Writes would be lost because the database file is gone; callers handle this as an outage."""
 
     def __init__(self, message: str) -> None:
         super().__init__(None, None, Exception(message))
@@ -26,15 +26,15 @@ class DatabaseFile:
     def remember(self, *_: object) -> None:
         """Remember which file is open."""
         if self._opened is None:
-            self._opened = self._present()
+            self._opened = self._read_identity()
 
-    def require(self, *_: object) -> None:
+    def require_unchanged(self, *_: object) -> None:
         """Check that the file is still in its place.
 
         Raises:
             DatabaseFileGoneError: it was deleted or replaced.
         """
-        present = self._present()
+        present = self._read_identity()
         if self._opened is None or present == self._opened:
             return
         fault = "was replaced by another file" if present else "was deleted"
@@ -44,10 +44,10 @@ class DatabaseFile:
         )
 
     def require_before_connecting(self, *_: object) -> None:
-        """Call `require`, because a new connection would create an empty database."""
-        self.require()
+        """Call `require_unchanged`, because a new connection would create an empty database."""
+        self.require_unchanged()
 
-    def _present(self) -> tuple[int, int] | None:
+    def _read_identity(self) -> tuple[int, int] | None:
         try:
             found = self._path.stat()
         except FileNotFoundError:

@@ -57,7 +57,7 @@ class Journal:
     savepoints: dict[str, int] = field(default_factory=dict)
 
 
-def tell(
+def add_to_feed(
     connection: Connection,
     project_id: str,
     job_id: str | None,
@@ -67,10 +67,10 @@ def tell(
     now: int,
 ) -> None:
     """Add an entry to the project's feed, visible once the transaction is committed."""
-    _journal(connection).entries.append(FeedEntry(project_id, job_id, kind, data, now))
+    _get_journal(connection).entries.append(FeedEntry(project_id, job_id, kind, data, now))
 
 
-def charge(
+def add_usage(
     connection: Connection,
     project_id: str,
     key_id: str | None,
@@ -80,19 +80,19 @@ def charge(
     device_ms: int = 0,
     tokens: int = 0,
 ) -> None:
-    """Add to the usage of an API key today."""
+    """Add to today's usage of an API key."""
     used = KeyUsage(project_id, key_id or "", now // DAY_MS, jobs, device_ms, tokens)
-    _journal(connection).entries.append(used)
+    _get_journal(connection).entries.append(used)
 
 
 def begin_journal(connection: Connection) -> None:
-    """Discard entries that an earlier transaction of this connection left."""
+    """Start an empty journal, without entries that an earlier transaction on this connection may have left."""
     connection.info[_KEY] = Journal()
 
 
 def write_journal(connection: Connection) -> frozenset[str]:
     """Write the transaction's feed entries and usage; return the projects whose feeds have grown."""
-    entries = _journal(connection).entries
+    entries = _get_journal(connection).entries
     _write_usage(connection, [each for each in entries if isinstance(each, KeyUsage)])
     told: dict[str, list[FeedEntry]] = {}
     for each in entries:
@@ -105,23 +105,23 @@ def write_journal(connection: Connection) -> frozenset[str]:
 
 
 def follow_savepoints(engine: Engine) -> None:
-    """Discard the entries recorded since a savepoint when it is rolled back."""
+    """Whenever the engine rolls back to a savepoint, discard the entries recorded since that savepoint."""
 
     def remember(connection: Connection, name: str) -> None:
-        journal = _journal(connection)
+        journal = _get_journal(connection)
         journal.savepoints[name] = len(journal.entries)
 
-    def take_back(connection: Connection, name: str, _context: None) -> None:
-        journal = _journal(connection)
+    def discard_entries(connection: Connection, name: str, _context: None) -> None:
+        journal = _get_journal(connection)
         del journal.entries[journal.savepoints.get(name, 0) :]
 
     event.listen(engine, "savepoint", remember)
-    event.listen(engine, "rollback_savepoint", take_back)
+    event.listen(engine, "rollback_savepoint", discard_entries)
 
 
 def _write_feed(connection: Connection, project_id: str, told: Sequence[FeedEntry]) -> None:
     counted = {"project_id": project_id, "last": len(told)}
-    last: int = connection.execute(_take_positions(connection.dialect.name), counted).scalar_one()
+    last: int = connection.execute(_build_position_update(connection.dialect.name), counted).scalar_one()
     rows = [
         {
             "project_id": project_id,
@@ -137,8 +137,8 @@ def _write_feed(connection: Connection, project_id: str, told: Sequence[FeedEntr
 
 
 @cache
-def _take_positions(dialect: str) -> sa.Executable:
-    """Build the statement that adds `last` to a project's counter and returns it; cached, because commits run it."""
+def _build_position_update(dialect: str) -> sa.Executable:
+    """Build the statement that adds `last` to a project's counter and returns it; cached, as many commits run it."""
     counter = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(FeedPosition)
     added = counter.on_conflict_do_update(
         index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + counter.excluded.last}
@@ -147,7 +147,7 @@ def _take_positions(dialect: str) -> sa.Executable:
 
 
 @cache
-def _add_usage(dialect: str) -> sa.Executable:
+def _build_usage_update(dialect: str) -> sa.Executable:
     """Build the statement that adds to the usage of a key on a day."""
     new = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(Usage)
     return new.on_conflict_do_update(
@@ -163,8 +163,8 @@ def _write_usage(connection: Connection, used: Sequence[KeyUsage]) -> None:
         total.update(jobs=each.jobs, device_ms=each.device_ms, tokens=each.tokens)
     for (project_id, day, key_id), total in sorted(sums.items()):
         row = {"project_id": project_id, "day": day, "key_id": key_id, **total}
-        connection.execute(_add_usage(connection.dialect.name), row)
+        connection.execute(_build_usage_update(connection.dialect.name), row)
 
 
-def _journal(connection: Connection) -> Journal:
+def _get_journal(connection: Connection) -> Journal:
     return connection.info.setdefault(_KEY, Journal())  # type: ignore[no-any-return]

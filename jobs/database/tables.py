@@ -26,7 +26,7 @@ class Base(DeclarativeBase):
     )
 
 
-def _only_where(condition: str) -> dict[str, Any]:
+def _partial_index_options(condition: str) -> dict[str, Any]:
     """Return the options of a partial index on the rows that meet a condition."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
@@ -99,7 +99,7 @@ class Job(Base):
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
         Index("ix_jobs_project_id_kind_id", "project_id", "kind", "id"),
-        Index("ix_jobs_queued", text("priority DESC"), "id", **_only_where("state = 'queued'")),
+        Index("ix_jobs_queued", text("priority DESC"), "id", **_partial_index_options("state = 'queued'")),
     )
 
 
@@ -114,7 +114,7 @@ class JobLabel(Base):
 
 
 class Attempt(Base):
-    """One try at a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
+    """One try at running a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
 
     __tablename__ = "attempts"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -150,7 +150,7 @@ class Allocation(Base):
     deadline: Mapped[int | None] = mapped_column(Milliseconds)
     address: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = (Index("ix_allocations_open", "deadline", **_only_where("deadline IS NOT NULL")),)
+    __table_args__ = (Index("ix_allocations_open", "deadline", **_partial_index_options("deadline IS NOT NULL")),)
 
 
 class JobEvent(Base):
@@ -168,7 +168,9 @@ class JobEvent(Base):
     created_at: Mapped[int] = mapped_column(Milliseconds)
     first_line: Mapped[int | None] = mapped_column(Integer)
 
-    __table_args__ = (Index("ix_events_lines", "job_id", "first_line", **_only_where("first_line IS NOT NULL")),)
+    __table_args__ = (
+        Index("ix_events_lines", "job_id", "first_line", **_partial_index_options("first_line IS NOT NULL")),
+    )
 
 
 class Artifact(Base):
@@ -221,7 +223,7 @@ class File(Base):
 
     __table_args__ = (
         Index("ix_files_project_id_id", "project_id", "id"),
-        Index("ix_files_expires_at", "expires_at", **_only_where("expires_at IS NOT NULL")),
+        Index("ix_files_expires_at", "expires_at", **_partial_index_options("expires_at IS NOT NULL")),
     )
 
 
@@ -334,7 +336,7 @@ class Feed(Base):
 
 
 class MetricPoint(Base):
-    """One value that a run logged; NULL is NaN or infinite. `attempt` is the attempt's number."""
+    """One value that a run logged; NULL stands for NaN or infinity. `attempt` is the attempt's number."""
 
     __tablename__ = "metric_points"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -366,7 +368,7 @@ class BulkOperation(Base):
 
     __table_args__ = (
         Index("ix_bulk_operations_project_id_id", "project_id", "id"),
-        Index("ix_bulk_operations_unfinished", "id", **_only_where("finished_at IS NULL")),
+        Index("ix_bulk_operations_unfinished", "id", **_partial_index_options("finished_at IS NULL")),
     )
 
 
@@ -394,7 +396,7 @@ class WorkerSample(Base):
 
 
 class Usage(Base):
-    """The usage of an API key on one day (days since the epoch, UTC); `key_id` is empty if it was not recorded."""
+    """The usage of an API key on one day (days since the epoch, UTC); `key_id` is empty if no key was recorded."""
 
     __tablename__ = "usage"
     project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -434,6 +436,6 @@ class Chat(Base):
 
     __table_args__ = (
         Index("ix_chats_created_at", "created_at"),
-        Index("ix_chats_expires_at", "expires_at", **_only_where("expires_at IS NOT NULL")),
-        Index("ix_chats_stored", "project_id", "id", **_only_where("stored IS NOT NULL")),
+        Index("ix_chats_expires_at", "expires_at", **_partial_index_options("expires_at IS NOT NULL")),
+        Index("ix_chats_stored", "project_id", "id", **_partial_index_options("stored IS NOT NULL")),
     )

@@ -8,14 +8,14 @@ from jobs.database import Database
 from jobs.service import bulk
 from jobs.settings import Settings
 
-LOOK_SECONDS = 0.5
-MAX_PAUSE_SECONDS = 0.05  # maximum pause after a chunk; pauses are as long as the chunk took, up to this
+POLL_INTERVAL_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 0.05  # a pause is as long as the chunk before it took, but at most this long
 
 log = logging.getLogger(__name__)
 
 
 class BulkOperations:
-    """Runs bulk operations in a thread, which `work` starts if needed and which ends when no operation is left."""
+    """Runs bulk operations in a thread, which `start_if_due` starts and which ends when no operation is left."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -24,12 +24,12 @@ class BulkOperations:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
 
-    def work(self) -> None:
-        """Start the thread unless it is still running; never blocks."""
+    def start_if_due(self) -> None:
+        """Start the thread if a run is due and none is in progress; never block."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._look_at = time.monotonic() + POLL_INTERVAL_SECONDS
         self._thread = threading.Thread(target=self._run, name="bulk operations", daemon=True)
         self._thread.start()
 
@@ -39,17 +39,17 @@ class BulkOperations:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def work_to_the_end(self) -> None:
-        """Process all chunks of all operations, with pauses, because SQLite has only one write lock."""
+    def run_until_done(self) -> None:
+        """Process all chunks of all operations, pausing for other writers, because SQLite has only one write lock."""
         while not self._stopping.is_set():
             begun = time.monotonic()
             with self._database.writing() as connection:
-                if not bulk.work(connection, self._settings):
+                if not bulk.process_chunk(connection, self._settings):
                     return
             self._stopping.wait(min(time.monotonic() - begun, MAX_PAUSE_SECONDS))
 
     def _run(self) -> None:
         try:
-            self.work_to_the_end()
+            self.run_until_done()
         except Exception as error:  # noqa: BLE001 - whatever fails, the chunk is tried again
             log.warning("a bulk operation failed, trying again: %s", error)

@@ -9,16 +9,16 @@ from jobs.repository import deletions
 from jobs.service.unneeded import is_key_in_use
 from jobs.settings import Settings
 
-BATCH = 100
-CLAIM_MS = 60_000  # if a leader dies while it deletes, the next one may take its records after this time
-MIN_BACKOFF_MS = 5_000  # the runner of a lost attempt may still be writing for a moment
+BATCH_SIZE = 100
+CLAIM_TTL_MS = 60_000  # if a leader dies while deleting, the next one may claim its records after this time
+MIN_BACKOFF_MS = 5_000  # a deletion may fail while the runner of a lost attempt is still writing
 MAX_BACKOFF_MS = 3_600_000
 
 log = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Processes due records in batches; failed deletions are tried again later."""
+    """Processes due records in batches; failed deletions are retried later."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
         self._database = database
@@ -29,7 +29,7 @@ class Cleaner:
         """Process one batch; return how many records it had."""
         with self._database.writing() as connection:
             now = now_ms(connection)
-            due = deletions.take_due(connection, now=now, limit=BATCH, until=now + CLAIM_MS)
+            due = deletions.take_due(connection, now=now, limit=BATCH_SIZE, until=now + CLAIM_TTL_MS)
         done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
         if done:
             with self._database.writing() as connection:
@@ -37,7 +37,7 @@ class Cleaner:
         return len(due)
 
     def _delete(self, record: DeletionRecord, key: str) -> bool:
-        """Delete a key from the store; False if this must be tried again."""
+        """Delete a key from the store; return False if this must be tried again."""
         try:
             with self._database.reading() as connection:
                 in_use = is_key_in_use(connection, key, record.job_id)

@@ -6,18 +6,18 @@ import time
 
 from jobs.artifacts import open_store
 from jobs.database import Database
-from jobs.maintenance.cleaner import BATCH, Cleaner
+from jobs.maintenance.cleaner import BATCH_SIZE, Cleaner
 from jobs.maintenance.retention import Retention
 from jobs.settings import Settings
 
-CLEAN_SECONDS = 1.0
-EXPIRE_SECONDS = 300.0
+CLEANING_INTERVAL_SECONDS = 1.0
+EXPIRY_INTERVAL_SECONDS = 300.0
 
 log = logging.getLogger(__name__)
 
 
 class Janitor:
-    """Deletes due records in a thread, which `work` starts if needed and which ends when it is done."""
+    """Processes due deletions in a thread, which `start_if_due` starts and which ends when none is left."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -27,12 +27,12 @@ class Janitor:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
 
-    def work(self) -> None:
-        """Start the thread unless it is still running; never blocks."""
+    def start_if_due(self) -> None:
+        """Start the thread if a run is due and none is in progress; never block."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() < self._clean_at:
             return
-        self._clean_at = time.monotonic() + CLEAN_SECONDS
+        self._clean_at = time.monotonic() + CLEANING_INTERVAL_SECONDS
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
         self._thread.start()
 
@@ -45,11 +45,11 @@ class Janitor:
     def _run(self) -> None:
         try:
             if time.monotonic() >= self._expire_at:
-                self._expire_at = time.monotonic() + EXPIRE_SECONDS
+                self._expire_at = time.monotonic() + EXPIRY_INTERVAL_SECONDS
                 Retention(self._database, self._settings).expire()
                 open_store(self._settings).tidy()
             cleaner = Cleaner(self._database, open_store(self._settings), self._settings)
-            while not self._stopping.is_set() and cleaner.clean() == BATCH:
+            while not self._stopping.is_set() and cleaner.clean() == BATCH_SIZE:
                 pass
         except Exception as error:  # noqa: BLE001 - whatever fails, deletions are tried again
             log.warning("deletions failed, trying again: %s", error)

@@ -8,30 +8,30 @@ from jobs.repository import allocations
 from jobs.service.dispatching import end_overdue
 from jobs.settings import Settings
 
-BATCH = 100
+BATCH_SIZE = 100
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Reaped:
-    """An attempt that was ended, and the worker that did not claim or renew it in time."""
+class ReapedAttempt:
+    """An overdue attempt that has been ended, and the worker that did not claim or renew it in time."""
 
     attempt_id: str
     worker_id: str
     claimed: bool
 
 
-def reap(database: Database, settings: Settings) -> list[Reaped]:
+def reap(database: Database, settings: Settings) -> list[ReapedAttempt]:
     """End all overdue attempts, each in a separate transaction."""
     with database.reading() as connection:
-        overdue = allocations.list_overdue(connection, now=now_ms(connection), limit=BATCH)
+        overdue = allocations.list_overdue(connection, now=now_ms(connection), limit=BATCH_SIZE)
     ended = []
     for late in overdue:
         with database.writing() as connection:
             state = end_overdue(connection, late, settings)
         if state is not None:
-            ended.append(Reaped(late.attempt_id, late.worker_id, late.claimed_at is not None))
+            ended.append(ReapedAttempt(late.attempt_id, late.worker_id, late.claimed_at is not None))
             log.warning(
                 "attempt %s of job %s on worker %s was overdue and has ended; the job is %s",
                 late.attempt_id,

@@ -8,14 +8,14 @@ from jobs.database import Database, now_ms
 from jobs.records import ArtifactRecord
 from jobs.repository import chats, feed, metrics, removal, samples, sessions
 from jobs.service import deletions, uploads
-from jobs.service.chats import fail_left_behind
-from jobs.service.feed import KEPT_ENTRIES
+from jobs.service.chats import fail_abandoned
+from jobs.service.feed import MAX_KEPT_ENTRIES
 from jobs.service.history import HOUR_MS
-from jobs.service.unneeded import DAY_MS, Reason, record_keys
+from jobs.service.unneeded import DAY_MS, Reason, record_deletions
 from jobs.settings import Settings
 from jobs.state import JobState
 
-BATCH = 200
+BATCH_SIZE = 200
 
 
 class Retention:
@@ -29,22 +29,22 @@ class Retention:
         """Delete expired files and uploads, then jobs, artifacts, log lines and events of final jobs."""
         kept = self._settings
         self._expire_files()
-        self._expire_views()
+        self._expire_dashboard_data()
         self._expire_chats()
         with self._database.writing() as connection:
             uploads.expire(connection)
-        self._walk(kept.keep_jobs_days, self._erase_jobs)
-        self._walk(kept.keep_artifacts_days, self._expire_artifacts)
-        self._walk(kept.keep_logs_days, lambda c, jobs: removal.delete_events(c, jobs, ["log"]))
-        self._walk(kept.keep_events_days, self._expire_events)
+        self._apply_to_old_jobs(kept.keep_jobs_days, self._erase_jobs)
+        self._apply_to_old_jobs(kept.keep_artifacts_days, self._expire_artifacts)
+        self._apply_to_old_jobs(kept.keep_logs_days, lambda c, jobs: removal.delete_events(c, jobs, ["log"]))
+        self._apply_to_old_jobs(kept.keep_events_days, self._expire_events)
 
-    def _walk(self, days: float, treat: Callable[[Connection, Sequence[str]], object]) -> None:
-        """Apply retention to all jobs that finished more than `days` ago; 0 keeps everything."""
+    def _apply_to_old_jobs(self, days: float, treat: Callable[[Connection, Sequence[str]], object]) -> None:
+        """Call `treat` with all jobs that finished more than `days` days ago, in batches; 0 days means never."""
         after: str | None = "" if days else None
         while after is not None:
             with self._database.writing() as connection:
                 time = now_ms(connection) - int(days * DAY_MS)
-                found = removal.list_jobs_finished_before(connection, time, after=after, limit=BATCH)
+                found = removal.list_jobs_finished_before(connection, time, after=after, limit=BATCH_SIZE)
                 if found:
                     treat(connection, found)
             after = found[-1] if found else None
@@ -63,37 +63,39 @@ class Retention:
         after: str | None = ""
         while after is not None:
             with self._database.writing() as connection:
-                found = removal.list_expired_files(connection, now=now_ms(connection), after=after, limit=BATCH)
+                found = removal.list_expired_files(connection, now=now_ms(connection), after=after, limit=BATCH_SIZE)
                 for file in found:
                     deletions.expire_file(connection, file)
             after = found[-1].id if found else None
 
-    def _expire_views(self) -> None:
-        """Delete data that only the dashboard needs: old feed entries, samples of machines, expired sessions."""
+    def _expire_dashboard_data(self) -> None:
+        """Delete data that only the dashboard needs: old feed entries, machine samples, expired sessions."""
         with self._database.writing() as connection:
-            feed.prune(connection, keep=KEPT_ENTRIES)
+            feed.prune(connection, keep=MAX_KEPT_ENTRIES)
             samples.remove_before(connection, now_ms(connection) - HOUR_MS)
             sessions.remove_expired(connection, now=now_ms(connection))
 
     def _expire_chats(self) -> None:
         """Delete old chats, and fail those whose API process has ended."""
         with self._database.writing() as connection:
-            fail_left_behind(connection)
-        removed = BATCH if self._settings.keep_chats_days else 0
-        while removed == BATCH:
+            fail_abandoned(connection)
+        removed = BATCH_SIZE if self._settings.keep_chats_days else 0
+        while removed == BATCH_SIZE:
             with self._database.writing() as connection:
                 time = now_ms(connection) - int(self._settings.keep_chats_days * DAY_MS)
-                removed = chats.remove_before(connection, time, limit=BATCH)
+                removed = chats.remove_before(connection, time, limit=BATCH_SIZE)
 
     @staticmethod
     def _expire_artifacts(connection: Connection, job_ids: Collection[str]) -> None:
-        """Delete artifacts that are not files of a model."""
-        loose = [each for each in removal.list_artifacts(connection, job_ids) if not _is_of_model(connection, each)]
+        """Delete artifacts that do not belong to a model."""
+        loose = [
+            each for each in removal.list_artifacts(connection, job_ids) if not _belongs_to_model(connection, each)
+        ]
         removal.delete_artifacts(connection, [artifact.id for artifact in loose])
         for artifact in loose:
             now = now_ms(connection)
-            record_keys(connection, [artifact.key], Reason.EXPIRED, now=now, job_id=artifact.job_id)
+            record_deletions(connection, [artifact.key], Reason.EXPIRED, now=now, job_id=artifact.job_id)
 
 
-def _is_of_model(connection: Connection, artifact: ArtifactRecord) -> bool:
-    return removal.find_model_around(connection, artifact) is not None
+def _belongs_to_model(connection: Connection, artifact: ArtifactRecord) -> bool:
+    return removal.find_owning_model(connection, artifact) is not None

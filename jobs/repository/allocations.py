@@ -18,8 +18,8 @@ def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None
     connection.execute(sa.insert(Allocation), [asdict(allocation) for allocation in allocations])
 
 
-def of_attempts(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
-    """Return the allocations of each attempt in the order of the nodes, by attempt."""
+def map_by_attempt(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
+    """Return the allocations of each attempt, by attempt id; they are in the order of the nodes."""
     query = (
         sa.select(Allocation.__table__).where(Allocation.attempt_id.in_(list(attempt_ids))).order_by(Allocation.node)
     )
@@ -35,8 +35,8 @@ def list_open(connection: Connection) -> list[AllocationRecord]:
     return [AllocationRecord(**row._mapping) for row in rows]
 
 
-def map_open_to_models(connection: Connection) -> dict[str, str]:
-    """Return the key of the model that each job with an open allocation loads, by job; jobs without one are absent."""
+def map_jobs_to_models(connection: Connection) -> dict[str, str]:
+    """Return the key of the model that each job with an open allocation loads, by job; without jobs that load none."""
     key = Job.requirement["model"].as_string()
     rows = connection.execute(sa.select(Job.id, key).join(Allocation, Allocation.job_id == Job.id).where(_OPEN))
     return {job_id: model for job_id, model in rows if model}
@@ -59,7 +59,7 @@ def update(
     return connection.execute(statement.values(**changes)).rowcount > 0
 
 
-def newest_unclaimed(connection: Connection, worker_id: str, *, until: int) -> int | None:
+def get_latest_unclaimed_deadline(connection: Connection, worker_id: str, *, until: int) -> int | None:
     """Return the latest deadline, up to `until`, of the open allocations that a worker has not claimed."""
     query = sa.select(sa.func.max(Allocation.deadline)).where(
         _OPEN, Allocation.worker_id == worker_id, Allocation.claimed_at.is_(None), Allocation.deadline <= until

@@ -42,7 +42,7 @@ class Standing:
     """The state that decides whether a worker continues with an attempt.
 
     Attributes:
-        others_wait: Whether other jobs wait for resources; only read for serve jobs, which then end when they are idle.
+        others_wait: Whether other jobs are waiting for resources; only read for serve jobs, which then end once idle.
     """
 
     attempt_state: str
@@ -51,8 +51,8 @@ class Standing:
     others_wait: bool
 
 
-def standing(connection: Connection, attempt_id: str, worker_id: str) -> Standing | None:
-    """Read the state of a worker's attempt without locks; None if it has no open allocation."""
+def read_standing(connection: Connection, attempt_id: str, worker_id: str) -> Standing | None:
+    """Read the state of a worker's attempt without locks; return None if it has no open allocation."""
     other = aliased(Job)
     others_wait = sa.exists().where(
         other.state == sa.literal_column("'queued'"), other.waiting["cause"].as_string().in_(CAPACITY_CAUSES)
@@ -78,15 +78,15 @@ def set_accepts_chats(connection: Connection, attempt_id: str, *, accepts: bool)
 def get_with_places(connection: Connection, attempt_id: str) -> AttemptRecord:
     """Return an existing attempt with its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).one()
-    places = allocations.of_attempts(connection, [attempt_id])[attempt_id]
+    places = allocations.map_by_attempt(connection, [attempt_id])[attempt_id]
     return AttemptRecord(**row._mapping, allocations=tuple(places))
 
 
-def of_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
+def list_for_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
     """Return all attempts at a job with their allocations, oldest first."""
     query = sa.select(Attempt.__table__).where(Attempt.job_id == job_id).order_by(Attempt.number)
     found = [AttemptRecord(**row._mapping) for row in connection.execute(query)]
-    places = allocations.of_attempts(connection, [attempt.id for attempt in found])
+    places = allocations.map_by_attempt(connection, [attempt.id for attempt in found])
     return [replace(attempt, allocations=tuple(places[attempt.id])) for attempt in found]
 
 
@@ -95,7 +95,7 @@ def get_device_ms(connection: Connection, attempt_id: str, *, now: int) -> int:
     claimed_at = connection.execute(sa.select(Attempt.claimed_at).where(Attempt.id == attempt_id)).scalar_one()
     if claimed_at is None:
         return 0
-    places = allocations.of_attempts(connection, [attempt_id])[attempt_id]
+    places = allocations.map_by_attempt(connection, [attempt_id])[attempt_id]
     return (now - claimed_at) * sum(len(place.devices) for place in places)
 
 

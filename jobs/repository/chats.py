@@ -10,18 +10,26 @@ from jobs.database import insert
 from jobs.database.tables import Chat
 from jobs.records import ChatRecord, Json
 
-ENDED = ("state", "finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "finished_at", "expires_at")
+END_COLUMNS = (
+    "state",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "first_token_ms",
+    "finished_at",
+    "expires_at",
+)
 
 
 def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Insert running chats; those that are stored already, because they have ended in the meantime, do not change."""
+    """Insert running chats; do not change those that are stored already because they ended in the meantime."""
     connection.execute(insert(connection, Chat).on_conflict_do_nothing(), [asdict(chat) for chat in chats])
 
 
 def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
     """Store how chats have ended; insert those that were never stored."""
     new = insert(connection, Chat)
-    changes = {name: new.excluded[name] for name in (*ENDED, "error", "stored")}
+    changes = {name: new.excluded[name] for name in (*END_COLUMNS, "error", "stored")}
     statement = new.on_conflict_do_update(index_elements=[Chat.id], set_=changes)
     connection.execute(statement, [asdict(chat) for chat in chats])
 

@@ -17,7 +17,7 @@ def add(connection: Connection, deletions: Sequence[DeletionRecord]) -> None:
 
 
 def take_due(connection: Connection, *, now: int, limit: int, until: int) -> list[DeletionRecord]:
-    """Claim up to `limit` due deletions in their order; nobody else can claim them before `until`."""
+    """Claim up to `limit` due deletions, earliest first; nobody else can claim them before `until`."""
     due = (
         sa.select(Deletion.id)
         .where(Deletion.not_before <= now)
@@ -45,19 +45,19 @@ def remove(connection: Connection, ids: Collection[str]) -> None:
         connection.execute(sa.delete(Deletion).where(Deletion.id.in_(list(ids))))
 
 
-def remove_untaken(connection: Connection, job_id: str, reason: str) -> None:
-    """Remove the deletions of a job for this reason that the leader has not begun."""
+def remove_unclaimed(connection: Connection, job_id: str, reason: str) -> None:
+    """Remove those deletions of a job that have this reason and that the leader has not begun."""
     statement = sa.delete(Deletion).where(Deletion.job_id == job_id, Deletion.reason == reason, Deletion.attempts == 0)
     connection.execute(statement)
 
 
 def remove_by_key(connection: Connection, key: str, reason: str) -> None:
-    """Remove the deletions of a key for this reason."""
+    """Remove those deletions of a key that have this reason."""
     connection.execute(sa.delete(Deletion).where(Deletion.key == key, Deletion.reason == reason))
 
 
 def list_keys(connection: Connection, job_id: str, *, due: int | None = None) -> list[str]:
-    """Return a job's keys that are to be deleted; with `due`, only those that are due at that time."""
+    """Return a job's keys that are to be deleted; with `due`, only those that are due by that time."""
     query = sa.select(Deletion.key).where(Deletion.job_id == job_id, Deletion.key.is_not(None))
     if due is not None:
         query = query.where(sa.or_(Deletion.not_before <= due, Deletion.attempts > 0))

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from jobs.database.journal import tell
+from jobs.database.journal import add_to_feed
 from jobs.database.tables import Job, JobEvent
 from jobs.records import EventRecord, JobRecord
 
@@ -23,7 +23,7 @@ def append(
     attempt_id: str | None,
     now: int,
 ) -> None:
-    """Append (type, data) entries to the job's log; the job's row has the counters of entries and lines.
+    """Append (type, data) entries to the job's log; the job's row counts the entries and lines.
 
     The project's feed gets changed states and new lines from here, and progress from where it is recorded.
     """
@@ -43,19 +43,19 @@ def append(
     )
     for kind, data in entries:
         if kind == "state":
-            tell(connection, job.project_id, job_id, "state", {**data, "kind": job.kind}, now=now)
+            add_to_feed(connection, job.project_id, job_id, "state", {**data, "kind": job.kind}, now=now)
     if any(lines):
         printed = {"first_line": first_lines[0], "last_line": job.log_lines}
-        tell(connection, job.project_id, job_id, "log", printed, now=now)
+        add_to_feed(connection, job.project_id, job_id, "log", printed, now=now)
 
 
 def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entry, *, now: int) -> None:
-    """Append the same entry, without output lines, to the logs of several jobs that no worker has."""
+    """Append the same entry, without output lines, to the logs of several jobs that no worker is running."""
     counted = sa.update(Job).where(Job.id.in_([job.id for job in jobs])).values(last_event=Job.last_event + 1)
     sequences = {row.id: row.last_event for row in connection.execute(counted.returning(Job.id, Job.last_event))}
     _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
     for job in jobs:
-        tell(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)
+        add_to_feed(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)
 
 
 def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> None:
@@ -63,7 +63,7 @@ def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data
     _insert(connection, [_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
     for job in jobs:
         told = {**data, "kind": job["kind"]}
-        tell(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
+        add_to_feed(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
 
 
 def page(

@@ -9,7 +9,7 @@ from jobs.database.tables import Feed, FeedPosition
 from jobs.records import FeedRecord
 
 
-def last_positions(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
+def get_last_positions(connection: Connection, project_ids: Collection[str]) -> dict[str, int]:
     """Return the last position of each project's feed; 0 if it is empty."""
     query = sa.select(FeedPosition.project_id, FeedPosition.last).where(FeedPosition.project_id.in_(list(project_ids)))
     known = {row.project_id: row.last for row in connection.execute(query)}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from jobs.database.tables import Artifact, File, Job
 from jobs.records import ArtifactRecord, FileFilter, FileRecord
 
-# Purpose shown for the artifacts of a job kind; OpenAI's API has no other purposes for results.
+# Purpose shown for the artifacts of jobs, by job kind; OpenAI's API has no other purposes for results.
 PURPOSES_BY_KIND = {"finetune": "fine-tune-results", "generate": "batch_output"}
 OTHER_PURPOSE = "user_data"
 _PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=OTHER_PURPOSE)
@@ -63,11 +63,11 @@ def page_files(
         artifacts = artifacts.where(_PURPOSE.in_(wanted.purposes))
     found: list[FileRecord] = []
     for query, key in ((files, File.id), (artifacts, Artifact.id)):
-        found += _read_part(connection, query, key, wanted, after, limit)
+        found += _read_page(connection, query, key, wanted, after, limit)
     return sorted(found, key=lambda file: file.id, reverse=not wanted.oldest_first)[:limit]
 
 
-def _read_part(
+def _read_page(
     connection: Connection, query: sa.Select[Any], key: Any, wanted: FileFilter, after: str | None, limit: int
 ) -> list[FileRecord]:
     if after:
@@ -95,7 +95,7 @@ def delete_file(connection: Connection, file_id: str) -> None:
 
 
 def add_artifacts(connection: Connection, artifacts: Sequence[ArtifactRecord]) -> None:
-    """Insert artifacts, which are visible after the commit."""
+    """Insert artifacts, which become visible with the commit."""
     if artifacts:
         connection.execute(sa.insert(Artifact), [asdict(artifact) for artifact in artifacts])
 

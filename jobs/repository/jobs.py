@@ -22,7 +22,7 @@ _DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expan
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert the rows whose id and idempotency key are unused; return the inserted ids."""
-    # Rows are passed as parameters, because a statement with all rows in VALUES would be compiled again at every call.
+    # Rows are passed as parameters, because a statement with all rows in VALUES would be compiled again on every call.
     inserted = connection.execute(insert(connection, Job).on_conflict_do_nothing().returning(Job.id), list(rows))
     return set(inserted.scalars())
 
@@ -33,7 +33,9 @@ def insert_labels(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
         connection.execute(sa.insert(JobLabel), list(rows))
 
 
-def by_idempotency_key(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], JobDetails]:
+def get_by_idempotency_key(
+    connection: Connection, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], JobDetails]:
     """Return the jobs that were submitted with these (project, idempotency key) pairs."""
     pairs = sa.tuple_(Job.project_id, Job.idempotency_key)
     rows = connection.execute(sa.select(*_DETAILS).where(pairs.in_(list(keys))))
@@ -58,14 +60,14 @@ def lock(connection: Connection, job_id: str) -> JobRecord | None:
     return to_record(row) if row else None
 
 
-def lock_free(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
-    """Lock the jobs that no other transaction has locked until this one ends; return them by id."""
+def lock_available(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
+    """Lock those jobs that no other transaction has locked, until this one ends; return them by id."""
     query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
 
 
 def find_by_digest(connection: Connection, project_id: str, kind: str, digest: str, *, since: int) -> JobDetails | None:
-    """Return the newest job of a kind that an equal request to OpenAI's API made at or after a time."""
+    """Return the newest job of a kind that an identical request to OpenAI's API created at or after a time."""
     query = sa.select(*_DETAILS).where(
         Job.project_id == project_id,
         Job.kind == kind,
@@ -83,7 +85,7 @@ def set_openai(connection: Connection, job_id: str, openai: Mapping[str, Any]) -
 
 
 def count_ahead(connection: Connection, priority: int) -> int:
-    """Count the queued jobs that go before a new one of this priority."""
+    """Count the queued jobs that would run before a new job with this priority."""
     query = sa.select(sa.func.count()).where(Job.state == sa.literal_column("'queued'"), Job.priority >= priority)
     return connection.execute(query).scalar_one()
 
@@ -105,8 +107,8 @@ def list_queued(connection: Connection, *, now: int, limit: int) -> list[QueuedJ
     return [QueuedJob(*row) for row in connection.execute(query)]
 
 
-def set_waiting(connection: Connection, reasons: Mapping[str, Mapping[str, Any]]) -> None:
-    """Record why queued jobs wait."""
+def set_waiting_reasons(connection: Connection, reasons: Mapping[str, Mapping[str, Any]]) -> None:
+    """Record why queued jobs are waiting."""
     if not reasons:
         return
     statement = (
@@ -120,7 +122,7 @@ def set_waiting(connection: Connection, reasons: Mapping[str, Mapping[str, Any]]
 def compare_and_set(
     connection: Connection, job_id: str, source: JobState, target: JobState, changes: Mapping[str, Any]
 ) -> bool:
-    """Move the job from `source` to `target`; False if it is no longer in `source`."""
+    """Move the job from `source` to `target`; return False if it is no longer in `source`."""
     statement = (
         sa.update(Job)
         .where(Job.id == job_id, Job.state == source)

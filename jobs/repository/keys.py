@@ -28,7 +28,7 @@ _BY_HASH = (
 )
 
 
-def project_id(connection: Connection, name: str, *, now: int) -> str:
+def ensure_project(connection: Connection, name: str, *, now: int) -> str:
     """Return the id of the project with this name; create the project if it does not exist."""
     statement = insert(connection, Project).values(id=new_id("proj"), name=name, created_at=now)
     connection.execute(statement.on_conflict_do_nothing(index_elements=[Project.name]))
@@ -50,7 +50,7 @@ def add(connection: Connection, key: KeyRecord, key_hash: str) -> None:
     )
 
 
-def by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecord]:
+def get_by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecord]:
     """Return the valid keys with these hashes, by hash."""
     return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(_BY_HASH, {"hashes": list(hashes)})}
 
@@ -69,6 +69,6 @@ def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRe
 
 
 def revoke(connection: Connection, key_id: str, *, now: int) -> bool:
-    """Revoke a key; False if no valid key has this id."""
+    """Revoke a key; return False if no valid key has this id."""
     statement = sa.update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=now)
     return connection.execute(statement).rowcount == 1

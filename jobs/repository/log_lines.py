@@ -27,7 +27,7 @@ def count(connection: Connection, job_id: str) -> int:
 
 
 def read(connection: Connection, job_id: str, *, first: int, last: int) -> list[Chunk]:
-    """Return the chunks that contain the lines `first` to `last`, in their order."""
+    """Return the chunks that contain the lines `first` to `last`, in order."""
     begin = sa.select(sa.func.max(JobEvent.first_line)).where(JobEvent.job_id == job_id, JobEvent.first_line <= first)
     query = sa.select(JobEvent.first_line, JobEvent.attempt_id, JobEvent.created_at, JobEvent.data).where(
         JobEvent.job_id == job_id,

@@ -21,7 +21,7 @@ class Span:
 
 
 def save(connection: Connection, job_id: str, rows: Sequence[Mapping[str, Any]], *, attempt: int) -> None:
-    """Store points of an attempt, with `name`, `step` and `value`.
+    """Store the points of an attempt; each row has a `name`, a `step` and a `value`.
 
     A resumed run repeats steps, so points of earlier attempts at or after the first new step are deleted.
     """
@@ -38,7 +38,7 @@ def save(connection: Connection, job_id: str, rows: Sequence[Mapping[str, Any]],
         index_elements=[MetricPoint.job_id, MetricPoint.name, MetricPoint.step],
         set_={"value": statement.excluded.value, "attempt": statement.excluded.attempt},
     )
-    unique = {(row["name"], row["step"]): row["value"] for row in rows}  # one statement can change a row only once
+    unique = {(row["name"], row["step"]): row["value"] for row in rows}  # an upsert cannot change the same row twice
     values = [
         {"job_id": job_id, "name": name, "step": step, "attempt": attempt, "value": value}
         for (name, step), value in unique.items()
@@ -47,7 +47,7 @@ def save(connection: Connection, job_id: str, rows: Sequence[Mapping[str, Any]],
 
 
 def remove(connection: Connection, job_ids: Collection[str]) -> None:
-    """Delete the points of some jobs."""
+    """Delete the points of these jobs."""
     connection.execute(sa.delete(MetricPoint).where(MetricPoint.job_id.in_(list(job_ids))))
 
 
@@ -62,7 +62,7 @@ def list_spans(connection: Connection, job_id: str) -> list[Span]:
     return found
 
 
-def thin(
+def downsample(
     connection: Connection, job_id: str, names: Collection[str], *, start: int, stop: int, buckets: int
 ) -> Sequence[sa.Row[Any]]:
     """Return name, first and last step, count, finite count, minimum, maximum and mean of each non-empty bucket.

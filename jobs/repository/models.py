@@ -18,7 +18,7 @@ _LOCKED_BY_ID = _BY_ID.order_by(Model.id).with_for_update(read=True, key_share=T
 
 
 def add(connection: Connection, model: ModelRecord) -> bool:
-    """Insert a model; False if the project has a model with this name."""
+    """Insert a model; return False if the project has a model with this name."""
     values = {
         "project_id": model.project_id,
         "id": model.id,
@@ -57,14 +57,14 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
     return [ModelRecord(**row._mapping) for row in connection.execute(query.order_by(Model.id).limit(limit))]
 
 
-def made_from(connection: Connection, project_id: str, base: str) -> list[ModelRecord]:
+def list_made_from(connection: Connection, project_id: str, base: str) -> list[ModelRecord]:
     """Return the models whose base is `base`, newest first."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.base == base)
     rows = connection.execute(query.order_by(Model.created_at.desc(), Model.id))
     return [ModelRecord(**row._mapping) for row in rows]
 
 
-def update_of_job(connection: Connection, job_id: str, changes: Mapping[str, Any]) -> None:
+def update_pending(connection: Connection, job_id: str, changes: Mapping[str, Any]) -> None:
     """Change the model that this job is making, but not models from its resume points, which are ready."""
     pending = sa.update(Model).where(Model.job_id == job_id, Model.state == "pending")
     connection.execute(pending.values(**changes))

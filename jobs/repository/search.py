@@ -28,9 +28,9 @@ def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | No
 def page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
-    """Return up to `limit` jobs of a project, newest first, starting behind the job `after`."""
-    ids = _select(connection, project_id, wanted)
-    found = _newest(ids, after=after, limit=limit).subquery()
+    """Return up to `limit` jobs of a project, newest first, after the job `after`."""
+    ids = _select_ids(connection, project_id, wanted)
+    found = _limit_to_newest(ids, after=after, limit=limit).subquery()
     query = sa.select(*RECORD).join(found, found.c.id == Job.id).order_by(Job.id.desc())
     return [to_record(row) for row in connection.execute(query)]
 
@@ -45,25 +45,25 @@ def list_ids(
     after: str | None,
     limit: int,
 ) -> list[str]:
-    """Return the ids of matching jobs in `states`, newest first, starting behind the job `after`."""
-    ids = _select(connection, project_id, wanted, on_jobs=True)
+    """Return the ids of matching jobs in `states`, newest first, after the job `after`."""
+    ids = _select_ids(connection, project_id, wanted, on_jobs=True)
     ids = ids.where(Job.state.in_(list(states)), Job.created_at <= created_until)
-    return list(connection.execute(_newest(ids, after=after, limit=limit)).scalars())
+    return list(connection.execute(_limit_to_newest(ids, after=after, limit=limit)).scalars())
 
 
 def count_by_state(connection: Connection, project_id: str, wanted: JobFilter) -> dict[str, int]:
     """Return how many jobs match, by state; states without jobs are absent."""
-    ids = _select(connection, project_id, wanted, on_jobs=True, all_rows=True)
+    ids = _select_ids(connection, project_id, wanted, on_jobs=True, all_rows=True)
     query = ids.with_only_columns(Job.state, sa.func.count()).group_by(Job.state)
     return {state: count for state, count in connection.execute(query)}  # noqa: C416 - dict() does not accept rows
 
 
-def _newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[str]:
+def _limit_to_newest(ids: sa.Select[str], *, after: str | None, limit: int) -> sa.Select[str]:
     column = ids.selected_columns.id
     return (ids.where(column < after) if after else ids).order_by(column.desc()).limit(limit)
 
 
-def _select(
+def _select_ids(
     connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False, all_rows: bool = False
 ) -> sa.Select[str]:
     """Select the ids of matching jobs, from `job_search` alone if possible.
@@ -75,7 +75,7 @@ def _select(
         on_jobs: Always select from `jobs`.
         all_rows: All matches are needed, so scan `job_search` completely first; else the scan stops at the limit.
     """
-    narrow = _narrow_conditions(connection, wanted)
+    narrow = _build_search_conditions(connection, wanted)
     on_jobs = on_jobs or bool(wanted.states or wanted.kind or wanted.from_openai or wanted.metadata) or not narrow
     key = Job.id if on_jobs else JobSearch.job_id
     query = sa.select(key.label("id")).where((Job if on_jobs else JobSearch).project_id == project_id)
@@ -104,8 +104,8 @@ def _select(
     return query
 
 
-def _narrow_conditions(connection: Connection, wanted: JobFilter) -> list[ColumnElement[bool]]:
-    """Return the conditions on the rows of `job_search`."""
+def _build_search_conditions(connection: Connection, wanted: JobFilter) -> list[ColumnElement[bool]]:
+    """Build the conditions on the rows of `job_search`."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.field:
         position = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
@@ -123,7 +123,10 @@ def _narrow_conditions(connection: Connection, wanted: JobFilter) -> list[Column
 
 
 def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
-    """Compare decoded keys, because SQLite's JSON paths do not find keys with escaped characters or quotes."""
+    """Build the condition on one metadata field.
+
+    It compares decoded keys, because SQLite's JSON paths do not find keys with escaped characters or quotes.
+    """
     if connection.dialect.name == "postgresql":
         return sa.cast(Job.openai, JSONB).contains({"metadata": {key: value}})
     entries = sa.func.json_each(Job.openai, "$.metadata").table_valued("key", "value")

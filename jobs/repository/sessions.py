@@ -19,7 +19,7 @@ def add(connection: Connection, token_hash: str, key_id: str, kind: Kind, *, now
     connection.execute(sa.insert(Session).values(**row))
 
 
-def by_hash(connection: Connection, hashes: Iterable[str], kind: Kind, *, now: int) -> dict[str, SessionRecord]:
+def get_by_hash(connection: Connection, hashes: Iterable[str], kind: Kind, *, now: int) -> dict[str, SessionRecord]:
     """Return the sessions or links that have not expired and whose keys are valid, by hash."""
     query = (
         sa.select(Session.token_hash, Session.expires_at, *COLUMNS)

@@ -1,4 +1,4 @@
-"""Queries across tables for the users of a model, a file or a key of the artifact store."""
+"""Queries across tables that find where a model, a file or a key in the artifact store is used."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jobs.database.tables import Artifact, Attempt, File, Job, Model
 from jobs.repository.attempts import OPEN
 from jobs.state import JobState
 
-# Fields of specs that name models and files; a test compares them with the specs.
+# Spec fields that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")
 FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
 FILE_LISTS = ("training_files",)  # lists of objects with the key "file"
@@ -19,15 +19,15 @@ UNFINISHED = tuple(state for state in JobState if not state.final)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """A job that names a model or file, and the name."""
+class Reference:
+    """A reference from a job to a model or file: the job's id and the name in its spec."""
 
     job_id: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class MadeModel:
+class ModelOrigin:
     """A model with the model that it was made from, and the job that made it."""
 
     id: str
@@ -42,7 +42,7 @@ def find_jobs_naming(
     names: Collection[str],
     *,
     states: Collection[JobState] = UNFINISHED,
-) -> list[Use]:
+) -> list[Reference]:
     """Return the jobs in these states whose specs name one of `names` in one of `fields`."""
     found = []
     for field in fields:
@@ -50,7 +50,7 @@ def find_jobs_naming(
         query = sa.select(Job.id, named).where(
             Job.project_id == project_id, Job.state.in_(list(states)), named.in_(list(names))
         )
-        found += [Use(*row) for row in connection.execute(query.order_by(Job.id))]
+        found += [Reference(*row) for row in connection.execute(query.order_by(Job.id))]
     return found
 
 
@@ -65,7 +65,7 @@ def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str)
     return found
 
 
-def list_named_models(connection: Connection, project_id: str, states: Collection[JobState]) -> list[Use]:
+def list_named_models(connection: Connection, project_id: str, states: Collection[JobState]) -> list[Reference]:
     """Return all models that jobs in these states name."""
     found = []
     for field in MODEL_FIELDS:
@@ -73,14 +73,14 @@ def list_named_models(connection: Connection, project_id: str, states: Collectio
         query = sa.select(Job.id, named).where(
             Job.project_id == project_id, Job.state.in_(list(states)), named.is_not(None)
         )
-        found += [Use(*row) for row in connection.execute(query)]
+        found += [Reference(*row) for row in connection.execute(query)]
     return found
 
 
-def list_made_models(connection: Connection, project_id: str) -> list[MadeModel]:
+def list_model_origins(connection: Connection, project_id: str) -> list[ModelOrigin]:
     """Return all models of a project, with their bases and the jobs that made them."""
     rows = connection.execute(sa.select(Model.id, Model.base, Model.job_id).where(Model.project_id == project_id))
-    return [MadeModel(*row) for row in rows]
+    return [ModelOrigin(*row) for row in rows]
 
 
 def find_models_made_from(connection: Connection, project_id: str, name: str) -> list[str]:
@@ -89,18 +89,18 @@ def find_models_made_from(connection: Connection, project_id: str, name: str) ->
     return list(connection.execute(query.order_by(Model.id)).scalars())
 
 
-def is_job(connection: Connection, job_id: str) -> bool:
+def job_exists(connection: Connection, job_id: str) -> bool:
     """Whether a job with this id exists."""
     return connection.execute(sa.select(Job.id).where(Job.id == job_id)).first() is not None
 
 
-def is_file_named(connection: Connection, file_id: str) -> bool:
+def file_exists(connection: Connection, file_id: str) -> bool:
     """Whether an uploaded file has a row."""
     return connection.execute(sa.select(File.id).where(File.id == file_id)).first() is not None
 
 
 def is_published(connection: Connection, job_id: str, key: str) -> bool:
-    """Whether an artifact or a model of the job is at this key of the store, or below it."""
+    """Whether an artifact or a model of the job is at this key in the store, or below it."""
     for table in (Artifact, Model):
         below = sa.func.substr(table.key, 1, len(key) + 1) == f"{key}/"
         query = sa.select(table.id).where(table.job_id == job_id, sa.or_(table.key == key, below))

@@ -35,11 +35,11 @@ def set_drain_time(connection: Connection, worker_id: str, drain_at: int | None)
 
 
 def get_drain_time(connection: Connection, worker_id: str) -> int | None:
-    """Return the time by which a worker must give back its jobs, if an administrator drains it."""
+    """Return the time by which a worker must give back its jobs, if an administrator is draining it."""
     return connection.execute(sa.select(Worker.drain_at).where(Worker.id == worker_id)).scalar_one_or_none()
 
 
-def seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
+def list_seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
     """Return the workers that reported at or after `since` and have not signed off."""
     return [WorkerRecord(**row._mapping) for row in connection.execute(_SEEN_SINCE, {"since": since})]
 
@@ -50,7 +50,7 @@ def exists(connection: Connection, worker_id: str) -> bool:
 
 
 def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expires_at: int) -> bool:
-    """Take or renew a lease; False while another holder has it and it has not expired.
+    """Take or renew a lease; return False if another holder has it and it has not expired.
 
     A lease that ends impossibly late was taken before the clock was set back; its holder may have died long ago.
     """
@@ -68,7 +68,7 @@ def hold_lease(connection: Connection, name: str, holder: str, *, now: int, expi
     return connection.execute(statement).first() is not None
 
 
-def lease_holder(connection: Connection, name: str, *, now: int) -> str | None:
+def get_lease_holder(connection: Connection, name: str, *, now: int) -> str | None:
     """Return the holder of the unexpired lease with this name."""
     query = sa.select(Lease.holder).where(Lease.name == name, Lease.expires_at >= now)
     return connection.execute(query).scalar_one_or_none()
@@ -80,6 +80,6 @@ def get_lease(connection: Connection, name: str) -> tuple[str, int] | None:
     return (row.holder, row.expires_at) if row else None
 
 
-def drop_lease(connection: Connection, name: str, holder: str) -> None:
-    """Give up a lease at once, so that a standby need not wait."""
+def release_lease(connection: Connection, name: str, holder: str) -> None:
+    """Release a lease, so that a standby does not have to wait for it to expire."""
     connection.execute(sa.delete(Lease).where(Lease.name == name, Lease.holder == holder))

@@ -1,6 +1,6 @@
 """Decides which job runs where, with pure functions of a snapshot of waiting jobs and machines."""
 
-from jobs.scheduling.explanation import Explanation, Holder, describe_lack, explain
+from jobs.scheduling.explanation import Explanation, Holder, describe_missing_packages, explain
 from jobs.scheduling.loaded_model import LoadedModel, find_source
 from jobs.scheduling.machine import Device, Holding, Machine, Reservation, Resident, Room
 from jobs.scheduling.placement import NodePlacement, Placement, Round, WaitingJob, place
@@ -21,7 +21,7 @@ __all__ = [
     "Room",
     "Round",
     "WaitingJob",
-    "describe_lack",
+    "describe_missing_packages",
     "explain",
     "find_source",
     "place",

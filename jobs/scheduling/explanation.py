@@ -1,4 +1,4 @@
-"""Explains why a job waits, in one sentence with numbers."""
+"""Explains why a job is waiting, in one sentence with numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ Cause = Literal["no_worker", "kind", "labels", "packages", "slots", "devices", "
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A job that holds memory that another job waits for."""
+    """A job that holds memory that another job is waiting for."""
 
     job_id: str
     bytes: int
@@ -24,7 +24,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The reason why a job waits.
+    """The reason why a job is waiting.
 
     Attributes:
         cause: The missing resource.
@@ -41,12 +41,12 @@ class Explanation:
     holders: tuple[Holder, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
-        """Convert it to the JSON that the database stores."""
+        """Return the JSON that the database stores."""
         return asdict(self) | {"holders": [asdict(holder) for holder in self.holders]}
 
 
 def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
-    """Explain why a job that was not placed waits.
+    """Explain why a job that was not placed is waiting.
 
     Args:
         job: The job.
@@ -57,17 +57,17 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
     able = [room for room in rooms if job.kind in room.machine.kinds]
     if not able:
         return Explanation("kind", f"no worker that is running and not draining takes {job.kind} jobs")
-    labelled = [room for room in able if room.machine.is_asked_for(job.requirement)]
+    labelled = [room for room in able if room.machine.is_requested_by(job.requirement)]
     if not labelled:
         return Explanation("labels", f"no worker that is running and not draining {_describe_demand(job.requirement)}")
     equipped = [room for room in labelled if room.machine.has_packages(job.requirement)]
     if not equipped:
-        return Explanation("packages", f"no worker that could take it {describe_lack(job.requirement)}")
-    return _explain_room(job.requirement, equipped)
+        return Explanation("packages", f"no worker that could take it {describe_missing_packages(job.requirement)}")
+    return _explain_capacity(job.requirement, equipped)
 
 
-def describe_lack(need: Requirement) -> str:
-    """Name the packages that a job needs and how to install them, in a sentence that begins with "no worker"."""
+def describe_missing_packages(need: Requirement) -> str:
+    """Name the packages that a job needs and how to install them, to complete a sentence that begins "no worker"."""
     names, extras = " and ".join(need.packages), ",".join(need.packages)
     return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 
@@ -78,7 +78,7 @@ def _describe_demand(need: Requirement) -> str:
     return " and ".join([*named, *([f"has the labels {labels}"] if labels else [])])
 
 
-def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+def _explain_capacity(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     """Explain which part of the requirement no eligible machine has free."""
     large = [room for room in rooms if room.machine.could_hold(need)]
     if not large:
@@ -86,7 +86,7 @@ def _explain_room(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     with_slots = [room for room in large if room.free_slots > 0]
     if not with_slots:
         return _explain_slots(large)
-    fitting = sum(room.choose(need) is not None for room in with_slots)
+    fitting = sum(room.choose_devices(need) is not None for room in with_slots)
     if fitting:  # some machines have room, but fewer than the job has nodes
         message = (
             f"needs {need.nodes} machines with {_describe_node(need)} each; {fitting} of {len(large)} have that free"
@@ -107,8 +107,8 @@ def _describe_node(need: Requirement) -> str:
 
 def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     """Explain that no machine could ever hold the job: the pool has changed since it was submitted."""
-    best = max(rooms, key=lambda room: (_large_devices(need, room), room.machine.host_memory_bytes))
-    worker, count = best.machine.worker_id, _large_devices(need, best)
+    best = max(rooms, key=lambda room: (_count_large_devices(need, room), room.machine.host_memory_bytes))
+    worker, count = best.machine.worker_id, _count_large_devices(need, best)
     if need.devices > count > 0:
         return Explanation("devices", f"needs {_describe_node(need)}; {worker} has {count} such devices in all", worker)
     sizes = [(device.limit_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices]
@@ -117,34 +117,34 @@ def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     return Explanation("device_memory", message, worker, size)
 
 
-def _large_devices(need: Requirement, room: Room) -> int:
+def _count_large_devices(need: Requirement, room: Room) -> int:
     return sum(device.is_large_enough(need) for device in room.machine.devices)
 
 
 def _explain_slots(rooms: Sequence[Room]) -> Explanation:
     best = min(rooms, key=lambda room: (len(room.holdings), room.machine.worker_id))
-    names = _names(holding.job_id for holding in best.holdings)
+    names = _join_names(holding.job_id for holding in best.holdings)
     message = f"needs a free place; {best.machine.worker_id} runs {len(best.holdings)} of at most {best.machine.slots} "
-    return Explanation("slots", f"{message}jobs ({names})", best.machine.worker_id, None, _all_holders(best.holdings))
+    return Explanation("slots", f"{message}jobs ({names})", best.machine.worker_id, None, _list_holders(best.holdings))
 
 
 def _explain_memory(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     if need.devices == 0:
         best = max(rooms, key=lambda room: (room.free_host_bytes, room.machine.worker_id))
-        return _explain_lack(need, best, best.free_host_bytes, best.holdings, None)
+        return _explain_shortage(need, best, best.free_host_bytes, best.holdings, None)
     room, device = max(
         ((room, device) for room in rooms for device in room.machine.devices),
         key=lambda each: (not _is_blocked(need, *each), each[0].free_bytes(each[1]), each[0].machine.worker_id),
     )
-    return _explain_lack(need, room, room.free_bytes(device), room.holders(device), device)
+    return _explain_shortage(need, room, room.free_bytes(device), room.holdings_on(device), device)
 
 
 def _is_blocked(need: Requirement, room: Room, device: Device) -> bool:
-    holders = room.holders(device)
+    holders = room.holdings_on(device)
     return any(holder.exclusive for holder in holders) or (need.exclusive and bool(holders))
 
 
-def _explain_lack(
+def _explain_shortage(
     need: Requirement, room: Room, free: int, holdings: Sequence[Holding], device: Device | None
 ) -> Explanation:
     worker = room.machine.worker_id
@@ -155,7 +155,7 @@ def _explain_lack(
         )
     )
     parts = [f"needs {_describe_node(need)}", f"{worker} has {in_gib(max(free, 0))} free"]
-    if device is not None and device.used_by_others:
+    if device is not None and device.is_used_by_others:
         parts.append(f"processes outside the service use {in_gib(device.used_by_others_bytes)}")
     if holders:
         named = [f"{holder.job_id} holds {in_gib(holder.bytes)}" for holder in holders[:MAX_NAMED_HOLDERS]]
@@ -165,13 +165,13 @@ def _explain_lack(
     return Explanation(cause, "; ".join(parts), worker, free, holders)
 
 
-def _all_holders(holdings: Iterable[Holding]) -> tuple[Holder, ...]:
+def _list_holders(holdings: Iterable[Holding]) -> tuple[Holder, ...]:
     return tuple(
         Holder(held.job_id, held.host_bytes + sum(each.reserved_bytes for each in held.devices)) for held in holdings
     )
 
 
-def _names(ids: Iterable[str]) -> str:
+def _join_names(ids: Iterable[str]) -> str:
     listed = sorted(ids)
     more = len(listed) - MAX_NAMED_HOLDERS
     return ", ".join(listed[:MAX_NAMED_HOLDERS]) + (f" and {more} more" if more > 0 else "")

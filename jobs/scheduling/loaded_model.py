@@ -1,4 +1,4 @@
-"""The model that a job loads, so that the job can be placed where it is loaded already."""
+"""The model that a job loads, so that the job can be placed where that model is already loaded."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from jobs.records import ModelRecord
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in the way a project's jobs load it for inference.
+    """A model as a project's jobs load it for inference.
 
     Attributes:
         project_id: The project that owns the model; a loaded model never serves another project.
@@ -29,8 +29,8 @@ class LoadedModel:
     adapter_source: str | None = None
 
     @classmethod
-    def of(cls, model: ModelRecord, adapter: ModelRecord | None, dtype: str) -> Self:
-        """Create it from the records of the model and adapter."""
+    def from_records(cls, model: ModelRecord, adapter: ModelRecord | None, dtype: str) -> Self:
+        """Create one from the records of a model and its adapter."""
         name, source = (None, None) if adapter is None else (adapter.id, find_source(adapter))
         return cls(model.project_id, model.id, find_source(model), dtype, name, source)
 
@@ -42,7 +42,7 @@ class LoadedModel:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Return the path or key of the files of each model, by model id."""
+        """Return the path or key of each model's files, by model id."""
         adapter = {self.adapter: self.adapter_source or ""} if self.adapter else {}
         return {self.id: self.source, **adapter}
 

@@ -1,4 +1,4 @@
-"""A machine of the pool at one moment: its devices, and the parts of them that jobs hold."""
+"""A machine in the pool at one moment: its devices, and the parts of them that jobs hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Device:
     on_host: bool = False
 
     @property
-    def used_by_others(self) -> bool:
+    def is_used_by_others(self) -> bool:
         """Whether processes outside the service use more memory than allowed for an idle device."""
         return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
 
@@ -37,13 +37,13 @@ class Device:
         return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
 
     def wanted_bytes(self, requirement: Requirement) -> int:
-        """Return the bytes that a job would reserve here."""
+        """Return the bytes that a job would reserve on this device."""
         if requirement.exclusive and not self.on_host:
             return self.memory_bytes
         return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), self.limit_bytes(requirement))
 
     def is_large_enough(self, requirement: Requirement) -> bool:
-        """Whether the job could run here if nothing else ran."""
+        """Whether the job could run on this device if nothing else did."""
         return self.wanted_bytes(requirement) >= requirement.device_memory_bytes
 
 
@@ -117,24 +117,24 @@ class Machine:
     packages: frozenset[str] | None = None
 
     def could_hold(self, requirement: Requirement) -> bool:
-        """Whether its devices could hold one node of the job if it ran nothing else, regardless of its labels."""
+        """Whether the machine could hold one node of the job if it ran nothing else, regardless of its labels."""
         large = [device for device in self.devices if device.is_large_enough(requirement)]
         on_host = sum(device.on_host for device in large[: requirement.devices]) * requirement.device_memory_bytes
         host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
         return len(large) >= requirement.devices and host_is_enough
 
-    def is_asked_for(self, requirement: Requirement) -> bool:
-        """Whether it has the labels that the job requires and is one of the workers that the job names."""
+    def is_requested_by(self, requirement: Requirement) -> bool:
+        """Whether the machine has the labels that the job requires and is one of the workers that the job names."""
         named = not requirement.workers or self.worker_id in requirement.workers
         return named and all(self.labels.get(key) == value for key, value in requirement.labels)
 
     def has_packages(self, requirement: Requirement) -> bool:
-        """Whether it has the packages that the job needs, as far as is known."""
+        """Whether the machine has the packages that the job needs, as far as is known."""
         return self.packages is None or self.packages.issuperset(requirement.packages)
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether it runs jobs of this kind, `is_asked_for` by the job, and has the packages that the job needs."""
-        return kind in self.kinds and self.is_asked_for(requirement) and self.has_packages(requirement)
+        """Whether the machine runs jobs of this kind, is one that the job asks for, and has its packages."""
+        return kind in self.kinds and self.is_requested_by(requirement) and self.has_packages(requirement)
 
 
 class Room:
@@ -156,17 +156,17 @@ class Room:
         held = sum(holding.host_bytes + sum(map(holding.bytes_on, on_host)) for holding in self.holdings)
         return self.machine.host_memory_bytes - held
 
-    def holders(self, device: Device) -> list[Holding]:
+    def holdings_on(self, device: Device) -> list[Holding]:
         """Return the holdings of the jobs that run on a device."""
         return [holding for holding in self.holdings if holding.uses(device)]
 
     def free_bytes(self, device: Device) -> int:
         """Return the memory of a device that no job holds and no other process uses."""
-        others = device.used_by_others_bytes if device.used_by_others else 0
+        others = device.used_by_others_bytes if device.is_used_by_others else 0
         free = device.memory_bytes - others - sum(holding.bytes_on(device) for holding in self.holdings)
         return min(free, self.free_host_bytes) if device.on_host else free
 
-    def choose(self, requirement: Requirement) -> tuple[Reservation, ...] | None:
+    def choose_devices(self, requirement: Requirement) -> tuple[Reservation, ...] | None:
         """Return the devices to reserve for one node of a job, or None if it does not fit now.
 
         The devices of an idle resident with the job's model are preferred. Otherwise those that run the fewest other
@@ -180,10 +180,12 @@ class Room:
         free = [device for device in self.machine.devices if self._is_free_for(requirement, device)]
         for uuids in self._list_warm_places(requirement.model):
             warm = [device for uuid in uuids for device in free if device.uuid == uuid]
-            if len(warm) == len(uuids) == requirement.devices and (chosen := self._reserve(requirement, warm)):
+            if len(warm) == len(uuids) == requirement.devices and (
+                chosen := self._make_reservations(requirement, warm)
+            ):
                 return chosen
-        free.sort(key=lambda device: (len(self.holders(device)), device.memory_bytes, device.index, device.uuid))
-        return self._reserve(requirement, free[: requirement.devices])
+        free.sort(key=lambda device: (len(self.holdings_on(device)), device.memory_bytes, device.index, device.uuid))
+        return self._make_reservations(requirement, free[: requirement.devices])
 
     def is_warm(self, model: str, chosen: Sequence[Reservation]) -> bool:
         """Whether an idle resident on exactly these devices has loaded the model."""
@@ -202,7 +204,7 @@ class Room:
                 places.remove(taken)
         return places
 
-    def _reserve(self, requirement: Requirement, chosen: Sequence[Device]) -> tuple[Reservation, ...] | None:
+    def _make_reservations(self, requirement: Requirement, chosen: Sequence[Device]) -> tuple[Reservation, ...] | None:
         on_host = sum(device.wanted_bytes(requirement) for device in chosen if device.on_host)
         if len(chosen) < requirement.devices or on_host + requirement.host_memory_bytes > self.free_host_bytes:
             return None
@@ -213,14 +215,14 @@ class Room:
         self.holdings.append(holding)
 
     def _is_free_for(self, requirement: Requirement, device: Device) -> bool:
-        holders = self.holders(device)
+        holders = self.holdings_on(device)
         if not device.is_large_enough(requirement) or any(holder.exclusive for holder in holders):
             return False
-        if requirement.exclusive and (holders or device.used_by_others):
+        if requirement.exclusive and (holders or device.is_used_by_others):
             return False
         return self.free_bytes(device) >= device.wanted_bytes(requirement)
 
 
-def rooms_of(machines: Iterable[Machine]) -> Sequence[Room]:
-    """Return the room on each machine, in an order that does not depend on the order of the rows."""
+def list_rooms(machines: Iterable[Machine]) -> Sequence[Room]:
+    """Return the room on each machine, sorted by worker id, so that the order of the database's rows is irrelevant."""
     return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

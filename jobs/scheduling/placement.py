@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.scheduling.machine import Holding, Machine, Reservation, Room, rooms_of
+from jobs.scheduling.machine import Holding, Machine, Reservation, Room, list_rooms
 from jobs.scheduling.requirement import Requirement
 
 
@@ -28,7 +28,7 @@ class NodePlacement:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One decision: a job and its place, one entry per node."""
+    """One decision: a job and where it runs, with one entry per node."""
 
     job_id: str
     nodes: tuple[NodePlacement, ...]
@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The decisions of one round, the jobs that still wait, and the resources that remain free."""
+    """The decisions of one round, the jobs that are still waiting, and the resources that remain free."""
 
     placements: Sequence[Placement]
     left: Sequence[WaitingJob]
@@ -58,13 +58,13 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
         The first job, of 10 GB, goes to device 1, the smaller one; the second, of 10 GB, to the idle device 0.
         A third one, of 20 GB, goes to device 0 as well, because only 14 GB are left on device 1.
     """
-    rooms = rooms_of(machines)
+    rooms = list_rooms(machines)
     placements, left = [], []
     # Skip a job if an equal one could not be placed: free room only shrinks during a round.
     hopeless: set[tuple[str, Requirement]] = set()
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
-        placement = None if same in hopeless else _place_one(job, rooms)
+        placement = None if same in hopeless else _place_job(job, rooms)
         if placement is None:
             left.append(job)
             hopeless.add(same)
@@ -73,12 +73,12 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     return Round(placements, left, rooms)
 
 
-def _place_one(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
+def _place_job(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
     """Reserve a place for one job, if enough machines have room for it."""
     able = []
     for room in rooms:
         if room.free_slots > 0 and room.machine.is_eligible(job.kind, job.requirement):
-            chosen = room.choose(job.requirement)
+            chosen = room.choose_devices(job.requirement)
             if chosen is not None:
                 able.append((_rank(room, chosen, job.requirement.model), room, chosen))
     if len(able) < job.requirement.nodes:
@@ -101,6 +101,6 @@ def _rank(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, 
         a (False, False, 2, ...), b (False, True, 0, ...), c (True, True, 0, ...).
     """
     uuids = {reservation.uuid for reservation in chosen}
-    others = sum(len(room.holders(device)) for device in room.machine.devices if device.uuid in uuids)
+    others = sum(len(room.holdings_on(device)) for device in room.machine.devices if device.uuid in uuids)
     is_cold = not room.is_warm(model, chosen)
     return room.machine.expired_lately, is_cold, others, -room.free_slots, room.machine.worker_id

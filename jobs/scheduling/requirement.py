@@ -45,7 +45,7 @@ class Requirement:
         return cls(**{**stored, **lists, "labels": labels})
 
     def to_row(self) -> dict[str, Any]:
-        """Return the form in which the database stores it."""
+        """Return the requirement in the form that the database stores."""
         return {
             "nodes": self.nodes,
             "devices": self.devices,

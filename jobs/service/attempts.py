@@ -1,4 +1,4 @@
-"""Operations of workers on attempts. An attempt's id is the fencing token; every step checks it."""
+"""Workers' operations on attempts. An attempt's id is the fencing token; every step checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from jobs.artifacts import StoredFile, Workspace
 from jobs.database import now_ms
-from jobs.database.journal import charge, tell
+from jobs.database.journal import add_to_feed, add_usage
 from jobs.errors import OutdatedSpecError
 from jobs.identifiers import new_id
 from jobs.records import ArtifactRecord, AttemptRecord, JobRecord
@@ -37,14 +37,14 @@ class Directive(Enum):
     """The instruction that a worker receives when it renews a lease."""
 
     CONTINUE = auto()
-    STOP = auto()  # a user cancelled the job
+    STOP = auto()  # a user has cancelled the job
     YIELD = auto()  # give the job back: it waits again or is paused, and the attempt does not count
-    MAKE_ROOM = auto()  # other jobs wait, so a serve job ends once it is idle
+    MAKE_ROOM = auto()  # other jobs are waiting, so a serve job ends once it is idle
     ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing it does has an effect
 
 
 class Gathering(Enum):
-    """The state of the claims of an attempt on several nodes."""
+    """The state of the claims on an attempt that runs on several nodes."""
 
     NOT_BEGUN = auto()  # this worker has not claimed its node
     WAITING = auto()  # other workers have not claimed their nodes yet
@@ -97,13 +97,13 @@ class HeldAttempt:
         others = [place for place in self.attempt.allocations if place.worker_id != self.worker_id]
         if any(place.claimed_at is None for place in others):
             return Gathering.WAITING
-        self._extend_all()
+        self._extend_all_leases()
         claimed = {"claimed_at": self.now}
         advance(self.connection, self.job, Event.CLAIM, now=self.now, settings=self.settings, attempt_changes=claimed)
         return self.make_claim()
 
     def make_claim(self) -> Claim | None:
-        """Return the data to run the attempt; if the job's spec is not accepted, fail the job and return None."""
+        """Return the data needed to run the attempt; if the job's spec is rejected, fail the job and return None."""
         try:
             spec = read_spec(jobs.get_details(self.connection, [self.job.id])[self.job.id])
         except OutdatedSpecError as error:
@@ -135,13 +135,13 @@ class HeldAttempt:
             attempts.set_accepts_chats(self.connection, self.attempt.id, accepts=accepts_chats)
         if progress is not None:
             jobs.set_progress(self.connection, self.job.id, progress)
-            self._tell("progress", progress)
+            self._add_to_feed("progress", progress)
         if points:
             metrics.record(self.connection, self.job.id, self.attempt.number, points)
             steps = [point.step for point in points]
-            self._tell("metrics", {"first_step": min(steps), "last_step": max(steps)})
+            self._add_to_feed("metrics", {"first_step": min(steps), "last_step": max(steps)})
         events.append(self.connection, self.job.id, entries, attempt_id=self.attempt.id, now=self.now)
-        return _directive(self.job.state, workers.get_drain_time(self.connection, self.worker_id), self.now)
+        return _choose_directive(self.job.state, workers.get_drain_time(self.connection, self.worker_id), self.now)
 
     def succeed(self, result: Mapping[str, Any], stored: Sequence[StoredFile], model: ProducedModel | None) -> bool:
         """Publish the result: artifacts, model and state become visible with this one transaction, or not at all.
@@ -155,9 +155,9 @@ class HeldAttempt:
         if reached is not JobState.SUCCEEDED:
             return False
         tokens = count_tokens(result)
-        charge(self.connection, self.job.project_id, self.job.key_id, now=self.now, tokens=tokens)
+        add_usage(self.connection, self.job.project_id, self.job.key_id, now=self.now, tokens=tokens)
         prefix = Workspace(self.job.id, self.attempt.id).output
-        files.add_artifacts(self.connection, [self._artifact(file, prefix) for file in stored])
+        files.add_artifacts(self.connection, [self._to_artifact(file, prefix) for file in stored])
         if model is not None:
             made = {
                 "state": "ready",
@@ -166,26 +166,26 @@ class HeldAttempt:
                 "details": dict(model.details),
                 "created_at": self.now,
             }
-            models.update_of_job(self.connection, self.job.id, made)
+            models.update_pending(self.connection, self.job.id, made)
         return True
 
     def end(self, event: Event, error: Mapping[str, Any] | None = None) -> JobState:
-        """End the attempt by fail, stumble, stop or release; return the job's new state."""
+        """End the attempt with a fail, stumble, stop or release event; return the job's new state."""
         return end_attempt(self.connection, self.job, event, self.settings, error=error)
 
-    def _tell(self, kind: Literal["progress", "metrics"], data: Mapping[str, Any]) -> None:
-        tell(self.connection, self.job.project_id, self.job.id, kind, data, now=self.now)
+    def _add_to_feed(self, kind: Literal["progress", "metrics"], data: Mapping[str, Any]) -> None:
+        add_to_feed(self.connection, self.job.project_id, self.job.id, kind, data, now=self.now)
 
     @property
     def _leads_others(self) -> bool:
         nodes = self.attempt.allocations
         return len(nodes) > 1 and nodes[0].worker_id == self.worker_id
 
-    def _extend_all(self) -> None:
+    def _extend_all_leases(self) -> None:
         deadline = self.now + int(self.settings.lease_seconds * 1000)
         allocations.update(self.connection, self.attempt.id, {"deadline": deadline})
 
-    def _artifact(self, file: StoredFile, prefix: str) -> ArtifactRecord:
+    def _to_artifact(self, file: StoredFile, prefix: str) -> ArtifactRecord:
         return ArtifactRecord(
             id=new_id("file"),
             job_id=self.job.id,
@@ -216,32 +216,30 @@ def claim(
     return held.claim(offer_address) if mine.claimed_at is None else None
 
 
-def await_others(
-    connection: Connection, attempt_id: str, worker_id: str, settings: Settings
-) -> Claim | Gathering | None:
-    """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended before."""
+def poll_claim(connection: Connection, attempt_id: str, worker_id: str, settings: Settings) -> Claim | Gathering | None:
+    """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended."""
     if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
         return Gathering.WAITING
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
     return held.make_claim() if held else None
 
 
-def peek(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
-    """Return the directive of a renewal without renewing or locking; cheap enough for short intervals."""
-    now, found = now_ms(connection), attempts.standing(connection, attempt_id, worker_id)
+def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
+    """Return the worker's current directive, without renewing the lease or locking; cheap enough to call often."""
+    now, found = now_ms(connection), attempts.read_standing(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:
         return Directive.ABANDON
-    directive = _directive(found.job_state, found.drain_at, now)
+    directive = _choose_directive(found.job_state, found.drain_at, now)
     return Directive.MAKE_ROOM if directive is Directive.CONTINUE and found.others_wait else directive
 
 
 def has_succeeded(connection: Connection, attempt_id: str) -> bool:
-    """Whether the attempt's success is recorded, for a worker that lost the answer to its commit."""
+    """Whether the attempt's success is recorded, for a worker that did not receive the answer to its commit."""
     attempt = attempts.get(connection, attempt_id)
     return attempt is not None and attempt.state == AttemptState.SUCCEEDED
 
 
-def _directive(job_state: str, drain_at: int | None, now: int) -> Directive:
+def _choose_directive(job_state: str, drain_at: int | None, now: int) -> Directive:
     if job_state == JobState.CANCELLING:
         return Directive.STOP
     if job_state == JobState.PAUSING:

@@ -1,4 +1,4 @@
-"""Operations on all jobs that match a filter: cancel, retry or delete, in chunks of short transactions.
+"""Operations on all jobs that match a filter: cancel, retry or delete, in chunks, with one short transaction per chunk.
 
 A request only counts jobs and records the operation. The leader then walks from the newest job to the oldest; changes
 and progress are committed together, so that an operation continues after any crash and processes no job twice.
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.database.journal import tell
+from jobs.database.journal import add_to_feed
 from jobs.errors import DomainError, InUseError, NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
 from jobs.records import BulkAction, BulkRecord, JobFilter, JobRecord, Json
@@ -25,15 +25,15 @@ from jobs.settings import Settings
 from jobs.state import Event, JobState
 
 # Jobs per transaction; a chunk holds SQLite's only write lock for about 20 ms.
-CHUNKS: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 50}
-STATES: Mapping[BulkAction, tuple[JobState, ...]] = {
+CHUNK_SIZES: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 50}
+STATES_BY_ACTION: Mapping[BulkAction, tuple[JobState, ...]] = {
     "cancel": (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING),
     "retry": (JobState.FAILED, JobState.CANCELLED),
     "delete": tuple(state for state in JobState if state.final),
 }
 PREVIEW_SIZE = 5
 MAX_FAILURES = 5
-ALL = 2**31 - 1
+NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +50,35 @@ class _Outcome:
     changed: int = 0
     failures: list[Json] = field(default_factory=list)
 
-    def fail(self, job_id: str, error: DomainError) -> None:
+    def add_failure(self, job_id: str, error: DomainError) -> None:
         self.failures.append({"job_id": job_id, "code": error.code, "message": error.message})
 
 
 def preview(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> Preview:
     """Return the effect that an operation would have now."""
-    first = _list_first(connection, project_id, action, wanted, PREVIEW_SIZE)
+    first = _list_newest(connection, project_id, action, wanted, PREVIEW_SIZE)
     records = jobs.get_many(connection, first)
     in_use = 0
     if action == "delete":
         in_use = len(
-            find_blocked_jobs(connection, project_id, _list_first(connection, project_id, action, wanted, ALL))
+            find_blocked_jobs(connection, project_id, _list_newest(connection, project_id, action, wanted, NO_LIMIT))
         )
     return Preview(count(connection, project_id, action, wanted), [records[job_id] for job_id in first], in_use)
 
 
-def _list_first(
+def _list_newest(
     connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter, limit: int
 ) -> list[str]:
     now = now_ms(connection)
     return search.list_ids(
-        connection, project_id, wanted, states=STATES[action], created_until=now, after=None, limit=limit
+        connection, project_id, wanted, states=STATES_BY_ACTION[action], created_until=now, after=None, limit=limit
     )
 
 
 def count(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> int:
     """Return the number of jobs that an operation would process now."""
     counted = search.count_by_state(connection, project_id, wanted)
-    return sum(counted.get(state, 0) for state in STATES[action])
+    return sum(counted.get(state, 0) for state in STATES_BY_ACTION[action])
 
 
 def request(
@@ -101,7 +101,7 @@ def request(
         finished_at=None,
     )
     bulk.add(connection, made)
-    _tell(connection, made)
+    _add_to_feed(connection, made)
     return made
 
 
@@ -129,34 +129,34 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
     return bulk.page(connection, project_id, after=after, limit=limit)
 
 
-def work(connection: Connection, settings: Settings) -> bool:
+def process_chunk(connection: Connection, settings: Settings) -> bool:
     """Process one chunk of the oldest unfinished operation; return False if there is none."""
     operation = bulk.lock_first_unfinished(connection)
     if operation is None:
         return False
     wanted = _read_conditions(operation.conditions)
-    limit = CHUNKS[operation.action]
+    limit = CHUNK_SIZES[operation.action]
     ids = search.list_ids(
         connection,
         operation.project_id,
         wanted,
-        states=STATES[operation.action],
+        states=STATES_BY_ACTION[operation.action],
         created_until=operation.created_at,
         after=operation.last_job_id,
         limit=limit,
     )
-    taken = _lock(connection, ids)
+    taken = _lock_jobs(connection, ids)
     outcome = ACTIONS[operation.action](connection, taken, settings)
-    _record(connection, operation, taken, outcome, done=len(ids) < limit and len(taken) == len(ids))
+    _record_progress(connection, operation, taken, outcome, done=len(ids) < limit and len(taken) == len(ids))
     return True
 
 
-def _lock(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Lock all jobs before the first one that is locked by another transaction; if there are none, wait for that one.
+def _lock_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
+    """Lock the jobs before the first one that another transaction has locked; if that is the very first, wait for it.
 
     Waiting while holding many locks could deadlock with a transaction that locks jobs in another order.
     """
-    free = jobs.lock_free(connection, ids)
+    free = jobs.lock_available(connection, ids)
     taken = [free[job_id] for job_id in takewhile(free.__contains__, ids)]
     if taken or not ids:
         return taken
@@ -171,7 +171,7 @@ def _cancel(connection: Connection, taken: Sequence[JobRecord], settings: Settin
     outcome.changed = len(waiting)
     for job in taken:
         if job.state is not JobState.QUEUED:
-            _try(
+            _apply_change(
                 connection,
                 outcome,
                 job,
@@ -184,7 +184,7 @@ def _retry(connection: Connection, taken: Sequence[JobRecord], settings: Setting
     outcome = _Outcome()
     for job in taken:
         key = JobKey(job.project_id, job.id)
-        _try(connection, outcome, job, lambda key=key: job_service.retry(connection, key, settings))  # type: ignore[misc]
+        _apply_change(connection, outcome, job, lambda key=key: job_service.retry(connection, key, settings))  # type: ignore[misc]
     return outcome
 
 
@@ -193,7 +193,7 @@ def _delete(connection: Connection, taken: Sequence[JobRecord], settings: Settin
     outcome = _Outcome(len(erased))
     for job in taken:
         if job.id not in erased:
-            outcome.fail(job.id, InUseError(f"the model that job {job.id} made is used by other jobs or models"))
+            outcome.add_failure(job.id, InUseError(f"the model that job {job.id} made is used by other jobs or models"))
     return outcome
 
 
@@ -204,17 +204,17 @@ ACTIONS: Mapping[BulkAction, Callable[[Connection, Sequence[JobRecord], Settings
 }
 
 
-def _try(connection: Connection, outcome: _Outcome, job: JobRecord, change: Callable[[], object]) -> None:
+def _apply_change(connection: Connection, outcome: _Outcome, job: JobRecord, change: Callable[[], object]) -> None:
     """Change one job; an error undoes only this change."""
     try:
         with connection.begin_nested():
             change()
         outcome.changed += 1
     except DomainError as error:
-        outcome.fail(job.id, error)
+        outcome.add_failure(job.id, error)
 
 
-def _record(
+def _record_progress(
     connection: Connection, operation: BulkRecord, taken: Sequence[JobRecord], outcome: _Outcome, *, done: bool
 ) -> None:
     now = now_ms(connection)
@@ -229,13 +229,13 @@ def _record(
     )
     names = ("last_job_id", "processed", "changed", "failed", "failures", "finished_at")
     bulk.update(connection, operation.id, {name: getattr(progressed, name) for name in names})
-    _tell(connection, progressed)
+    _add_to_feed(connection, progressed)
 
 
-def _tell(connection: Connection, operation: BulkRecord) -> None:
+def _add_to_feed(connection: Connection, operation: BulkRecord) -> None:
     names = ("id", "action", "matched", "processed", "changed", "failed")
     data = {name: getattr(operation, name) for name in names} | {"done": operation.finished_at is not None}
-    tell(connection, operation.project_id, None, "bulk", data, now=operation.finished_at or now_ms(connection))
+    add_to_feed(connection, operation.project_id, None, "bulk", data, now=operation.finished_at or now_ms(connection))
 
 
 def _read_conditions(stored: Json) -> JobFilter:

@@ -6,33 +6,33 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.database.journal import charge
+from jobs.database.journal import add_usage
 from jobs.errors import DomainError, NotFoundError, UnknownCursorError
 from jobs.records import ChatRecord, ChatState, JobFilter, JobRecord, Json
 from jobs.repository import attempts, chats, jobs, models, search
 from jobs.scheduling import LoadedModel
-from jobs.service.doors import Door, find_doors
 from jobs.service.references import resolve_models
+from jobs.service.serving_attempts import ServingAttempt, find_serving_attempts
 from jobs.service.submission import Submission, submit
 from jobs.specs import ServeSpec
 
 MAX_SEARCHED_JOBS = 50  # how many of the project's newest serve jobs to search for one with this model
-EXPIRE_MS = 120_000  # lifetime of a running chat's row; API processes renew it much more often
+RENEWAL_TIMEOUT_MS = 120_000  # a running chat not renewed for this long is abandoned; API processes renew more often
 API_LOST_ERROR = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ServingPlace:
     """The attempts that answer chats on a model.
 
     Attributes:
         model_key: See `LoadedModel.key`.
-        doors: Attempts that accept chats on it.
+        attempts: Attempts that accept chats on it.
         job: The requested job, if any.
     """
 
     model_key: str
-    doors: Sequence[Door]
+    attempts: Sequence[ServingAttempt]
     job: JobRecord | None
 
 
@@ -71,7 +71,7 @@ class EndedChat:
     stored: Json | None = None
 
 
-def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None) -> Place:
+def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None) -> ServingPlace:
     """Return the attempts that accept chats on a model, and the current state of a job.
 
     Raises:
@@ -80,7 +80,7 @@ def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id:
     """
     key = _find_model(connection, project_id, spec).key
     job = jobs.get_many(connection, [job_id]).get(job_id) if job_id else None
-    return Place(key, find_doors(connection, project_id, key), job)
+    return ServingPlace(key, find_serving_attempts(connection, project_id, key), job)
 
 
 def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> LoadedModel:
@@ -90,7 +90,7 @@ def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> Loa
     bases = models.get_many(connection, project_id, wanted) if wanted else {}
     made_for = {field: bases[model.base] for field, model in named.items() if model.base in bases}
     resolved = resolve_models(spec, named, made_for)
-    return LoadedModel.of(resolved["model"], resolved.get("adapter"), spec.loaded_dtype)
+    return LoadedModel.from_records(resolved["model"], resolved.get("adapter"), spec.loaded_dtype)
 
 
 def ensure_served(connection: Connection, submission: Submission, model_key: str) -> JobRecord:
@@ -116,7 +116,7 @@ def ensure_served(connection: Connection, submission: Submission, model_key: str
 def begin(connection: Connection, new: Sequence[NewChat]) -> list[None]:
     """Record running chats."""
     now = now_ms(connection)
-    chats.add(connection, [_row(each, "running", created_at=now, expires_at=now + EXPIRE_MS) for each in new])
+    chats.add(connection, [_row(each, "running", created_at=now, expires_at=now + RENEWAL_TIMEOUT_MS) for each in new])
     return [None] * len(new)
 
 
@@ -129,7 +129,7 @@ def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
         changes = {name: getattr(each, name) for name in COPIED_FIELDS}
         rows.append(replace(row, finished_at=now, **changes))
         tokens = each.prompt_tokens + each.completion_tokens
-        charge(connection, each.chat.project_id, each.chat.key_id, now=now, tokens=tokens)
+        add_usage(connection, each.chat.project_id, each.chat.key_id, now=now, tokens=tokens)
     chats.end(connection, rows)
     return [None] * len(ended)
 
@@ -155,16 +155,16 @@ def _row(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | N
 
 def renew(connection: Connection, ids: Collection[str]) -> None:
     """Renew the running chats of an API process, so that they do not count as abandoned."""
-    chats.renew(connection, ids, expires_at=now_ms(connection) + EXPIRE_MS)
+    chats.renew(connection, ids, expires_at=now_ms(connection) + RENEWAL_TIMEOUT_MS)
 
 
-def fail_left_behind(connection: Connection) -> int:
+def fail_abandoned(connection: Connection) -> int:
     """Fail running chats whose API process has died; return how many there were."""
     return chats.fail_expired(connection, now=now_ms(connection), error=API_LOST_ERROR)
 
 
-def is_running(connection: Connection, attempt_id: str) -> bool:
-    """Whether an attempt has not ended."""
+def is_attempt_open(connection: Connection, attempt_id: str) -> bool:
+    """Whether an attempt has not ended yet."""
     attempt = attempts.get(connection, attempt_id)
     return attempt is not None and attempt.state in attempts.OPEN
 

@@ -50,7 +50,7 @@ def make_claim(
     found = models.get_many(connection, job.project_id, named.values())
     by_field = {field: found[name] for field, name in named.items() if name in found}
     uploads = files.get_files(connection, job.project_id, spec.file_references().values(), now=now)
-    tries = attempts.of_job(connection, job.id)
+    tries = attempts.list_for_job(connection, job.id)
     allocations = next(each.allocations for each in tries if each.id == attempt.id)
     earlier = [each.id for each in tries if each.id != attempt.id and each.claimed_at is not None]
     return Claim(

@@ -1,11 +1,11 @@
-"""Deletions by users: of jobs, artifacts, models and files that nothing uses."""
+"""Users' deletions of jobs, artifacts, models and files that nothing uses."""
 
 from collections.abc import Collection, Iterable, Sequence
 
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.database.journal import tell
+from jobs.database.journal import add_to_feed
 from jobs.errors import InUseError, VersionConflictError
 from jobs.records import ArtifactRecord, FileRecord
 from jobs.repository import files, removal, uses
@@ -14,11 +14,11 @@ from jobs.service import jobs as job_service
 from jobs.service import models as model_service
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import Reason, record_job_files, record_keys
+from jobs.service.unneeded import Reason, record_deletions, record_job_files
 from jobs.settings import Settings
 from jobs.state import JobState
 
-NAMED_USERS = 5
+MAX_NAMED_USERS = 5
 
 
 def delete_job(
@@ -37,7 +37,7 @@ def delete_job(
         raise InUseError(f"job {job.id} is {job.state}; cancel it first", param="job_id")
     for model in removal.lock_models_of_jobs(connection, [job.id]):
         _require_unused_model(connection, key.project_id, model.id, f"job {job.id} made")
-    _erase(connection, key.project_id, [job.id], settings)
+    _erase_locked_jobs(connection, key.project_id, [job.id], settings)
 
 
 def erase_jobs(
@@ -60,17 +60,17 @@ def erase_jobs(
         removal.lock_models_of_jobs(connection, final)
         blocked = find_blocked_jobs(connection, project_id, final, users=users)
         free = [job_id for job_id in final if job_id not in blocked]
-        _erase(connection, project_id, free, settings)
+        _erase_locked_jobs(connection, project_id, free, settings)
         erased += free
     return erased
 
 
-def _erase(connection: Connection, project_id: str, job_ids: Sequence[str], settings: Settings) -> None:
+def _erase_locked_jobs(connection: Connection, project_id: str, job_ids: Sequence[str], settings: Settings) -> None:
     now = now_ms(connection)
     removal.delete_jobs(connection, job_ids)
     record_job_files(connection, job_ids, now=now, settings=settings)
     for job_id in job_ids:
-        tell(connection, project_id, job_id, "deleted", {}, now=now)
+        add_to_feed(connection, project_id, job_id, "deleted", {}, now=now)
 
 
 def delete_artifact(
@@ -84,13 +84,13 @@ def delete_artifact(
         InUseError: it belongs to a model, or a job that is not final names it.
     """
     lock_job(connection, key.job_id, key.project_id)
-    found = job_service.artifact(connection, key, path)
+    found = job_service.get_artifact(connection, key, path)
     _check_hash(path, found.sha256, hashes)
     _require_unused_file(connection, key.project_id, found.id)
-    if model := removal.find_model_around(connection, found):
+    if model := removal.find_owning_model(connection, found):
         raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
     removal.delete_artifacts(connection, [found.id])
-    record_keys(connection, [found.key], Reason.USER, now=now_ms(connection), job_id=key.job_id)
+    record_deletions(connection, [found.key], Reason.USER, now=now_ms(connection), job_id=key.job_id)
     return found
 
 
@@ -107,7 +107,7 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
     removal.delete_model(connection, project_id, name)
     if model.key is not None and model.job_id is not None:
         removal.delete_artifacts_below(connection, model.job_id, model.key)
-        record_keys(connection, [model.key], Reason.USER, now=now_ms(connection), job_id=model.job_id)
+        record_deletions(connection, [model.key], Reason.USER, now=now_ms(connection), job_id=model.job_id)
 
 
 def delete_file(
@@ -132,13 +132,13 @@ def delete_file(
 
 def _require_unused_file(connection: Connection, project_id: str, file_id: str) -> None:
     if users := uses.find_jobs_naming_file(connection, project_id, file_id):
-        jobs = _join(users)
+        jobs = _join_names(users)
         message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
         raise InUseError(f"{message}, or cancel first", param="file_id")
 
 
 def expire_file(connection: Connection, file: FileRecord) -> bool:
-    """Delete an expired file; False if a job that is not final names it."""
+    """Delete an expired file; return False if a job that is not final names it."""
     removal.lock_file(connection, file.id)
     if uses.find_jobs_naming_file(connection, file.project_id, file.id):
         return False
@@ -155,7 +155,7 @@ def find_blocked_jobs(
 ) -> set[str]:
     """Return the given jobs whose models are used by anything that is not deleted together with them."""
     wanted = set(job_ids)
-    made = uses.list_made_models(connection, project_id)
+    made = uses.list_model_origins(connection, project_id)
     makers = {model.id: model.job_id for model in made if model.job_id is not None and model.job_id in wanted}
     if not makers:
         return set()
@@ -172,16 +172,18 @@ def find_blocked_jobs(
 
 def _check_hash(name: str, sha256: str, hashes: Collection[str] | None) -> None:
     if hashes is not None and sha256 not in hashes:
-        raise VersionConflictError(f"{name} is another file: its ETag is {sha256}; read it again", param="If-Match")
+        raise VersionConflictError(
+            f"{name} is a different file now: its ETag is {sha256}; read it again", param="If-Match"
+        )
 
 
-def _is_kept(model: uses.MadeModel, wanted: Collection[str], blocked: Collection[str]) -> bool:
+def _is_kept(model: uses.ModelOrigin, wanted: Collection[str], blocked: Collection[str]) -> bool:
     return model.job_id not in wanted or model.job_id in blocked
 
 
 def _erase_file(connection: Connection, file: FileRecord, reason: Reason) -> None:
     files.delete_file(connection, file.id)
-    record_keys(connection, [file.key], reason, now=now_ms(connection))
+    record_deletions(connection, [file.key], reason, now=now_ms(connection))
 
 
 def _require_unused_model(connection: Connection, project_id: str, name: str, whose: str = "") -> None:
@@ -189,14 +191,14 @@ def _require_unused_model(connection: Connection, project_id: str, name: str, wh
     made_from = [repr(model) for model in uses.find_models_made_from(connection, project_id, name)]
     if not jobs and not made_from:
         return
-    users = [f"jobs {_join(jobs)}"] if jobs else []
-    users += [f"models {_join(made_from)}, which are made from it"] if made_from else []
+    users = [f"jobs {_join_names(jobs)}"] if jobs else []
+    users += [f"models {_join_names(made_from)}, which are made from it"] if made_from else []
     subject = f"model {name!r}" + (f", which {whose}," if whose else "")
     raise InUseError(f"{subject} is used by {' and '.join(users)}; delete or cancel those first", param="model")
 
 
-def _join(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     distinct = list(dict.fromkeys(names))
-    shown = ", ".join(distinct[:NAMED_USERS])
-    more = len(distinct) - NAMED_USERS
+    shown = ", ".join(distinct[:MAX_NAMED_USERS])
+    more = len(distinct) - MAX_NAMED_USERS
     return f"{shown} and {more} more" if more > 0 else shown

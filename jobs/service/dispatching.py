@@ -1,4 +1,4 @@
-"""Operations of the dispatcher and the reaper on attempts: begins them, takes them back, and ends overdue ones."""
+"""The dispatcher's and the reaper's operations on attempts: begin them, take them back, and end overdue ones."""
 
 from dataclasses import asdict
 
@@ -38,7 +38,7 @@ def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None
 
 
 def end_overdue(connection: Connection, late: AllocationRecord, settings: Settings) -> JobState | None:
-    """End the attempt of an overdue allocation; None if it has been renewed or has ended in the meantime.
+    """End the attempt of an overdue allocation; return None if it has been renewed or has ended in the meantime.
 
     The attempt expires if some of its workers have not claimed it; if it has begun, it is lost.
     """

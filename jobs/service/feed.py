@@ -8,12 +8,12 @@ from sqlalchemy import Connection
 from jobs.records import FeedRecord
 from jobs.repository import feed
 
-KEPT_ENTRIES = 50_000  # entries kept per project; a client that needs older ones must read everything again
+MAX_KEPT_ENTRIES = 50_000  # entries kept per project; a client that needs older ones must read everything again
 
 
 @dataclass(frozen=True, slots=True)
-class FeedPlace:
-    """A client's position in the feed of a project; `after` None requests only new entries."""
+class FeedCursor:
+    """A client's position in the feed of a project; `after=None` requests only new entries."""
 
     project_id: str
     after: int | None
@@ -22,12 +22,12 @@ class FeedPlace:
 
 @dataclass(frozen=True, slots=True)
 class FeedPart:
-    """The entries after a place.
+    """The entries after a cursor.
 
     Attributes:
         entries: Entries in their order, without gaps.
         position: Position of the last entry, or of the end of the feed if none is returned.
-        reset: Whether entries after the place are no longer kept, so that none is returned.
+        reset: Whether entries after the cursor are no longer kept, so that none are returned.
     """
 
     entries: Sequence[FeedRecord]
@@ -35,20 +35,20 @@ class FeedPart:
     reset: bool = False
 
 
-def read_parts(connection: Connection, places: Sequence[FeedPlace]) -> list[FeedPart]:
-    """Read the entries after each place; equal places, such as those of many idle clients, are read once."""
-    last = feed.last_positions(connection, {place.project_id for place in places})
+def read_parts(connection: Connection, places: Sequence[FeedCursor]) -> list[FeedPart]:
+    """Read the entries after each cursor; equal cursors, such as those of many idle clients, are read once."""
+    last = feed.get_last_positions(connection, {place.project_id for place in places})
     parts = {place: _read_part(connection, place, last[place.project_id]) for place in set(places)}
     return [parts[place] for place in places]
 
 
-def last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
+def get_last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
     """Return the last position of each project's feed, for each collection of projects."""
-    last = feed.last_positions(connection, {project_id for each in projects for project_id in each})
+    last = feed.get_last_positions(connection, {project_id for each in projects for project_id in each})
     return [{project_id: last[project_id] for project_id in each} for each in projects]
 
 
-def _read_part(connection: Connection, place: FeedPlace, last: int) -> FeedPart:
+def _read_part(connection: Connection, place: FeedCursor, last: int) -> FeedPart:
     if place.after is None or place.after == last:
         return FeedPart([], last)
     if place.after > last:  # the position is from another database, or from before a backup was restored

@@ -11,7 +11,7 @@ from jobs.identifiers import new_id
 from jobs.inputs import CheckedFile
 from jobs.records import FileFilter, FileRecord
 from jobs.repository import deletions, files
-from jobs.service.unneeded import DAY_MS, Reason, record_keys
+from jobs.service.unneeded import DAY_MS, Reason, record_deletions
 from jobs.specs.fields import FILE_ID_PATTERN
 
 FILE_ID = re.compile(FILE_ID_PATTERN)
@@ -20,7 +20,7 @@ FILE_ID = re.compile(FILE_ID_PATTERN)
 def new_file(
     project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: CheckedFile | None = None
 ) -> FileRecord:
-    """Return the record of a new file, with the key in the store for its bytes."""
+    """Return the record of a new file, including the key under which the store keeps its bytes."""
     file_id, checked = new_id("file"), checked or CheckedFile()
     return FileRecord(
         id=file_id,
@@ -38,15 +38,15 @@ def new_file(
 
 
 def expect(connection: Connection, file: FileRecord) -> None:
-    """Before the bytes of a file are stored, record that they are deleted unless `add` is called within a day."""
+    """Before the bytes of a file are stored, record that they will be deleted unless `add` is called within a day."""
     now = now_ms(connection)
-    record_keys(connection, [file.key], Reason.UPLOAD, now=now, not_before=now + DAY_MS)
+    record_deletions(connection, [file.key], Reason.UPLOAD, now=now, not_before=now + DAY_MS)
 
 
 def give_up(connection: Connection, file: FileRecord) -> None:
     """Record that the bytes of a file are to be deleted now, because it could not be added."""
     deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
-    record_keys(connection, [file.key], Reason.UPLOAD, now=now_ms(connection))
+    record_deletions(connection, [file.key], Reason.UPLOAD, now=now_ms(connection))
 
 
 def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | None = None) -> FileRecord:
@@ -62,7 +62,7 @@ def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | Non
 def find_repeated(
     connection: Connection, file: FileRecord, *, lifetime_seconds: int | None, within_seconds: float
 ) -> FileRecord | None:
-    """Return the file that an equal earlier request has added recently, if any."""
+    """Return the file that an identical request added recently, if any."""
     since = now_ms(connection) - int(within_seconds * 1000)
     found = files.find_same_file(connection, file, since=since)
     if found is None or _lifetime_ms(found) != (None if lifetime_seconds is None else lifetime_seconds * 1000):

@@ -44,7 +44,7 @@ def read_history(connection: Connection, worker_id: str, points: int) -> Machine
         raise NotFoundError(f"there is no worker {worker_id!r}; `GET /v1/workers` lists them", param="worker_id")
     now = now_ms(connection)
     found = samples.list_since(connection, worker_id, now - HOUR_MS)
-    return _merge(found, now - HOUR_MS, points)
+    return _merge_samples(found, now - HOUR_MS, points)
 
 
 def list_usage(connection: Connection, project_id: str, days: int) -> list[UsageRecord]:
@@ -53,7 +53,7 @@ def list_usage(connection: Connection, project_id: str, days: int) -> list[Usage
     return samples.list_usage(connection, project_id, from_day=today - days + 1)
 
 
-def _merge(found: Sequence[SampleRecord], since: int, points: int) -> MachineHistory:
+def _merge_samples(found: Sequence[SampleRecord], since: int, points: int) -> MachineHistory:
     groups: dict[int, list[SampleRecord]] = {}
     for sample in found:
         groups.setdefault(min((sample.at - since) * points // HOUR_MS, points - 1), []).append(sample)

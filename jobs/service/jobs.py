@@ -1,4 +1,4 @@
-"""Operations of users on existing jobs: read, cancel, pause, resume, retry."""
+"""Users' operations on existing jobs: read, cancel, pause, resume, retry."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Job = TypeVar("Job", bound=JobRecord)
 
 @dataclass(frozen=True, slots=True)
 class JobKey:
-    """A job as a user names it, who can only see jobs of the same project."""
+    """The id of a job, and the project of the user who asks for it; users only see jobs of their project."""
 
     project_id: str
     job_id: str
@@ -86,7 +86,7 @@ def check_version(job: JobRecord, versions: Collection[str] | None) -> None:
 def cancel(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
-    """Cancel a job: at once if it waits, through its worker if it runs. Cancelling twice is not an error.
+    """Cancel a job: at once if it is waiting, through its worker if it is running. Cancelling twice is not an error.
 
     Raises:
         NotFoundError: there is no such job.
@@ -103,7 +103,7 @@ def cancel(
 def retry(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
-    """Queue a failed or cancelled job again, with all its attempts available again.
+    """Queue a failed or cancelled job again, with its full number of attempts.
 
     Raises:
         NotFoundError: there is no such job.
@@ -140,7 +140,7 @@ def pause(connection: Connection, key: JobKey, settings: Settings) -> JobDetails
 
 
 def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetails:
-    """Resume a paused job. Resuming a job that waits or runs is not an error.
+    """Resume a paused job. Resuming a waiting or running job is not an error.
 
     Raises:
         NotFoundError: there is no such job.
@@ -152,7 +152,7 @@ def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetail
     return get(connection, key)
 
 
-def event_page(
+def page_events(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """Return entries of the job's log after the sequence number `after`."""
@@ -160,13 +160,13 @@ def event_page(
     return events.page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
-def attempt_list(connection: Connection, key: JobKey) -> list[AttemptRecord]:
+def list_attempts(connection: Connection, key: JobKey) -> list[AttemptRecord]:
     """Return all attempts at a job, oldest first."""
     require_job(connection, key)
-    return attempts.of_job(connection, key.job_id)
+    return attempts.list_for_job(connection, key.job_id)
 
 
-def artifact_page(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
+def page_artifacts(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
     """Return the published files of a job.
 
     Raises:
@@ -179,7 +179,7 @@ def artifact_page(connection: Connection, key: JobKey, *, after: str | None, lim
     return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
 
 
-def artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
+def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
     """Return one published file.
 
     Raises:

@@ -37,20 +37,20 @@ def create(connection: Connection, *, project: str, name: str, role: Role, secre
             f"an API key must have {MIN_SECRET_CHARACTERS} to {MAX_SECRET_CHARACTERS} ASCII characters without spaces"
         )
         raise InvalidRequestError(
-            f"{message}; `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one"
+            f"{message}; `python3 -c 'import secrets; print(secrets.token_urlsafe(32))'` generates one"
         )
     now = now_ms(connection)
-    project_id = keys.project_id(connection, project, now=now)
+    project_id = keys.ensure_project(connection, project, now=now)
     hint = f"{secret[:6]}…{secret[-4:]}"
     key = KeyRecord(new_id("key"), project_id, project, name, role, hint, now, revoked_at=None)
-    keys.add(connection, key, _digest(secret))
+    keys.add(connection, key, _hash_secret(secret))
     return key
 
 
 def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRecord | AuthenticationError]:
     """Return the key of each secret, in the same order, with a single query."""
-    hashes = [_digest(secret) for secret in secrets_]
-    found = keys.by_hash(connection, set(hashes))
+    hashes = [_hash_secret(secret) for secret in secrets_]
+    found = keys.get_by_hash(connection, set(hashes))
     unknown = "the API key is unknown or revoked; `baichuan keys` lists and creates keys"
     return [found.get(value) or AuthenticationError(unknown) for value in hashes]
 
@@ -76,5 +76,5 @@ def revoke(connection: Connection, key_id: str) -> None:
         raise NotFoundError(f"there is no valid key {key_id}; `GET /v1/keys` lists them", param="key_id")
 
 
-def _digest(secret: str) -> str:
+def _hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()

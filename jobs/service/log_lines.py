@@ -1,4 +1,4 @@
-"""Reads and searches a job's output by line numbers."""
+"""Reads and searches a job's output by line number."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jobs.service.jobs import JobKey, require_job
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of output; the job's first line has number 1."""
+    """One line of output; the job's first line is number 1."""
 
     number: int
     stream: str
@@ -68,7 +68,7 @@ class Matches:
 
 
 def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit: int) -> tuple[int, list[Line]]:
-    """Return the number of lines of a job, and up to `limit` lines beginning with `first`, or the last ones.
+    """Return a job's number of lines, and up to `limit` of them: those from `first` on, or the last ones if it is None.
 
     Raises:
         NotFoundError: there is no such job.
@@ -76,7 +76,7 @@ def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit:
     require_job(connection, key)
     total = log_lines.count(connection, key.job_id)
     start = max(1, total - limit + 1) if first is None else first
-    return total, _read(connection, key.job_id, start, min(total, start + limit - 1))
+    return total, _read_lines(connection, key.job_id, start, min(total, start + limit - 1))
 
 
 def search_lines(connection: Connection, key: JobKey, wanted: Search) -> Matches:
@@ -87,13 +87,13 @@ def search_lines(connection: Connection, key: JobKey, wanted: Search) -> Matches
     """
     require_job(connection, key)
     numbers = log_lines.list_matches(connection, key.job_id, wanted.text, ignore_case=wanted.ignore_case)
-    chosen = _choose(numbers, wanted)
+    chosen = _choose_matches(numbers, wanted)
     found = [_read_match(connection, key.job_id, number, wanted.context) for number in chosen]
     position = bisect_right(numbers, chosen[0]) if chosen else 0
     return Matches(len(numbers), position, found)
 
 
-def _choose(numbers: Sequence[int], wanted: Search) -> list[int]:
+def _choose_matches(numbers: Sequence[int], wanted: Search) -> list[int]:
     """Return the numbers of the matches to show, beginning at the start, in the direction of the search."""
     if wanted.direction == "next":
         begin = bisect_left(numbers, wanted.start or 1)
@@ -103,13 +103,13 @@ def _choose(numbers: Sequence[int], wanted: Search) -> list[int]:
 
 
 def _read_match(connection: Connection, job_id: str, number: int, context: int) -> Match:
-    lines = _read(connection, job_id, number - context, number + context)
+    lines = _read_lines(connection, job_id, number - context, number + context)
     before = [line for line in lines if line.number < number]
     after = [line for line in lines if line.number > number]
     return Match(next(line for line in lines if line.number == number), before, after)
 
 
-def _read(connection: Connection, job_id: str, first: int, last: int) -> list[Line]:
+def _read_lines(connection: Connection, job_id: str, first: int, last: int) -> list[Line]:
     if last < first:
         return []
     return [

@@ -12,7 +12,7 @@ from jobs.records import ArtifactRecord
 from jobs.repository import files, metrics
 from jobs.service.jobs import JobKey, require_job
 
-ARTIFACT = "training/series.jsonl"
+ARTIFACT_PATH = "training/series.jsonl"
 NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # progress values, not measurements
 
 
@@ -60,7 +60,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class ThinnedMetrics:
+class DownsampledMetrics:
     """Metrics of a run in buckets, and the names of all its metrics."""
 
     source: Literal["live", "artifact", "none"]
@@ -80,7 +80,7 @@ def to_point(reported: Mapping[str, float | None]) -> Point | None:
 
 
 def record(connection: Connection, job_id: str, attempt: int, points: Sequence[Point]) -> None:
-    """Store points of the attempt with this number."""
+    """Store points logged by the attempt with this number."""
     rows = [
         {"name": name, "step": point.step, "value": value} for point in points for name, value in point.values.items()
     ]
@@ -88,8 +88,8 @@ def record(connection: Connection, job_id: str, attempt: int, points: Sequence[P
         metrics.save(connection, job_id, rows, attempt=attempt)
 
 
-def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics | None:
-    """Return the metrics of a run that the database has; None if it has none.
+def read(connection: Connection, key: JobKey, window: Window) -> DownsampledMetrics | None:
+    """Return the metrics of a run from the database; None if it has none.
 
     Raises:
         NotFoundError: there is no such job.
@@ -102,15 +102,15 @@ def read(connection: Connection, key: JobKey, window: Window) -> ThinnedMetrics 
     steps = (min(span.first_step for span in spans), max(span.last_step for span in spans))
     start, stop = _step_range(window, *steps)
     chosen = {name: Series(name) for name in names if not window.names or name in window.names}
-    for row in metrics.thin(connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets):
+    for row in metrics.downsample(connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets):
         chosen[row[0]].add(row[1:])
-    return ThinnedMetrics("live", names, *steps, start, stop, list(chosen.values()))
+    return DownsampledMetrics("live", names, *steps, start, stop, list(chosen.values()))
 
 
 def find_artifact(connection: Connection, key: JobKey) -> ArtifactRecord | None:
     """Return the artifact with the metrics of a job, for runs whose points are not in the database."""
     require_job(connection, key)
-    return files.get_artifact(connection, key.job_id, ARTIFACT)
+    return files.get_artifact(connection, key.job_id, ARTIFACT_PATH)
 
 
 def parse_series(lines: Iterable[bytes]) -> list[Point]:
@@ -120,10 +120,10 @@ def parse_series(lines: Iterable[bytes]) -> list[Point]:
     return [point for point in points if point is not None]
 
 
-def thin_points(points: Sequence[Point], window: Window) -> ThinnedMetrics:
+def downsample_points(points: Sequence[Point], window: Window) -> DownsampledMetrics:
     """Downsample points in memory the way `read` does in SQL."""
     if not points:
-        return ThinnedMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
+        return DownsampledMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
     names = sorted({name for point in points for name in point.values})
     steps = (min(point.step for point in points), max(point.step for point in points))
     start, stop = _step_range(window, *steps)
@@ -131,11 +131,11 @@ def thin_points(points: Sequence[Point], window: Window) -> ThinnedMetrics:
     for name in names:
         if not window.names or name in window.names:
             values = {p.step: p.values[name] for p in points if name in p.values and start <= p.step < stop}
-            series.append(_thin_one(name, values, start, stop, window.buckets))
-    return ThinnedMetrics("artifact", names, *steps, start, stop, series)
+            series.append(_downsample_series(name, values, start, stop, window.buckets))
+    return DownsampledMetrics("artifact", names, *steps, start, stop, series)
 
 
-def _thin_one(name: str, values: Mapping[int, float | None], start: int, stop: int, buckets: int) -> Series:
+def _downsample_series(name: str, values: Mapping[int, float | None], start: int, stop: int, buckets: int) -> Series:
     grouped: dict[int, list[int]] = {}
     for step in sorted(values):
         grouped.setdefault((step - start) * buckets // (stop - start), []).append(step)

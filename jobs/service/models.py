@@ -63,7 +63,7 @@ def register(connection: Connection, project_id: str, name: str, checked: Checke
         return record
     present = models.get_many(connection, project_id, [name])[name]
     if present.path != record.path:
-        raise NameTakenError(f"there is a model {name!r} already; choose another id", param="id")
+        raise NameTakenError(f"model {name!r} already exists; choose another id", param="id")
     refreshed = replace(present, kind=record.kind, details=record.details)
     models.update_registered(connection, refreshed)
     return refreshed

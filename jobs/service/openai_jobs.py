@@ -63,9 +63,9 @@ def page_events(
 def find_repeated(
     connection: Connection, submission: Submission, *, count: int, within_seconds: float
 ) -> JobDetails | None:
-    """Return the job that an equal earlier request has made, if this request repeats it.
+    """Return the job that an identical earlier request created, if this request is a repetition of it.
 
-    A job answers at most one request with each count: equal requests that are not repetitions make separate jobs.
+    A job answers at most one request with each count: identical requests that are not repetitions create separate jobs.
     """
     since = now_ms(connection) - int(within_seconds * 1000)
     kind, digest = submission.spec.kind, submission.request_digest
@@ -92,14 +92,14 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
 
 
 def find_quantized(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
-    """Return the newest model made from `name` with this quantization, or `name` itself if it has it.
+    """Return the newest model made from `name` with this quantization, or `name` itself if it has it already.
 
     Raises:
         InvalidRequestError: there is no such model.
     """
     for model in (
         *models.get_many(connection, project_id, [name]).values(),
-        *models.made_from(connection, project_id, name),
+        *models.list_made_from(connection, project_id, name),
     ):
         if model.state == "ready" and model.details.get("quantization") == quantization:
             return model.id

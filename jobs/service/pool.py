@@ -27,9 +27,9 @@ def read_machines(connection: Connection, settings: Settings, *, expired_lately:
     for allocation in allocations.list_open(connection):
         held.setdefault(allocation.worker_id, []).append(allocation)
     alive = list_alive(connection, settings)
-    models = allocations.map_open_to_models(connection) if any(worker.models for worker in alive) else {}
+    models = allocations.map_jobs_to_models(connection) if any(worker.models for worker in alive) else {}
     return [
-        machine_of(worker, held.get(worker.id, ()), models, expired_lately=worker.id in expired_lately)
+        to_machine(worker, held.get(worker.id, ()), models, expired_lately=worker.id in expired_lately)
         for worker in alive
         if worker.state == "active" and worker.drain_at is None
     ]
@@ -37,15 +37,15 @@ def read_machines(connection: Connection, settings: Settings, *, expired_lately:
 
 def read_known_machines(connection: Connection) -> list[Machine]:
     """Return the machines of all workers that reported within the last hour, as if no jobs ran on them."""
-    return [machine_of(worker) for worker in workers.seen_since(connection, now_ms(connection) - MAX_ABSENCE_MS)]
+    return [to_machine(worker) for worker in workers.list_seen_since(connection, now_ms(connection) - MAX_ABSENCE_MS)]
 
 
-def use_gpus(machines: Sequence[Machine]) -> bool:
+def will_use_gpus(machines: Sequence[Machine]) -> bool:
     """Whether jobs will run on GPUs: true if any machine has one, or if no machine is known."""
     return not machines or any(not device.on_host for machine in machines for device in machine.devices)
 
 
-def machine_of(
+def to_machine(
     worker: WorkerRecord,
     held: Iterable[AllocationRecord] = (),
     models: Mapping[str, str] | None = None,
@@ -60,7 +60,7 @@ def machine_of(
         models: Keys of the models that jobs load, by job.
         expired_lately: Whether it let an attempt expire recently.
     """
-    devices = tuple(_device(device) for device in worker.devices)
+    devices = tuple(_to_device(device) for device in worker.devices)
     on_host = sum(device.memory_bytes for device in devices if device.on_host)
     packages = worker.host.get("packages")
     return Machine(
@@ -70,14 +70,14 @@ def machine_of(
         devices=devices,
         host_memory_bytes=int(worker.host.get("memory_bytes", on_host)),
         labels=dict(worker.labels),
-        holdings=tuple(_holding(allocation, (models or {}).get(allocation.job_id, "")) for allocation in held),
+        holdings=tuple(_to_holding(allocation, (models or {}).get(allocation.job_id, "")) for allocation in held),
         expired_lately=expired_lately,
-        residents=tuple(Resident(each["key"], _uuids(each["devices"])) for each in worker.models),
+        residents=tuple(Resident(each["key"], _list_uuids(each["devices"])) for each in worker.models),
         packages=None if packages is None else frozenset(packages),
     )
 
 
-def _device(reported: Mapping[str, Any]) -> Device:
+def _to_device(reported: Mapping[str, Any]) -> Device:
     kind, index = str(reported.get("type", "cpu")), int(reported.get("index", 0))
     return Device(
         uuid=str(reported.get("uuid", f"{kind}-{index}")),
@@ -88,10 +88,10 @@ def _device(reported: Mapping[str, Any]) -> Device:
     )
 
 
-def _uuids(devices: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def _list_uuids(devices: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(str(device["uuid"]) for device in devices)
 
 
-def _holding(allocation: AllocationRecord, model: str) -> Holding:
+def _to_holding(allocation: AllocationRecord, model: str) -> Holding:
     devices = tuple(Reservation(each["uuid"], each["index"], each["reserved_bytes"]) for each in allocation.devices)
     return Holding(allocation.job_id, devices, allocation.host_bytes, allocation.exclusive, model)

@@ -8,7 +8,7 @@ from jobs.records import ModelRecord
 from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelReadingSpec
 
 ADAPTER = "adapter"
-OTHER_PROGRAMS = "converted to Llama, for other programs"
+LLAMA_DESCRIPTION = "converted to Llama, for other programs"
 
 
 def resolve_models(
@@ -88,7 +88,7 @@ def _require_whole(spec: ModelReadingSpec, field: str, model: ModelRecord) -> No
         message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
         raise InvalidRequestError(message, param=field)
     if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
-        found = OTHER_PROGRAMS if model.kind == LLAMA else "a GGUF file, which only generate and serve jobs can run"
+        found = LLAMA_DESCRIPTION if model.kind == LLAMA else "a GGUF file, which only generate and serve jobs can run"
         made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
         raise InvalidRequestError(f"model {model.id!r} is {found}; name {made_from}", param=field)
 

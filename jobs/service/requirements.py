@@ -6,8 +6,8 @@ from footprint import Footprint, in_gib, smaller_models, smaller_trainings
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import GGUF
 from jobs.records import ModelRecord
-from jobs.scheduling import LoadedModel, Machine, Requirement, describe_lack
-from jobs.service.pool import use_gpus
+from jobs.scheduling import LoadedModel, Machine, Requirement, describe_missing_packages
+from jobs.service.pool import will_use_gpus
 from jobs.specs import AnySpec, KnownModel, Resources
 
 # Memory that a runner needs in addition to tensors: interpreter and libraries on the host, a CUDA context on a GPU.
@@ -28,12 +28,12 @@ def find_requirement(
         bases: Base of each adapter among them, by field.
         machines: All machines that are known.
     """
-    on_gpu = use_gpus(machines)
+    on_gpu = will_use_gpus(machines)
     known = [KnownModel.from_details(model.details) for model in {**bases, **named}.values()]
     sharded = all(model is None or model.precision.quantization is None for model in known)
     errors = []
     for way in spec.list_alternatives(on_gpu=on_gpu, sharded=sharded):
-        requirement = require(way, named, bases, on_gpu=on_gpu)
+        requirement = derive_requirement(way, named, bases, on_gpu=on_gpu)
         error = check_pool(requirement, machines, {**bases, **named}, asked=_asks_for_memory(spec))
         if error is None:
             return requirement
@@ -41,7 +41,7 @@ def find_requirement(
     return errors[0]
 
 
-def require(
+def derive_requirement(
     spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord], *, on_gpu: bool
 ) -> Requirement:
     """Return the requirement of a job with this spec.
@@ -76,25 +76,29 @@ def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapp
     if dtype is None:
         return ""
     model, base = named["model"], bases.get("model")
-    loaded = LoadedModel.of(model, named.get("adapter"), dtype) if base is None else LoadedModel.of(base, model, dtype)
+    loaded = (
+        LoadedModel.from_records(model, named.get("adapter"), dtype)
+        if base is None
+        else LoadedModel.from_records(base, model, dtype)
+    )
     return loaded.key
 
 
 def check_pool(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool = False
 ) -> InvalidRequestError | None:
-    """Return an error if no machine of the pool could ever hold the job; None if one could, or none is known.
+    """Return an error if no machine of the pool could ever hold the job; None if one could, or if no machine is known.
 
     Args:
         requirement: What the job requires.
         machines: All machines that are known.
         named: Models that the spec names; the error lists which smaller formats of them would fit.
-        asked: Whether the user set the memory instead of the estimate.
+        asked: Whether the user set the memory per device, which replaces the estimate.
     """
     # A worker with these labels or this name may still start later.
-    machines = [machine for machine in machines if machine.is_asked_for(requirement)]
+    machines = [machine for machine in machines if machine.is_requested_by(requirement)]
     if machines and not any(machine.has_packages(requirement) for machine in machines):
-        message = f"no worker {describe_lack(requirement)}, or change report_to"
+        message = f"no worker {describe_missing_packages(requirement)}, or change report_to"
         return InvalidRequestError(message, param="report_to")  # the only option that needs optional packages
     machines = [machine for machine in machines if machine.has_packages(requirement)]
     able = sum(machine.could_hold(requirement) for machine in machines)
@@ -111,7 +115,7 @@ def check_pool(
 def _shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
 ) -> InvalidRequestError:
-    """Return the error for a job of which no machine could hold a single node."""
+    """Return the error for the case that no machine could hold even one node of the job."""
     devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
@@ -120,7 +124,7 @@ def _shortage_error(
         if asked:
             remedy = "ask for less, or start a worker with a larger device"
             return InvalidRequestError(f"{message}; {remedy}", param="resources.device_memory_bytes")
-        return InvalidRequestError(f"{message}; {_remedy(requirement, named, size)}", param="model")
+        return InvalidRequestError(f"{message}; {_suggest_remedy(requirement, named, size)}", param="model")
     if requirement.devices > max(len(machine.devices) for machine in machines):
         most = max(len(machine.devices) for machine in machines)
         message = f"no worker has more than {most} devices, but this job asks for {requirement.devices}; ask for fewer"
@@ -131,7 +135,7 @@ def _shortage_error(
 
 
 def _asks_for_memory(spec: AnySpec) -> bool:
-    """Whether the user set the memory of a device instead of the estimate."""
+    """Whether the user set the memory per device, which replaces the estimate."""
     return spec.resources is not None and spec.resources.device_memory_bytes is not None
 
 
@@ -156,7 +160,7 @@ def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> 
     )
 
 
-def _remedy(requirement: Requirement, named: Mapping[str, ModelRecord], size: int) -> str:
+def _suggest_remedy(requirement: Requirement, named: Mapping[str, ModelRecord], size: int) -> str:
     """Return a remedy: the smaller formats of the model that would fit into `size` bytes."""
     known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
     if known is None:

@@ -15,7 +15,7 @@ from jobs.repository import files, models
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_keys
+from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_deletions
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ def list_attempts(connection: Connection, key: JobKey) -> list[str]:
     Raises:
         NotFoundError: there is no such job.
     """
-    tries = [attempt.id for attempt in jobs.attempt_list(connection, key) if attempt.claimed_at is not None]
+    tries = [attempt.id for attempt in jobs.list_attempts(connection, key) if attempt.claimed_at is not None]
     return list_resumable(connection, key.job_id, tries, due=now_ms(connection))
 
 
 def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int) -> tuple[ResumePoint, PointModel]:
-    """Return the resume point of a step and its model; reads the store, so call it outside any transaction.
+    """Return the resume point at a step, and the model in it; reads the store, so call it outside any transaction.
 
     Raises:
         NotFoundError: there is no such resume point; the message lists the existing ones.
@@ -55,10 +55,14 @@ def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: in
     points = {point.step: point for point in list_points(store, job_id, attempt_ids)}
     point = points.get(step)
     if point is None:
-        known = f"there are those of steps {', '.join(map(str, points))}" if points else "it has none at the moment"
-        raise NotFoundError(f"job {job_id} has no resume point of step {step}; {known}", param="step")
+        known = (
+            f"it has resume points at steps {', '.join(map(str, points))}" if points else "it has none at the moment"
+        )
+        raise NotFoundError(f"job {job_id} has no resume point at step {step}; {known}", param="step")
     if point.model is None:
-        message = f"the resume point of step {step} was saved in shards, so it is no model; retry the job to continue"
+        message = (
+            f"the resume point at step {step} was saved in shards, so it is not a model; retry the job to continue"
+        )
         raise ConflictError(message, param="step")
     return point, point.model
 
@@ -77,12 +81,12 @@ def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[Re
         raise _name_taken_error(name)
     wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
     now = now_ms(connection)
-    record_keys(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
+    record_deletions(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
     return wanted
 
 
 def copy(store: ArtifactStore, publication: Publication) -> None:
-    """Copy the files of the model within the store; this can take long.
+    """Copy the files of the model within the store; this can take a long time.
 
     Raises:
         ConflictError: the training has replaced the resume point in the meantime.
@@ -92,12 +96,12 @@ def copy(store: ArtifactStore, publication: Publication) -> None:
         for file in wanted:
             store.copy(f"{publication.point.key}/{file.path}", f"{publication.key}/{file.path}")
     except FileNotFoundError:
-        message = f"the resume point of step {publication.point.step} has been replaced by a newer one; list them again"
+        message = f"the resume point at step {publication.point.step} has been replaced by a newer one; list them again"
         raise ConflictError(message, param="step") from None
 
 
 def publish(connection: Connection, key: JobKey, publication: Publication) -> ModelRecord:
-    """Make the copy a model, with its files as artifacts of the job.
+    """Turn the copy into a model, with its files as artifacts of the job.
 
     Raises:
         NotFoundError: the job was deleted in the meantime.
@@ -139,8 +143,8 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
 def give_up(connection: Connection, key: JobKey, publication: Publication) -> None:
     """Record that the copied files are to be deleted now."""
     now = now_ms(connection)
-    record_keys(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
+    record_deletions(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
 
 
 def _name_taken_error(name: str) -> NameTakenError:
-    return NameTakenError(f"there is a model {name!r} already; choose another id", param="id")
+    return NameTakenError(f"model {name!r} already exists; choose another id", param="id")

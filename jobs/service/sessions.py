@@ -12,7 +12,7 @@ from jobs.records import KeyRecord, SessionRecord
 from jobs.repository import sessions
 from jobs.service import keys
 
-LINK_SECONDS = 3600
+LINK_TTL_SECONDS = 3600
 
 
 def sign_in(connection: Connection, secret: str, seconds: float) -> tuple[str, SessionRecord]:
@@ -24,7 +24,7 @@ def sign_in(connection: Connection, secret: str, seconds: float) -> tuple[str, S
     key = keys.authenticate(connection, [secret])[0]
     if isinstance(key, AuthenticationError):
         raise key
-    return _begin(connection, key, seconds)
+    return _begin_session(connection, key, seconds)
 
 
 def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str, SessionRecord]:
@@ -33,41 +33,41 @@ def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str
     Raises:
         AuthenticationError: the link is unknown, used or expired, or its key was revoked.
     """
-    digest = _digest(token)
-    link = sessions.by_hash(connection, [digest], "link", now=now_ms(connection)).get(digest)
+    digest = _hash_token(token)
+    link = sessions.get_by_hash(connection, [digest], "link", now=now_ms(connection)).get(digest)
     if link is None or not sessions.remove(connection, digest):
         raise AuthenticationError(
-            "the link was used before or has expired; paste an API key, or restart the service to get a new link"
+            "the link has already been used or has expired; paste an API key, or restart the service to get a new link"
         )
-    return _begin(connection, link.key, seconds)
+    return _begin_session(connection, link.key, seconds)
 
 
 def make_link(connection: Connection, key: KeyRecord) -> tuple[str, int]:
     """Make a one-time link that signs in with a key; return its token and its expiry time."""
     token, now = secrets.token_urlsafe(32), now_ms(connection)
-    expires_at = now + LINK_SECONDS * 1000
-    sessions.add(connection, _digest(token), key.id, "link", now=now, expires_at=expires_at)
+    expires_at = now + LINK_TTL_SECONDS * 1000
+    sessions.add(connection, _hash_token(token), key.id, "link", now=now, expires_at=expires_at)
     return token, expires_at
 
 
 def authenticate(connection: Connection, tokens: Sequence[str]) -> list[SessionRecord | AuthenticationError]:
     """Return the sessions of these tokens, with one query; one answer per token."""
-    digests = [_digest(token) for token in tokens]
-    found = sessions.by_hash(connection, set(digests), "session", now=now_ms(connection))
+    digests = [_hash_token(token) for token in tokens]
+    found = sessions.get_by_hash(connection, set(digests), "session", now=now_ms(connection))
     return [found.get(digest) or AuthenticationError("the session has ended; sign in again") for digest in digests]
 
 
 def sign_out(connection: Connection, token: str) -> None:
     """End a session; it is not an error if it has ended already."""
-    sessions.remove(connection, _digest(token))
+    sessions.remove(connection, _hash_token(token))
 
 
-def _begin(connection: Connection, key: KeyRecord, seconds: float) -> tuple[str, SessionRecord]:
+def _begin_session(connection: Connection, key: KeyRecord, seconds: float) -> tuple[str, SessionRecord]:
     token, now = secrets.token_urlsafe(32), now_ms(connection)
     session = SessionRecord(key, now + int(seconds * 1000))
-    sessions.add(connection, _digest(token), key.id, "session", now=now, expires_at=session.expires_at)
+    sessions.add(connection, _hash_token(token), key.id, "session", now=now, expires_at=session.expires_at)
     return token, session
 
 
-def _digest(token: str) -> str:
+def _hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()

@@ -21,7 +21,9 @@ def read_spec(job: JobDetails) -> StoredSpec:
     try:
         return STORED_SPEC.validate_python(dict(job.spec))
     except ValidationError as error:
-        faults = [(_field(fault), fault["msg"]) for fault in error.errors(include_input=False, include_url=False)]
+        faults = [
+            (_get_field_path(fault), fault["msg"]) for fault in error.errors(include_input=False, include_url=False)
+        ]
         shown = "; ".join(f"{field}: {message}" for field, message in faults[:MAX_SHOWN_FAULTS])
         message = (
             f"this version of the service does not accept the spec of job {job.id} ({shown}); "
@@ -30,6 +32,6 @@ def read_spec(job: JobDetails) -> StoredSpec:
         raise OutdatedSpecError(message, param=faults[0][0]) from None
 
 
-def _field(fault: Mapping[str, Any]) -> str:
+def _get_field_path(fault: Mapping[str, Any]) -> str:
     """Return the path of the field without the name of the union member; an error without a path concerns `kind`."""
     return ".".join(str(part) for part in fault["loc"][1:]) or "kind"

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.database.journal import charge
+from jobs.database.journal import add_usage
 from jobs.errors import DomainError, IdempotencyConflictError, NameTakenError
 from jobs.identifiers import new_id
 from jobs.records import JobDetails, Json, ModelRecord
@@ -69,7 +69,7 @@ Answer = Submitted | DomainError
 
 
 def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Answer]:
-    """Record jobs with their first events, labels and the names of their results; answers keep the order.
+    """Record jobs with their first events, labels and result names; return one answer per submission, in order.
 
     An error in one submission is its answer and does not affect the others. A repeated idempotency key is looked
     up before any other check: the first request has taken the name of the result, and its file may have been deleted.
@@ -91,8 +91,8 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     # Another process may have accepted the same request in the meantime and reserved the name of the result.
     # Or this submission was committed before, and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
-    answers |= refused | _find_made(connection, refused_submissions) | _find_replays(connection, refused_submissions)
-    return answers | _record(connection, {index: first[index] for index in required}, required)
+    answers |= refused | _find_stored(connection, refused_submissions) | _find_replays(connection, refused_submissions)
+    return answers | _record_jobs(connection, {index: first[index] for index in required}, required)
 
 
 def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
@@ -102,7 +102,7 @@ def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submi
     return {index: submissions[index] for index in chosen.values()}
 
 
-def _record(
+def _record_jobs(
     connection: Connection, submissions: Mapping[int, Submission], required: Mapping[int, Requirement]
 ) -> dict[int, Answer]:
     """Insert jobs and their other rows; skip a job if another process used its idempotency key at the same moment.
@@ -112,14 +112,14 @@ def _record(
     if not submissions:
         return {}
     now = now_ms(connection)
-    rows = {index: _row(each, required[index], now) for index, each in submissions.items()}
+    rows = {index: _job_row(each, required[index], now) for index, each in submissions.items()}
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
     _insert_related_rows(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
-    return _find_made(connection, submissions)
+    return _find_stored(connection, submissions)
 
 
-def _find_made(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_stored(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
     """Return the results of the submissions whose jobs are stored already."""
     if not submissions:
         return {}
@@ -128,7 +128,7 @@ def _find_made(connection: Connection, submissions: Mapping[int, Submission]) ->
     return {index: Submitted(stored[job_id], created=True) for index, job_id in found.items()}
 
 
-def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
+def _job_row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
     spec = submission.spec
     return {
         "id": submission.job_id,
@@ -155,15 +155,15 @@ def _row(submission: Submission, requirement: Requirement, now: int) -> dict[str
 def _find_replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
     """Return the results of the submissions whose idempotency keys belong to earlier jobs."""
     keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
-    known = jobs.by_idempotency_key(connection, set(keyed.values())) if keyed else {}
-    return {index: _replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
+    known = jobs.get_by_idempotency_key(connection, set(keyed.values())) if keyed else {}
+    return {index: _answer_replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
 
 
-def _replay(submission: Submission, job: JobDetails) -> Answer:
+def _answer_replay(submission: Submission, job: JobDetails) -> Answer:
     if job.request_digest == submission.request_digest:
         return Submitted(job, created=job.id == submission.job_id)
     return IdempotencyConflictError(
-        f"this Idempotency-Key made job {job.id} from another request; use a new key for a new request",
+        f"this Idempotency-Key was already used for a different request (job {job.id}); use a new key",
         param="Idempotency-Key",
     )
 
@@ -177,7 +177,7 @@ def check(
     machines = read_known_machines(connection) if submissions else []
     for project_id in {submission.project_id for submission in submissions.values()}:
         mine = [(index, s.spec) for index, s in submissions.items() if s.project_id == project_id]
-        named = _names(mine)
+        named = _collect_model_names(mine)
         known_models = models.get_many(connection, project_id, named, keep=True) if named else {}
         bases = _find_bases(connection, project_id, known_models)
         wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
@@ -206,7 +206,7 @@ def _find_bases(connection: Connection, project_id: str, named: Mapping[str, Mod
     return models.get_many(connection, project_id, wanted) if wanted else {}
 
 
-def _names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
+def _collect_model_names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
     names = {name for _, spec in mine for name in spec.model_references().values()}
     return names | {name for _, spec in mine if (name := spec.output_name())}
 
@@ -227,7 +227,7 @@ def _find_fault(
         return error
     output = spec.output_name()
     if output in taken:
-        return NameTakenError(f"there is a model {output!r} already; choose another name", param="output_model")
+        return NameTakenError(f"model {output!r} already exists; choose another name", param="output_model")
     return None
 
 
@@ -239,7 +239,7 @@ def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, 
     events.insert_first(connection, [row for row, _ in made], data)
     search.insert(connection, [_search_row(row) for row, _ in made])
     for (project_id, key_id), count in Counter((row["project_id"], row["key_id"]) for row, _ in made).items():
-        charge(connection, project_id, key_id, now=now, jobs=count)
+        add_usage(connection, project_id, key_id, now=now, jobs=count)
     jobs.insert_labels(
         connection,
         [
@@ -250,7 +250,7 @@ def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, 
     )
     for row, spec in made:
         if spec.produces_model and not models.add(connection, pending_model(row["id"], row["project_id"], spec, now)):
-            raise NameTakenError(f"there is a model {spec.output_name()!r} already", param="output_model")
+            raise NameTakenError(f"model {spec.output_name()!r} already exists", param="output_model")
 
 
 def _search_row(row: Mapping[str, Any]) -> dict[str, Any]:

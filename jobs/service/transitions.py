@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.database import now_ms
-from jobs.database.journal import charge
+from jobs.database.journal import add_usage
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
@@ -52,7 +52,7 @@ def advance(
         ended = {} if row.attempt in attempts.OPEN else {"finished_at": now}
         if ended:
             used_ms = attempts.get_device_ms(connection, attempt_id, now=now)
-            charge(connection, job.project_id, job.key_id, now=now, device_ms=used_ms)
+            add_usage(connection, job.project_id, job.key_id, now=now, device_ms=used_ms)
         attempts.update(connection, attempt_id, {"state": row.attempt, **ended, **(attempt_changes or {})})
         if ended:
             allocations.update(connection, attempt_id, {"deadline": None})
@@ -128,7 +128,7 @@ def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settin
 
 
 def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
-    """Return why a job that was just queued again waits; None if it has no back-off."""
+    """Explain why a job that was just requeued is waiting; return None if it has no back-off."""
     if wait_ms == 0:
         return None
     message = f"waits {wait_ms / 1000:g} s before it is tried again: {charged} attempts have failed"
@@ -136,7 +136,7 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
 
 
 def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
-    """Return the milliseconds that a requeued job waits, which double with every counted attempt."""
+    """Return how many milliseconds a requeued job waits; the time doubles with every counted attempt."""
     if event not in EVENTS_COUNTED_AS_ATTEMPT:
         return 0
     seconds = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2.0 ** (charged - 1))

@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease times.
+# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease periods.
 ZOMBIE_LEASES = 2
 
 
@@ -27,12 +27,12 @@ class Reason(StrEnum):
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
     JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded
     RESUME_POINTS = "resume_points"  # workspaces of a job without a result, once its resume points are no longer kept
-    USER = "user"  # a user deleted it
+    USER = "user"  # deleted by a user
     EXPIRED = "expired"
-    UPLOAD = "upload"  # bytes without a row; the transaction that inserts the row removes this record
+    UPLOAD = "upload"  # bytes that no row refers to yet; the transaction that inserts the row removes this record
 
 
-def record_keys(
+def record_deletions(
     connection: Connection,
     keys: Iterable[str],
     reason: Reason,
@@ -42,9 +42,9 @@ def record_keys(
     not_before: int = 0,
     repeat_at: int | None = None,
 ) -> None:
-    """Record that these keys of the artifact store are to be deleted now, and again at `repeat_at`."""
+    """Record that these keys in the artifact store are to be deleted now, and again at `repeat_at`."""
     times = [max(now, not_before), *([] if repeat_at is None else [repeat_at])]
-    records = [_record(key, job_id, reason, now, time) for key in keys for time in times]
+    records = [_make_record(key, job_id, reason, now, time) for key in keys for time in times]
     deletions.add(connection, records)
 
 
@@ -66,56 +66,56 @@ def record_unneeded(
     states = uses.list_claimed_attempts(connection, job_id)
     if not target.final:
         states = {attempt: state for attempt, state in states.items() if attempt == ended_attempt}
-    repeat_at = _repeat_at(now, settings) if AttemptState.LOST in states.values() else None
+    repeat_at = _get_repeat_time(now, settings) if AttemptState.LOST in states.values() else None
     for reason, keys in _find_unneeded(job_id, target, states).items():
         kept_days = settings.keep_resume_points_days
         if reason is not Reason.RESUME_POINTS:
-            record_keys(connection, keys, reason, now=now, job_id=job_id, repeat_at=repeat_at)
+            record_deletions(connection, keys, reason, now=now, job_id=job_id, repeat_at=repeat_at)
         elif kept_days:
             not_before = now + int(kept_days * DAY_MS)
-            record_keys(connection, keys, reason, now=now, job_id=job_id, not_before=not_before)
+            record_deletions(connection, keys, reason, now=now, job_id=job_id, not_before=not_before)
 
 
 def expect_input(connection: Connection, job_id: str) -> None:
-    """Before the input of a new job is stored, record that it is deleted after a day unless the job exists."""
+    """Before the input of a new job is stored, record that it will be deleted after a day unless the job exists."""
     now = now_ms(connection)
-    record_keys(connection, [input_key(job_id)], Reason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS)
+    record_deletions(connection, [input_key(job_id)], Reason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS)
 
 
 def give_up_input(connection: Connection, job_id: str) -> None:
     """Record that the input of a rejected job is to be deleted now."""
-    record_keys(connection, [input_key(job_id)], Reason.UPLOAD, now=now_ms(connection), job_id=job_id)
+    record_deletions(connection, [input_key(job_id)], Reason.UPLOAD, now=now_ms(connection), job_id=job_id)
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
-    """Cancel the deletion of a job's resume points, because a user retries the job."""
-    deletions.remove_untaken(connection, job_id, Reason.RESUME_POINTS)
+    """Cancel the deletion of a job's resume points, because a user is retrying the job."""
+    deletions.remove_unclaimed(connection, job_id, Reason.RESUME_POINTS)
 
 
 def list_resumable(
     connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
 ) -> list[str]:
-    """Return the attempts whose resume points are not to be deleted; with `due`, those not due at that time."""
+    """Return the attempts whose resume points are not to be deleted; with `due`, those not due by that time."""
     doomed = set(deletions.list_keys(connection, job_id, due=due))
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
     return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]
 
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
-    """Record that all files of deleted jobs are to be deleted, and again once no attempt can write."""
-    times = (now, _repeat_at(now, settings))
+    """Record that all files of deleted jobs are to be deleted now, and again once no attempt can be writing."""
+    times = (now, _get_repeat_time(now, settings))
     deletions.add(
         connection,
-        [_record(f"jobs/{job_id}", job_id, Reason.USER, now, time) for job_id in job_ids for time in times],
+        [_make_record(f"jobs/{job_id}", job_id, Reason.USER, now, time) for job_id in job_ids for time in times],
     )
 
 
 def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:
-    """Whether a row names a key of the store or something below it, or an open attempt may write there."""
+    """Whether a row refers to this key in the store or to anything below it, or an open attempt may write there."""
     if job_id is None:
-        return uses.is_file_named(connection, key.rpartition("/")[2])
+        return uses.file_exists(connection, key.rpartition("/")[2])
     if key == input_key(job_id):
-        return uses.is_job(connection, job_id)
+        return uses.job_exists(connection, job_id)
     if uses.is_published(connection, job_id, key):
         return True
     spaces = [Workspace(job_id, attempt_id).key for attempt_id in uses.list_open_attempts(connection, job_id)]
@@ -137,9 +137,9 @@ def _find_unneeded(job_id: str, target: JobState, states: Mapping[str, str]) -> 
             return {Reason.ATTEMPT_ENDED: outputs}
 
 
-def _repeat_at(now: int, settings: Settings) -> int:
+def _get_repeat_time(now: int, settings: Settings) -> int:
     return now + int(ZOMBIE_LEASES * settings.lease_seconds * 1000)
 
 
-def _record(key: str | None, job_id: str | None, reason: Reason, now: int, not_before: int) -> DeletionRecord:
+def _make_record(key: str | None, job_id: str | None, reason: Reason, now: int, not_before: int) -> DeletionRecord:
     return DeletionRecord(new_id("del"), key, job_id, reason, not_before, attempts=0, created_at=now)

@@ -13,10 +13,10 @@ from jobs.records import FileRecord, UploadPartRecord, UploadRecord
 from jobs.repository import files as file_rows
 from jobs.repository import uploads
 from jobs.service import files
-from jobs.service.unneeded import DAY_MS, Reason, record_keys
+from jobs.service.unneeded import DAY_MS, Reason, record_deletions
 
-LIFETIME_MS = 3_600_000  # lifetime of a pending upload, as in OpenAI's API
-EXPIRED_ROW_MS = DAY_MS  # time for which the row of an expired upload is kept
+UPLOAD_TTL_MS = 3_600_000  # lifetime of a pending upload, as in OpenAI's API
+EXPIRED_RETENTION_MS = DAY_MS  # time for which the row of an expired upload is kept
 
 
 class UploadStatus(StrEnum):
@@ -51,14 +51,14 @@ def create(connection: Connection, project_id: str, new: NewUpload) -> UploadRec
         status=UploadStatus.PENDING,
         file_id=None,
         created_at=now,
-        expires_at=now + LIFETIME_MS,
+        expires_at=now + UPLOAD_TTL_MS,
     )
     uploads.add(connection, upload)
     return upload
 
 
 def expect_part(connection: Connection, project_id: str, upload_id: str) -> UploadPartRecord:
-    """Return the record of a part that will be stored now; its bytes are deleted once the upload has expired.
+    """Return the record of a part that is about to be stored; its bytes are deleted once the upload has expired.
 
     Raises:
         NotFoundError: there is no such upload.
@@ -67,8 +67,8 @@ def expect_part(connection: Connection, project_id: str, upload_id: str) -> Uplo
     upload = _get_pending(connection, project_id, upload_id)
     part_id = new_id("part")
     key = f"uploads/{upload_id}/{part_id}"
-    not_before = upload.expires_at + LIFETIME_MS
-    record_keys(connection, [key], Reason.UPLOAD, now=now_ms(connection), not_before=not_before)
+    not_before = upload.expires_at + UPLOAD_TTL_MS
+    record_deletions(connection, [key], Reason.UPLOAD, now=now_ms(connection), not_before=not_before)
     return UploadPartRecord(part_id, upload_id, key, bytes=0, created_at=0)
 
 
@@ -112,13 +112,13 @@ def choose_parts(
 
 
 def complete(connection: Connection, upload: UploadRecord, file: FileRecord) -> FileRecord:
-    """Add the file of an upload, or return the file if an equal request was faster."""
+    """Add the file of an upload, or return the file that an identical request has already added."""
     locked = uploads.get(connection, upload.project_id, upload.id, lock=True)
     if locked is not None and locked.status == UploadStatus.COMPLETED and (done := find_file(connection, locked)):
         return done
     _get_pending(connection, upload.project_id, upload.id)
     added = files.add(connection, file, lifetime_seconds=upload.lifetime_seconds)
-    _end(connection, upload.id, UploadStatus.COMPLETED, file_id=added.id)
+    _end_upload(connection, upload.id, UploadStatus.COMPLETED, file_id=added.id)
     return added
 
 
@@ -133,7 +133,7 @@ def cancel(connection: Connection, project_id: str, upload_id: str) -> UploadRec
     if upload.status == UploadStatus.CANCELLED:
         return upload
     _get_pending(connection, project_id, upload_id)
-    _end(connection, upload_id, UploadStatus.CANCELLED)
+    _end_upload(connection, upload_id, UploadStatus.CANCELLED)
     return get(connection, project_id, upload_id)
 
 
@@ -158,7 +158,7 @@ def find_file(connection: Connection, upload: UploadRecord) -> FileRecord | None
 
 def expire(connection: Connection) -> None:
     """Delete the rows of uploads that expired more than a day ago."""
-    uploads.delete_expired(connection, before=now_ms(connection) - EXPIRED_ROW_MS)
+    uploads.delete_expired(connection, before=now_ms(connection) - EXPIRED_RETENTION_MS)
 
 
 def _get_pending(connection: Connection, project_id: str, upload_id: str) -> UploadRecord:
@@ -168,9 +168,9 @@ def _get_pending(connection: Connection, project_id: str, upload_id: str) -> Upl
     return upload
 
 
-def _end(connection: Connection, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> None:
+def _end_upload(connection: Connection, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> None:
     """Record the final status, and that the parts are to be deleted now."""
     keys = [part.key for part in uploads.list_parts(connection, upload_id)]
     uploads.delete_parts(connection, upload_id)
     uploads.update(connection, upload_id, {"status": status, "file_id": file_id})
-    record_keys(connection, keys, Reason.UPLOAD, now=now_ms(connection))
+    record_deletions(connection, keys, Reason.UPLOAD, now=now_ms(connection))

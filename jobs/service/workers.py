@@ -12,7 +12,7 @@ from jobs.repository import models, samples, workers
 from jobs.scheduling import find_source
 from jobs.settings import Settings
 
-MISSED_HEARTBEATS = 3
+MAX_MISSED_HEARTBEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Directions:
     """The answer to a worker's report.
 
     Attributes:
-        is_drained: Whether an administrator drains it, so that it must keep no models loaded.
+        is_drained: Whether an administrator is draining it, so that it must not keep models loaded.
         obsolete_models: Keys of loaded models that were deleted or replaced.
     """
 
@@ -48,15 +48,15 @@ def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[
     return frozenset(obsolete)
 
 
-def leave(connection: Connection, worker_id: str) -> None:
+def sign_off(connection: Connection, worker_id: str) -> None:
     """Record that a worker has signed off."""
     workers.set_state(connection, worker_id, "gone", now=now_ms(connection))
 
 
 def list_alive(connection: Connection, settings: Settings) -> list[WorkerRecord]:
     """Return the workers that reported within the last few heartbeat intervals."""
-    since = now_ms(connection) - int(MISSED_HEARTBEATS * settings.heartbeat_seconds * 1000)
-    return workers.seen_since(connection, since)
+    since = now_ms(connection) - int(MAX_MISSED_HEARTBEATS * settings.heartbeat_seconds * 1000)
+    return workers.list_seen_since(connection, since)
 
 
 def list_alive_after(connection: Connection, settings: Settings, after: str | None) -> list[WorkerRecord]:
@@ -91,7 +91,7 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
     return _set_drain_time(connection, worker_id, None, settings)
 
 
-# Drain time without a deadline: in the year 5138.
+# Drain time of a worker that is drained without a deadline: in the year 5138.
 NEVER = 10**14
 
 

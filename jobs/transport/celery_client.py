@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 TASK = "workers.run_attempt"
 WAKE_KEY = "baichuan:wake"
 FEED_CHANNEL = "baichuan:feed"
-CONNECT_SECONDS = 1
+CONNECT_TIMEOUT_SECONDS = 1
 
 
 class BrokerUnreachableError(Exception):
@@ -34,8 +34,8 @@ def celery_app(settings: Settings) -> Celery:
         broker_transport="jobs.transport.redis_queues:Transport",
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_channel_error_retry=True,  # an error reply of Redis, such as out of memory, must not end a worker
-        broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_SECONDS},
+        broker_channel_error_retry=True,  # an error reply from Redis, such as "out of memory", must not stop a worker
+        broker_transport_options={"max_retries": 1, "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS},
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
     )
@@ -43,14 +43,14 @@ def celery_app(settings: Settings) -> Celery:
 
 
 class Transport:
-    """The sending side."""
+    """Sends attempts, wake-ups and announcements, and waits for wake-ups."""
 
     def __init__(self, settings: Settings) -> None:
         self._celery = celery_app(settings)
         self._redis = redis.Redis.from_url(
             settings.redis,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=CONNECT_SECONDS + settings.poll_seconds,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=CONNECT_TIMEOUT_SECONDS + settings.poll_seconds,
         )
         self._poll_seconds = settings.poll_seconds
         self._woke = True
@@ -101,7 +101,7 @@ class Transport:
                 return
             raise BrokerUnreachableError(str(error)) from error
 
-    def reachable(self) -> bool:
+    def is_reachable(self) -> bool:
         """Whether Redis answers."""
         try:
             return bool(self._redis.ping())

@@ -35,11 +35,11 @@ class NoAcknowledgement(redis.QoS):
         """Drop the message."""
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
-        """Restore nothing: kombu calls this every few seconds."""
+        """Restore nothing, because no message is recorded; kombu calls this every few seconds."""
 
 
 class Channel(redis.Channel):
-    """Logs and drops garbage in a queue instead of failing."""
+    """Logs and drops unusable messages in a queue instead of failing."""
 
     QoS = NoAcknowledgement
 
@@ -54,18 +54,18 @@ class Channel(redis.Channel):
                 raise
             self._delete_keys_of_wrong_type()
         except Exception as error:  # noqa: BLE001 - no message may end the worker; an attempt in it expires in SQL
-            log.error("dropped an unusable message of %s: %r", ", ".join(self.active_queues), error)  # noqa: TRY400
+            log.error("dropped an unusable message from %s: %r", ", ".join(self.active_queues), error)  # noqa: TRY400
         return True
 
     def _delete_keys_of_wrong_type(self) -> None:
         with self.conn_or_acquire() as client:
-            for key in self._keys():
+            for key in self._list_keys():
                 found = client.type(key).decode()
                 if found not in ("list", "none"):
                     client.delete(key)
                     log.error("deleted the Redis key %s: a queue must be a list, and this was a %s", key, found)
 
-    def _keys(self) -> list[str]:
+    def _list_keys(self) -> list[str]:
         """Return all keys that BRPOP reads: one per queue and priority."""
         prioritized: Callable[[str, int], str] = self._q_for_pri
         return [prioritized(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
@@ -75,6 +75,6 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """Redis with the channel above; `broker_transport` in Celery's settings names it."""
+    """Redis transport with the channel above; `broker_transport` in Celery's settings names it."""
 
     Channel = Channel

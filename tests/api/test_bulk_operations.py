@@ -23,7 +23,7 @@ def busy(either_api: Api) -> Api:
 
 def lead(api: Api) -> None:
     """Run the duties of the leader once."""
-    BulkOperations(api.database, api.settings).work_to_the_end()
+    BulkOperations(api.database, api.settings).run_until_done()
 
 
 def run(api: Api, action: str, **conditions: Any) -> dict[str, Any]:

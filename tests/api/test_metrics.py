@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.service.metrics import Point, Window, parse_series, record, thin_points, to_point
+from jobs.service.metrics import Point, Window, downsample_points, parse_series, record, to_point
 from tests.api.conftest import Api, problem_of
 from tests.jobs.pool import hold
 
@@ -125,7 +125,7 @@ def test_downsampling_in_sql_and_in_memory_agree(
         record(connection, job, 1, points)
         key = JobKey(get_many(connection, [job])[job].project_id, job)
         found = read_sql(connection, key, window)
-    expected = thin_points(points, window)
+    expected = downsample_points(points, window)
     assert found is not None
     assert (found.start, found.stop) == (expected.start, expected.stop)
     (ours,), (theirs,) = found.series, expected.series

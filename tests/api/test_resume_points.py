@@ -98,7 +98,7 @@ def test_invalid_publications_are_explained(stored: Api) -> None:
     save(stored, job, attempt, 10, in_shards=True)
     save(stored, job, attempt, 20)
     missing = problem_of(stored.client.post(f"{address}/7/publish"), 404, "not_found")
-    assert "there are those of steps 10, 20" in missing["detail"]
+    assert "it has resume points at steps 10, 20" in missing["detail"]
     assert "in shards" in problem_of(stored.client.post(f"{address}/10/publish"), 409, "conflict")["detail"]
     taken = problem_of(stored.client.post(f"{address}/20/publish", json={"id": "base"}), 409, "name_taken")
     assert "choose another id" in taken["detail"]

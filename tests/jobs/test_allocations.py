@@ -44,9 +44,9 @@ class Gang:
         with self.database.writing() as connection:
             return attempts.claim(connection, self.attempt_id, worker, self.settings)
 
-    def await_others(self, worker: str) -> Claim | Gathering | None:
+    def poll_claim(self, worker: str) -> Claim | Gathering | None:
         with self.database.writing() as connection:
-            return attempts.await_others(connection, self.attempt_id, worker, self.settings)
+            return attempts.poll_claim(connection, self.attempt_id, worker, self.settings)
 
     def let_run_out(self, worker: str) -> None:
         with self.database.writing() as connection:
@@ -55,7 +55,7 @@ class Gang:
 
     def peek(self, worker: str) -> Directive:
         with self.database.reading() as connection:
-            return attempts.peek(connection, self.attempt_id, worker)
+            return attempts.peek_directive(connection, self.attempt_id, worker)
 
     @property
     def job(self) -> JobRecord:
@@ -72,11 +72,11 @@ def test_a_gang_begins_once_all_have_claimed(deployment: Deployment) -> None:
     gang = Gang(deployment, "a", "b", "c")
     assert [gang.claim("a"), gang.claim("b")] == [Gathering.WAITING] * 2
     assert gang.claim("a") is None  # a message delivered twice
-    assert (gang.job.state, gang.await_others("a")) == (JobState.DISPATCHED, Gathering.WAITING)
+    assert (gang.job.state, gang.poll_claim("a")) == (JobState.DISPATCHED, Gathering.WAITING)
     last = gang.claim("c")
     assert isinstance(last, Claim)
     assert (last.allocation.node, last.allocation.worker_id) == (2, "c")
-    first = gang.await_others("a")
+    first = gang.poll_claim("a")
     assert isinstance(first, Claim)
     assert (first.allocation.node, gang.job.state) == (0, JobState.RUNNING)
 
@@ -87,7 +87,7 @@ def test_a_gang_of_which_one_never_claims_expires_and_all_are_free(deployment: D
     gang.let_run_out("b")
     assert (gang.job.state, gang.job.charged_attempts) == (JobState.QUEUED, 0)
     assert gang.open_allocations == []
-    assert gang.await_others("a") is None
+    assert gang.poll_claim("a") is None
     assert gang.claim("b") is None
 
 
@@ -118,7 +118,7 @@ def test_no_order_of_events_leaves_part_of_a_gang(deployment: Deployment, choose
     gang = Gang(deployment, *names)
     for _ in range(12):
         name = chooser.choice(names)
-        step = chooser.choice([gang.claim, gang.claim, gang.await_others, gang.peek, gang.let_run_out])
+        step = chooser.choice([gang.claim, gang.claim, gang.poll_claim, gang.peek, gang.let_run_out])
         step(name)
         open_now = {each.worker_id for each in gang.open_allocations}
         alive = gang.job.attempt_id == gang.attempt_id
@@ -151,7 +151,7 @@ def test_a_draining_worker_takes_no_new_jobs_and_yields_at_its_deadline(
         attempt_id = start_on(connection, job.id, "w1", clock)
         workers.drain(connection, "w1", None, clock)
         assert read_machines(connection, clock) == []
-        assert attempts.peek(connection, attempt_id, "w1") is Directive.CONTINUE
+        assert attempts.peek_directive(connection, attempt_id, "w1") is Directive.CONTINUE
         drained = workers.drain(connection, "w1", 0, clock)
         assert drained.drain_at is not None
     with database.writing() as connection:

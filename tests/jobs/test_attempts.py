@@ -83,7 +83,7 @@ class Pool:
 
     def artifacts(self, job_id: str) -> list[str]:
         with self.database.reading() as connection:
-            page = service.artifact_page(connection, JobKey(self.project_id, job_id), after=None, limit=100)
+            page = service.page_artifacts(connection, JobKey(self.project_id, job_id), after=None, limit=100)
         return [artifact.path for artifact in page]
 
 
@@ -205,7 +205,7 @@ def test_waiting_doubles_with_each_attempt_that_counted(deployment: Deployment, 
             hold(connection, attempt_id, "w1", slow).end(Event.STUMBLE, {"code": "x", "message": "y"})
         attempt = pool.job(job.id)
         with deployment.database.reading() as connection:
-            finished = service.attempt_list(connection, JobKey(deployment.project_id, job.id))[-1].finished_at
+            finished = service.list_attempts(connection, JobKey(deployment.project_id, job.id))[-1].finished_at
         assert finished is not None
         waits.append(attempt.not_before - finished)
     assert waits == [10_000, 20_000, 40_000]
@@ -313,8 +313,8 @@ class AnyOrder(RuleBasedStateMachine):
         for job_id in self.known:
             job = self.pool.job(job_id)
             with self.pool.database.reading() as connection:
-                tries = service.attempt_list(connection, JobKey(self.pool.project_id, job_id))
-                log = service.event_page(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
+                tries = service.list_attempts(connection, JobKey(self.pool.project_id, job_id))
+                log = service.page_events(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
                 model = connection.execute(sa.select(Model.state).where(Model.job_id == job_id)).scalar_one_or_none()
             alive = [attempt for attempt in tries if attempt.state in rows.OPEN]
             busy = job.state in (JobState.DISPATCHED, JobState.RUNNING, JobState.CANCELLING, JobState.PAUSING)

@@ -150,7 +150,7 @@ def test_an_outage_fails_all_waiting_calls_immediately(table: Database) -> None:
 def test_a_timeout_of_one_statement_is_no_outage_but_not_waited_for_200_times(
     table: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.database.batching.MAX_ALONE_SECONDS", 0)
+    monkeypatch.setattr("jobs.database.batching.ONE_BY_ONE_LIMIT_SECONDS", 0)
     timeout = sa.exc.OperationalError("UPDATE", None, psycopg.errors.LockNotAvailable("lock timeout"))
     database = FailingDatabase(table, timeout)
     assert failures_of(database, 200) == [timeout] * 200

@@ -25,7 +25,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send heartbeats and check for lost processes often."""
-    monkeypatch.setattr(serving, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(serving, "BEAT_INTERVAL_SECONDS", 0.05)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def test_rows_from_begin_to_end(deployment: Deployment) -> None:
         assert sum(day.tokens for day in history.list_usage(connection, deployment.project_id, 1)) == 14
     assert stored_ids(database, deployment) == [first.id]
     with database.writing() as connection:
-        assert chats.fail_left_behind(connection) == 0
+        assert chats.fail_abandoned(connection) == 0
         chats.set_metadata(connection, deployment.project_id, first.id, {"a": "b"})
         chats.delete_stored(connection, deployment.project_id, first.id)
     assert stored_ids(database, deployment) == []
@@ -83,5 +83,5 @@ def test_one_job_serves_a_model(deployment: Deployment) -> None:
         hold(connection, attempt, "w1", deployment.settings).end(
             Event.FAIL, {"code": "checkpoint", "message": "broken"}
         )
-        assert not chats.is_running(connection, attempt)
+        assert not chats.is_attempt_open(connection, attempt)
     assert ensure() != first

@@ -100,7 +100,7 @@ def test_while_redis_is_down_jobs_wait_in_sql_and_are_sent_afterwards(
     assert (waiting.state, waiting.charged_attempts) == (JobState.QUEUED, 0)
     assert (waiting.attempt_count, waiting.last_event) == (0, 1)  # a long outage must not create an attempt per second
     Transport(settings).wake_dispatcher()
-    assert not Transport(settings).reachable()
+    assert not Transport(settings).is_reachable()
 
 
 def test_jobs_that_no_free_worker_can_run_do_not_hide_those_behind_them(
@@ -143,7 +143,7 @@ def test_a_worker_without_connection_to_the_broker_does_not_lose_a_job(
         dispatcher.repair()
     assert dispatcher.dispatch_waiting() == 1
     with deployment.database.reading() as connection:
-        tried = service.attempt_list(connection, JobKey(deployment.project_id, job.id))
+        tried = service.list_attempts(connection, JobKey(deployment.project_id, job.id))
     assert [attempt.worker_id for attempt in tried] == ["deaf", "well"]
 
 
@@ -283,5 +283,5 @@ def test_the_health_check_of_a_worker(deployment: Deployment, settings: Settings
         assert health(["worker"]) == 0
         assert health([]) == 2
         with database.writing() as connection:
-            workers.leave(connection, "w1")
+            workers.sign_off(connection, "w1")
         assert health(["worker"]) == 1

@@ -13,7 +13,7 @@ from jobs.database import Database, now_ms
 from jobs.records import JobDetails, JobFilter
 from jobs.repository import jobs as repository
 from jobs.service import jobs, keys
-from jobs.service.attempts import peek
+from jobs.service.attempts import peek_directive
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted, submit
 from jobs.specs import GenerateSpec, StoredGenerateSpec, separate_input
@@ -44,9 +44,9 @@ def read_list(connection: Connection, deployment: Deployment, _job: JobDetails) 
 def poll_events(connection: Connection, deployment: Deployment, job: JobDetails) -> None:
     key = JobKey(deployment.project_id, job.id)
     assert jobs.find_records(connection, [key])
-    assert jobs.event_page(connection, key, after=0, limit=10)
-    assert jobs.attempt_list(connection, key) == []
-    assert jobs.artifact_page(connection, key, after=None, limit=10) == []
+    assert jobs.page_events(connection, key, after=0, limit=10)
+    assert jobs.list_attempts(connection, key) == []
+    assert jobs.page_artifacts(connection, key, after=None, limit=10) == []
 
 
 def decide(connection: Connection, _deployment: Deployment, _job: JobDetails) -> None:
@@ -78,7 +78,7 @@ def test_leases_read_no_spec(deployment: Deployment) -> None:
         attempt = start_on(connection, job.id, "w1", deployment.settings)
     with statements(deployment.database) as seen:
         with deployment.database.writing() as connection:
-            peek(connection, attempt, "w1")
+            peek_directive(connection, attempt, "w1")
             hold(connection, attempt, "w1", deployment.settings).renew({"fraction": 0.5, "stage": "a", "metrics": {}})
         with deployment.database.writing() as connection:
             hold(connection, attempt, "w1", deployment.settings).end(Event.RELEASE)

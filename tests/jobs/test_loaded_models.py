@@ -9,7 +9,7 @@ from jobs.scheduling import LoadedModel, NodePlacement, Placement, Reservation, 
 from jobs.service import workers
 from jobs.service.dispatching import dispatch
 from jobs.service.pool import read_machines
-from jobs.service.requirements import require
+from jobs.service.requirements import derive_requirement
 from jobs.specs import KINDS, SPEC
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import CPU
@@ -23,15 +23,15 @@ def key_of(model: ModelRecord = BASE, base: ModelRecord | None = None, **spec: A
     fields = {"kind": "generate", "model": model.id, "prompts": ["x"], **spec}
     chosen = SPEC.validate_python({name: value for name, value in fields.items() if value is not None})
     named = {"model": model} | ({"adapter": ADAPTER} if "adapter" in spec else {})
-    return require(chosen, named, {"model": base} if base else {}, on_gpu=False).model
+    return derive_requirement(chosen, named, {"model": base} if base else {}, on_gpu=False).model
 
 
 def test_jobs_that_load_the_same_have_the_same_key() -> None:
     generation = key_of()
     evaluation = key_of(kind="evaluate", prompts=None, benchmark="perplexity", data_file=FILE)
     assert generation == evaluation == key_of(kind="quantize", prompts=None) == key_of(engine="transformers")
-    assert generation == LoadedModel.of(BASE, None, "auto").key
-    assert key_of(ADAPTER, BASE) == key_of(adapter="tuned") == LoadedModel.of(BASE, ADAPTER, "auto").key
+    assert generation == LoadedModel.from_records(BASE, None, "auto").key
+    assert key_of(ADAPTER, BASE) == key_of(adapter="tuned") == LoadedModel.from_records(BASE, ADAPTER, "auto").key
 
 
 def test_any_difference_in_the_loaded_model_changes_the_key() -> None:
@@ -53,7 +53,7 @@ def test_kinds_that_do_not_run_the_model_have_no_key() -> None:
     }
     for kind, fields in fields_of.items():
         spec = SPEC.validate_python({"kind": kind, "model": "base", **fields})
-        assert require(spec, {"model": BASE}, {}, on_gpu=False).model == ""
+        assert derive_requirement(spec, {"model": BASE}, {}, on_gpu=False).model == ""
 
 
 def entry(model: LoadedModel) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jobs.scheduling import Device, Machine, Requirement
 from jobs.service import workers
 from jobs.service.files import add as add_file
 from jobs.service.files import new_file
-from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, require
+from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, derive_requirement
 from jobs.service.submission import Submission, submit
 from jobs.specs import KINDS, SPEC, KnownModel
 from tests.jobs.conftest import DETAILS, Deployment
@@ -39,7 +39,7 @@ def required(kind: str, model: ModelRecord = TINY, **fields: Any) -> Requirement
     named = {} if kind == "pull" else {"model": model}
     names = {field: each.id for field, each in named.items()}
     spec = SPEC.validate_python({"kind": kind, **names, **FEWEST_FIELDS[kind], **fields})
-    return require(spec, named, {}, on_gpu=True)
+    return derive_requirement(spec, named, {}, on_gpu=True)
 
 
 def test_only_finetune_jobs_have_exclusive_devices() -> None:
@@ -69,7 +69,7 @@ def test_memory_is_the_estimate_plus_that_of_a_runner() -> None:
 def test_an_adapter_counts_as_its_base() -> None:
     adapter = replace(TINY, id="a", kind="adapter", base="m", details={})
     spec = SPEC.validate_python({"kind": "generate", "model": "a", "prompts": ["x"]})
-    assert require(spec, {"model": adapter}, {"model": TINY}, on_gpu=True) == required("generate")
+    assert derive_requirement(spec, {"model": adapter}, {"model": TINY}, on_gpu=True) == required("generate")
 
 
 def test_a_model_of_unknown_size_gets_an_exclusive_device() -> None:

@@ -68,12 +68,12 @@ def test_nothing_is_oversubscribed(waiting: list[WaitingJob], pool: list[Machine
         on_host = 0
         for device in each.devices:
             held = [(job, r.reserved_bytes) for job, node in parts for r in node.devices if r.uuid == device.uuid]
-            others = device.used_by_others_bytes if device.used_by_others else 0
+            others = device.used_by_others_bytes if device.is_used_by_others else 0
             assert sum(count for _, count in held) <= device.memory_bytes - (others if held else 0)
             assert all(count >= needs[job].device_memory_bytes for job, count in held)
             if any(needs[job].exclusive for job, _ in held):
                 assert len(held) == 1
-                assert not device.used_by_others
+                assert not device.is_used_by_others
             on_host += sum(count for _, count in held) if device.on_host else 0
         assert on_host + sum(node.host_bytes for _, node in parts) <= each.host_memory_bytes
 

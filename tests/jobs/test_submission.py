@@ -26,7 +26,7 @@ def test_a_job_comes_with_its_first_event_its_labels_and_the_name_of_its_result(
     job = deployment.submit(labels={"team": "a", "stage": "x"}, output_model="small", priority=3)
     key = JobKey(deployment.project_id, job.id)
     with deployment.database.writing() as connection:
-        (event,) = service.event_page(connection, key, after=0, limit=10)
+        (event,) = service.page_events(connection, key, after=0, limit=10)
         labelled = service.page(connection, deployment.project_id, JobFilter(label=("team", "a")), after=None, limit=10)
         again = submit(connection, [deployment.submission(output_model="small")])[0]
     assert (event.sequence, event.type, event.data["to"]) == (1, "state", "queued")

@@ -227,17 +227,17 @@ class Deployment:
     def attempts(self, job_id: str) -> list[AttemptRecord]:
         """All attempts."""
         with self.database.reading() as connection:
-            return jobs.attempt_list(connection, JobKey(self.project_id, job_id))
+            return jobs.list_attempts(connection, JobKey(self.project_id, job_id))
 
     def events(self, job_id: str, *types: str) -> list[EventRecord]:
         """The job's log."""
         with self.database.reading() as connection:
-            return jobs.event_page(connection, JobKey(self.project_id, job_id), after=0, limit=10_000, types=types)
+            return jobs.page_events(connection, JobKey(self.project_id, job_id), after=0, limit=10_000, types=types)
 
     def artifacts(self, job_id: str) -> dict[str, ArtifactRecord]:
         """Published files by path."""
         with self.database.reading() as connection:
-            found = jobs.artifact_page(connection, JobKey(self.project_id, job_id), after=None, limit=100)
+            found = jobs.page_artifacts(connection, JobKey(self.project_id, job_id), after=None, limit=100)
         return {artifact.path: artifact for artifact in found}
 
     def read(self, artifact: ArtifactRecord) -> bytes:

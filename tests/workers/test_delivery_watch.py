@@ -207,7 +207,7 @@ def test_garbage_in_the_queue_is_dropped(service: Deployment, own_redis: RedisSe
     service.wait(job_id)
     assert len(service.attempts(job_id)) == 1
     assert process.poll() is None
-    assert "dropped an unusable message of worker.w: JSONDecodeError" in service.log_of("w")
+    assert "dropped an unusable message from worker.w: JSONDecodeError" in service.log_of("w")
 
 
 def test_keys_of_the_wrong_type_are_deleted(service: Deployment, own_redis: RedisServer) -> None:

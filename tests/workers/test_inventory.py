@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.records import WorkerRecord
-from jobs.service.pool import machine_of
+from jobs.service.pool import to_machine
 from workers.inventory import DeclaredDevice, Inventory, Nvml, find_packages, read_declaration
 from workers.inventory.nvml import is_visible
 
@@ -103,9 +103,9 @@ def test_every_metric_of_a_device_is_reported() -> None:
 def test_a_device_that_others_use_is_seen_by_the_scheduler() -> None:
     devices = inventory(RecordedNvml()).devices()
     worker = WorkerRecord("w", "h", 1, "active", ["generate"], 4, devices, 1, 1, host={"memory_bytes": 64 * GB})
-    busy, idle = machine_of(worker).devices
-    assert (busy.used_by_others, busy.used_by_others_bytes) == (True, 30 * GB)
-    assert not idle.used_by_others
+    busy, idle = to_machine(worker).devices
+    assert (busy.is_used_by_others, busy.used_by_others_bytes) == (True, 30 * GB)
+    assert not idle.is_used_by_others
 
 
 def test_a_machine_without_a_driver_is_one_device_with_memory_and_cores() -> None:

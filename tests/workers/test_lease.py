@@ -79,7 +79,7 @@ def logged(claim: Claim, database: Database) -> list[tuple[str, Mapping[str, Any
     """Return the job's log without state changes."""
     key = JobKey(claim.job.project_id, claim.job.id)
     with database.reading() as connection:
-        events = jobs.event_page(connection, key, after=0, limit=100, types=["log", "progress"])
+        events = jobs.page_events(connection, key, after=0, limit=100, types=["log", "progress"])
     return [(event.type, event.data) for event in events]
 
 

@@ -155,7 +155,7 @@ def test_a_message_lost_before_the_claim_is_sent_again(service: Deployment) -> N
 
     wait_for("the job to go to a worker that is none", dispatched)
     with service.database.writing() as connection:
-        workers.leave(connection, ghost.id)
+        workers.sign_off(connection, ghost.id)
     service.server.flush()
     fresh_worker(service, start_method="spawn")
     assert service.wait(job_id).charged_attempts == 0

@@ -17,7 +17,7 @@ from baichuan_core.generation import (
     generate,
 )
 from jobs.chats.messages import ChoiceEnded, Ended, Refused, Started
-from jobs.service.doors import find_doors
+from jobs.service.serving_attempts import find_serving_attempts
 from tests.workers.chatting import Asker, asking, start_serving
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.workers.test_control import runner_of
@@ -66,8 +66,8 @@ def find_open(service: Deployment, job_id: str) -> list[str]:
     """Return the attempts of a job at which an API process would ask."""
     with service.database.reading() as connection:
         key = str(service.job(job_id).requirement["model"])
-        doors = find_doors(connection, service.project_id, key)
-    return [door.attempt_id for door in doors if door.job_id == job_id]
+        attempts = find_serving_attempts(connection, service.project_id, key)
+    return [attempt.attempt_id for attempt in attempts if attempt.job_id == job_id]
 
 
 def test_answers_are_those_of_the_engine(

@@ -16,7 +16,7 @@ from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.logprobs import format_openai_logprobs
 from baichuan_core.generation.requests import OPTION_NAMES
 from baichuan_core.out_of_memory import is_out_of_memory
-from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenChance
+from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenLogprob
 from workers.handlers.chat_channel import ChatChannel
 
 OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
@@ -160,7 +160,7 @@ class ChatDesk:
         self._count(completion_tokens=event.completion_tokens)
         return ChoiceEnded(chat_id, number, event.sample, event.finish_reason, event.completion_tokens)
 
-    def _convert_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenChance]:
+    def _convert_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenLogprob]:
         content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
         return [_read_chance(entry) for entry in content]
 
@@ -194,6 +194,6 @@ def _count_choices(request: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) else 1
 
 
-def _read_chance(entry: Mapping[str, Any]) -> TokenChance:
+def _read_chance(entry: Mapping[str, Any]) -> TokenLogprob:
     alternatives = [_read_chance(each) for each in entry.get("top_logprobs", ())]
-    return TokenChance(entry["token"], entry["bytes"], max(entry["logprob"], MIN_LOGPROB), alternatives)
+    return TokenLogprob(entry["token"], entry["bytes"], max(entry["logprob"], MIN_LOGPROB), alternatives)

@@ -25,7 +25,7 @@ from jobs.chats.messages import (
     Refused,
     Reply,
     Started,
-    TokenChance,
+    TokenLogprob,
     call_queue,
     reply_stream,
 )
@@ -136,7 +136,7 @@ def write(ask: Ask, words: list[str]) -> Iterator[Reply]:
     yield Ended(ask.id, number)
 
 
-def chance(text: str, alternatives: int) -> TokenChance:
+def chance(text: str, alternatives: int) -> TokenLogprob:
     """Return a token with its alternatives."""
-    others = [TokenChance(f"{text}{number}", list(f"{text}{number}".encode()), -2.0) for number in range(alternatives)]
-    return TokenChance(text, list(text.encode()), -0.5, others)
+    others = [TokenLogprob(f"{text}{number}", list(f"{text}{number}".encode()), -2.0) for number in range(alternatives)]
+    return TokenLogprob(text, list(text.encode()), -0.5, others)

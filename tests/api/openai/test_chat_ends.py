@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from jobs.chats.messages import process_key
 from jobs.database.tables import Chat, Project
 from jobs.maintenance import Retention
-from jobs.repository.jobs import set_waiting
+from jobs.repository.jobs import set_waiting_reasons
 from jobs.scheduling import Explanation
 from jobs.service import chats
 from jobs.service.chats import NewChat
@@ -106,7 +106,7 @@ def test_a_chat_on_a_cold_model_reports_the_state_of_its_job(served: Served) -> 
     assert served.api.client.post("/v1/chat/completions", json=asked).status_code == 503
     assert len(served.api.client.get("/v1/jobs?kind=serve").json()["data"]) == 2
     with served.api.database.writing() as connection:
-        set_waiting(connection, {job["id"]: Explanation("device_memory", "needs 1 device with 9 GiB").to_row()})
+        set_waiting_reasons(connection, {job["id"]: Explanation("device_memory", "needs 1 device with 9 GiB").to_row()})
     full = served.api.client.post("/v1/chat/completions", json=asked)
     assert "needs 1 device with 9 GiB" in problem_of(full, 429, "too_many_requests")["detail"]
     assert 1 <= int(full.headers["Retry-After"]) <= 120
@@ -211,7 +211,7 @@ def test_chats_that_an_api_process_left_behind_fail(served: Served) -> None:
         new = NewChat("chatcmpl-left", "p", "k", "", "base", "/v1/chat/completions", served.job_id, "att-x")
         project = connection.execute(sa.select(Project.id)).scalars().first()
         chats.begin(connection, [replace(new, project_id=str(project))])
-        assert chats.fail_left_behind(connection) == 0
+        assert chats.fail_abandoned(connection) == 0
         connection.execute(sa.update(Chat).where(Chat.id == new.id).values(expires_at=1))
     Retention(served.api.database, served.api.settings).expire()
     row = served.row(new.id)

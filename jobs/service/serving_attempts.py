@@ -10,7 +10,7 @@ from jobs.state import AttemptState, JobState
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ServingAttempt:
     """A running attempt that has reported that it accepts chats.
 
     Attributes:
@@ -27,7 +27,7 @@ class Door:
     is_dedicated: bool
 
 
-def find_doors(connection: Connection, project_id: str, model_key: str) -> list[Door]:
+def find_serving_attempts(connection: Connection, project_id: str, model_key: str) -> list[ServingAttempt]:
     """Return the attempts of a project that accept chats on a model; `model_key` is its `LoadedModel.key`."""
     query = (
         sa.select(Attempt.id, Attempt.job_id, Attempt.worker_id, Job.requirement, Job.kind)
@@ -40,7 +40,7 @@ def find_doors(connection: Connection, project_id: str, model_key: str) -> list[
         )
     )
     return [
-        Door(row.id, row.job_id, row.worker_id, row.kind == "serve")
+        ServingAttempt(row.id, row.job_id, row.worker_id, row.kind == "serve")
         for row in connection.execute(query)
         if row.requirement.get("model") == model_key
     ]
