@@ -56,14 +56,14 @@ class BaseIdentity:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read the identity that is recorded in an adapter directory.
+        """Read the identity recorded in an adapter directory.
 
         Raises:
             CheckpointError: The file is damaged.
         """
         try:
             content = json.loads(file.read_bytes())
-            content.setdefault("rounding", 0.0)  # adapters written by version 0.1 have none
+            content.setdefault("rounding", 0.0)  # adapters written by version 0.1 do not have it
             values = {field.name: content[field.name] for field in fields(cls)}
             return cls(**values | {"fingerprint": tuple(float(value) for value in values["fingerprint"])})
         except (ValueError, KeyError, TypeError) as error:
@@ -78,7 +78,7 @@ class BaseIdentity:
         )
 
     def has_same_shape(self, other: "BaseIdentity") -> bool:
-        """Whether the matrices of an adapter for one base also fit the other."""
+        """Whether adapter matrices for one base also fit the other."""
         ignored = {"name", "fingerprint", "rounding"}
         compared = (field.name for field in fields(self) if field.name not in ignored)
         return all(getattr(self, name) == getattr(other, name) for name in compared)

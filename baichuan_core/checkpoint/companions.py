@@ -1,4 +1,4 @@
-"""Read and copy the files of a checkpoint other than weights: configuration, tokenizer and generation settings."""
+"""Read and copy a checkpoint's files other than the weights: configuration, tokenizer and generation settings."""
 
 import shutil
 from pathlib import Path

@@ -75,7 +75,7 @@ def load_model(
     config.quantize_head = quantize_head or config.quantize_head
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
-        config=config,  # cleaned of fields that other tools left in config.json
+        config=config,  # without the fields that other tools left in config.json
         generation_config=_read_generation_config(checkpoint, config),
         dtype=torch_dtype,
         # ZeRO-3 shards the weights over all ranks itself.
@@ -114,7 +114,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
             f"{file} or its tokenizer_config.json cannot be read ({error}): copy or download both again"
         ) from error
     if not isinstance(tokenizer, BaichuanTokenizer):
-        raise TokenizerError(f"{checkpoint} has another kind of tokenizer: use one of the Baichuan family")
+        raise TokenizerError(f"{checkpoint} has a different kind of tokenizer: use one from the Baichuan family")
     padding = tokenizer.pad_token
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
         # Some fine-tuning tools add a padding token without adding a row to the embedding. Padding is masked, so any

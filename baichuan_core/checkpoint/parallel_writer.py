@@ -11,7 +11,7 @@ import torch
 
 from .rows_in_file import Rows
 
-# Large enough that the overhead per chunk is negligible; small, with its temporaries, compared with a tensor.
+# Large enough to make the overhead per chunk negligible, but small compared with a tensor, even with temporaries.
 CHUNK_BYTES = 2**20
 MAX_THREADS = 8  # more threads would only wait for the disk or for memory
 # The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.
@@ -38,7 +38,7 @@ class PlannedTensor:
 
     @property
     def row_bytes(self) -> int:
-        """Size of one row."""
+        """Size of one row in bytes."""
         size = self.dtype.itemsize
         for length in self.shape[1:]:
             size *= length
@@ -46,7 +46,7 @@ class PlannedTensor:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole tensor."""
+        """Size of the whole tensor in bytes."""
         return self.row_count * self.row_bytes
 
 

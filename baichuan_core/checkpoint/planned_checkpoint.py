@@ -1,4 +1,4 @@
-"""Write a safetensors checkpoint whose tensors are all known in advance, all shards in parallel."""
+"""Write all shards of a safetensors checkpoint in parallel, if all tensors are known in advance."""
 
 import json
 import os

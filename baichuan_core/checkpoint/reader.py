@@ -34,9 +34,9 @@ from .rows_in_file import Rows, RowsInFile
 class TensorReader:
     """Reader of the tensors in a checkpoint directory: safetensors or `.bin`, in one file or in shards.
 
-    Files are memory-mapped, and `.bin` files are unpickled with `weights_only=True`. Files of torch before 1.6 cannot
-    be mapped, so at most one of them is in memory at a time. Stored `inv_freq` buffers are ignored. Several threads
-    may read at once.
+    Files are memory-mapped, and `.bin` files are unpickled with `weights_only=True`. Files written by torch before 1.6
+    cannot be mapped, so at most one of them is in memory at a time. Stored `inv_freq` buffers are ignored. Several
+    threads may read at once.
 
     Args:
         checkpoint: The directory.
@@ -210,7 +210,7 @@ def _load_pickled(file: Path) -> tuple[object, bool]:
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True), True
         except RuntimeError:
-            # Files of torch before 1.6 are not zip archives and cannot be mapped.
+            # Files written by torch before 1.6 are not ZIP archives and cannot be memory-mapped.
             return torch.load(file, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -222,7 +222,7 @@ def _load_pickled(file: Path) -> tuple[object, bool]:
 
 
 def _find_offsets(file: Path) -> dict[str, int]:
-    """Return the offset of each tensor in a file, except of tensors that are not contiguous."""
+    """Return the offset of each contiguous tensor in a file."""
     if file.suffix == ".safetensors":
         with file.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))

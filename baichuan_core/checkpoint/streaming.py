@@ -33,9 +33,9 @@ class StreamingConfig(BitsAndBytesConfig):
 
 @register_quantizer(METHOD)
 class StreamingQuantizer(Bnb4BitHfQuantizer):
-    """Quantizer for 4 and 8 bits, based on transformers' own for 4 bits.
+    """Quantizer for 4 and 8 bits, based on transformers' 4-bit quantizer.
 
-    transformers' quantizer for 8 bits differs from that one only in the methods overridden here.
+    transformers' 8-bit quantizer differs from that one only in the methods overridden here.
     """
 
     quantization_config: StreamingConfig

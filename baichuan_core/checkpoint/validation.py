@@ -10,7 +10,7 @@ from .reader import TensorReader
 
 
 def check_tensors(reader: TensorReader, config: BaichuanConfig) -> None:
-    """Check for missing, unknown and misshapen tensors before anything is loaded.
+    """Check for missing, unknown and wrongly shaped tensors before anything is loaded.
 
     Raises:
         CheckpointError: There is one; the message names it and the remedy.

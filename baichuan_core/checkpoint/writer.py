@@ -12,13 +12,13 @@ from torch import Tensor
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
-# transformers requires this entry, which marks the tensors as PyTorch's.
+# transformers requires this entry, which marks the tensors as PyTorch tensors.
 METADATA = {"__metadata__": {"format": "pt"}}
 # Maximum size of a header entry without its name: dtype, shape, two offsets and punctuation.
 _MAX_ENTRY_BYTES = 128
 ALIGNMENT = 8
 
-# https://github.com/huggingface/safetensors, the table of dtypes.
+# From the table of dtypes in https://github.com/huggingface/safetensors.
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -152,7 +152,9 @@ class _Shard:
             self._write(name, tensor)
         header = json.dumps(self._entries, separators=(",", ":")).encode()
         if len(header) > self._header_bytes:
-            raise RuntimeError(f"header of {self.path} has {len(header)} bytes, but only {self._header_bytes} reserved")
+            raise RuntimeError(
+                f"the header of {self.path} has {len(header)} bytes, but only {self._header_bytes} were reserved"
+            )
         self.file.seek(0)
         self.file.write(struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes))
         self.file.close()
