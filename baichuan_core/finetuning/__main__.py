@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _reserve_stdout() -> TextIO:
-    """Return stdout for the report alone; what libraries such as DeepSpeed print goes to stderr from now on."""
+    """Return stdout, reserved for the report; output of libraries such as DeepSpeed goes to stderr from now on."""
     reserved = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return reserved

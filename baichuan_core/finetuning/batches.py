@@ -76,7 +76,7 @@ def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         Indices of the examples of each row, in the order of the rows' first examples.
     """
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # free positions of a row, and its index; sorted
+    room: list[tuple[int, int]] = []  # number of free positions and index of each row, sorted
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         place = bisect_left(room, (lengths[index], -1))
         if place < len(room):

@@ -1,4 +1,4 @@
-"""A fine-tuning run: trains a checkpoint on data, and writes a new checkpoint or an adapter."""
+"""Fine-tune a checkpoint on data, and write a new checkpoint or an adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -191,7 +191,7 @@ def _run(
     _check_validation(inputs.validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
     make_directory(inputs.checkpoints)
-    store = ExampleStore(inputs.checkpoints)  # a disk that has room for resume points
+    store = ExampleStore(inputs.checkpoints)  # this disk also has room for resume points
     data = _read_data(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options, store)
     identity = RunIdentity.from_inputs(checkpoint, data.training.examples, data.validation_examples, options, plan)
     require_agreement(identity, group)
@@ -261,7 +261,9 @@ def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
             "a quantized checkpoint cannot be trained in full; use method 'lora', or the unquantized checkpoint"
         )
     if "lm_head" in options.lora_target_modules and options.method == "lora" and config.quantize_head:
-        raise UnsupportedError("lora_target_modules contains 'lm_head', which this checkpoint has in 8 bits; remove it")
+        raise UnsupportedError(
+            "lora_target_modules contains 'lm_head', which this checkpoint stores in 8 bits; remove it"
+        )
 
 
 def _read_data(
@@ -290,7 +292,7 @@ def _read_data(
 
 
 def _load_one_of(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:
-    """Load one of several files, and name it in errors."""
+    """Load one of several files, and include its name in errors."""
     try:
         return load(file)
     except DatasetError as error:
@@ -315,12 +317,12 @@ def _require_same_format(parts: Sequence[TrainingData], validation: TrainingData
     if validation.format not in formats and not (validation.format in published and formats & published):
         raise DatasetError(
             f"the validation data is in the format {validation.format!r} and the training data in"
-            f" {', '.join(map(repr, sorted(formats)))}; write both in one format"
+            f" {', '.join(map(repr, sorted(formats)))}; use one format for both"
         )
 
 
 def _get_max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
-    """Return the maximum number of tokens of an example.
+    """Return the maximum number of tokens per example.
 
     Raises:
         DatasetError: `max_length` exceeds the model's context length.

@@ -123,7 +123,7 @@ def _reject_other_files(path: Path) -> None:
 
 
 def _read_start(chunks: Iterator[str]) -> str:
-    """Read up to the first chunk that is not blank."""
+    """Read up to and including the first chunk that is not blank."""
     start = ""
     for chunk in chunks:
         start += chunk

@@ -17,7 +17,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
 BATCH_OPTIONS = ("batch_size", "gradient_accumulation_steps")
-# Strategies with equal values write the same files into resume points.
+# Strategies with the same value write the same files into resume points.
 FILE_KINDS = {
     "single": "one",
     "ddp": "one",
@@ -87,17 +87,18 @@ class RunIdentity:
             differences += find_unusable_files(recorded, self.strategy, self.processes)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
-                f"{resume_point.name} has no valid record of its run ({RUN_FILE}: {error}); start without it"
+                f"{resume_point.name} has no valid record of its run ({RUN_FILE}: {error});"
+                " start without this resume point"
             ) from error
         if differences:
             raise CheckpointError(
                 f"{resume_point.name} belongs to another run: {'; '.join(differences)}. Resume with the inputs and"
-                " options of that run, or start without it"
+                " options of that run, or start without a resume point"
             )
 
     @staticmethod
     def find_differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
-        """Return messages about the differences between two identities, given as JSON.
+        """Return messages that describe the differences between two identities, given as JSON values.
 
         Processes, batch size and accumulation may differ if the number of examples per step is the same.
         """
@@ -128,13 +129,13 @@ class RunIdentity:
 
 
 def count_examples_per_step(identity: Mapping[str, Any]) -> int:
-    """Return the number of examples per optimizer step, of all ranks together."""
+    """Return the number of examples per optimizer step, over all ranks."""
     options = identity["options"]
     return int(options["batch_size"] * options["gradient_accumulation_steps"] * identity.get("processes", 1))
 
 
 def find_unusable_files(recorded: Mapping[str, Any], strategy: str, processes: int) -> list[str]:
-    """Return messages about why a strategy cannot read the files of a resume point.
+    """Return messages that explain why a strategy cannot read a resume point's files.
 
     `single` and `ddp` write the same files. Any number of processes can read those of `fsdp2`; those of ZeRO can be
     read only by as many processes as wrote them.

@@ -29,7 +29,7 @@ class PreviewToken:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPreview:
-    """The encoding of a data set by a fine-tuning run.
+    """A preview of how a fine-tuning run encodes a data set.
 
     Attributes:
         format: Format of the file.

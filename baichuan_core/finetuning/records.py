@@ -54,7 +54,7 @@ def _format_line(entry: Entry) -> str:
 
 
 def select_steps(history: Sequence[Entry]) -> list[Entry]:
-    """Return the entries of steps and evaluations, without the final summary."""
+    """Return the entries for steps and evaluations, without the final summary."""
     return [entry for entry in history if any(name in entry for name in LOSSES)]
 
 

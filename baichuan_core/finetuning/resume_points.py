@@ -1,4 +1,4 @@
-"""Completes resume points so that they can be loaded as models, and notifies the caller."""
+"""Complete resume points so that they can be loaded as models, and notify the caller."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def ignore_resume_point(_folder: Path) -> None:
 
 @dataclass(slots=True)
 class ResumePointCallback(TrainerCallback):
-    """Adds the files with which a resume point can be loaded as a model, and notifies the caller.
+    """Adds the files needed to load a resume point as a model, and notifies the caller.
 
     Attributes:
         base: Directory of the base checkpoint.

@@ -13,7 +13,7 @@ TRACKERS = ("wandb", "mlflow")
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Check that the packages of trackers are installed.
+    """Check that the trackers' packages are installed.
 
     Raises:
         UnsupportedError: A package is not installed; the message says how to install it.

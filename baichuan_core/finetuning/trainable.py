@@ -84,7 +84,7 @@ def require_training_memory(
     plan: Plan = SINGLE,
     group: RankGroup = SINGLE_RANK,
 ) -> Iterator[None]:
-    """Check that weights, gradients and optimizer fit into memory, and explain it if the block runs out of memory.
+    """Check that weights, gradients and optimizer fit into memory, and explain out-of-memory errors in the block.
 
     Args:
         checkpoint: Directory of the base.

@@ -91,7 +91,7 @@ class BaichuanTrainer(Trainer):
 
     @property
     def fill_ratio(self) -> float:
-        """Fraction of the positions of all batches so far that were tokens, not padding."""
+        """Fraction of the positions in all batches so far that were tokens, not padding."""
         return self.tokens / self.positions if self.positions else 1.0
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -274,7 +274,7 @@ class PauseCallback(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        """Check for a request after each step, except the last one."""
+        """Check for a pause request after each step except the last."""
         if state.global_step < state.max_steps and self.should_pause():
             self.paused = control.should_save = control.should_training_stop = True
 

@@ -65,7 +65,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run without its model.
+    """The inputs of a training run, except its model and options.
 
     Attributes:
         identity: Identity of the run.
@@ -97,7 +97,7 @@ class Run:
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
         """Return the Trainer's settings. For ZeRO-3, call this before loading the model, which is then partitioned."""
-        if not self.group.is_main:  # one rank reports to trackers; machines without it may lack their packages
+        if not self.group.is_main:  # only rank 0 reports to trackers; other machines may lack the packages
             options = replace(options, report_to=())
         return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
 
@@ -120,7 +120,7 @@ def _read_step(checkpoint: Path) -> int | None:
 
 
 def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
-    """Return the step of a resume point of the same run.
+    """Check that a resume point belongs to the same run, and return its step.
 
     Raises:
         CheckpointError: It is incomplete, or belongs to another run; the message lists the differences.
@@ -128,7 +128,7 @@ def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
     step = _read_step(resume_from)
     if step is None:
         raise CheckpointError(
-            f"{resume_from.name} is not a complete training checkpoint; resume from another one, or start without it"
+            f"{resume_from.name} is not a complete training checkpoint; resume from another one, or start without one"
         )
     identity.require_same(resume_from)
     return step
@@ -256,4 +256,4 @@ def _distributed_arguments(plan: Plan) -> dict[str, Any]:
         case "fsdp2":
             return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}}
         case "zero2" | "zero3" | "zero3-offload":
-            return {"deepspeed": deepcopy(plan.deepspeed)}  # the Trainer fills it in
+            return {"deepspeed": deepcopy(plan.deepspeed)}  # a copy, because the Trainer fills it in

@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def zero_stage(self) -> int:
-        """Stage of ZeRO, 0 without DeepSpeed."""
+        """ZeRO stage; 0 without DeepSpeed."""
         return 0 if self.deepspeed is None else int(self.deepspeed["zero_optimization"]["stage"])
 
 

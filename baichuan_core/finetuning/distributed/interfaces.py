@@ -15,7 +15,7 @@ def find_interface(address: str) -> str | None:
         return None
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 9))  # sends nothing, but chooses the route
+            probe.connect((address, 9))  # sends nothing; only selects the route
             own = socket.inet_aton(probe.getsockname()[0])
             return next((name for _, name in socket.if_nameindex() if _get_address(probe, name) == own), None)
     except OSError:

@@ -22,8 +22,8 @@ from baichuan_core.free_memory import reserved_bytes
 from baichuan_core.progress import Progress, ProgressCallback
 
 POLL_SECONDS = 0.1
-# Time to wait for further errors after a rank has failed: ranks that depend on the failed one fail too, possibly a
-# moment before it.
+# Time to wait for other errors after a rank has failed: ranks that depend on it fail too, and may report their errors
+# slightly before it does.
 GRACE_SECONDS = 1.0
 
 
@@ -157,7 +157,7 @@ def _wait_for_causes(ranks: list[RankProcess]) -> None:
 
 
 def choose_error(ranks: list[RankProcess]) -> Exception:
-    """Return the most helpful error: one of ours or out of memory, else that of a killed rank, else any other."""
+    """Return the most helpful error: first one of ours or an out-of-memory error, then that of a killed rank."""
     failed = [rank for rank in ranks if rank.has_failed]
     for rank in failed:
         if isinstance(rank.error, BaichuanError):

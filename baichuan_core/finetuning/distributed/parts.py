@@ -28,7 +28,7 @@ class BatchPart:
     size: int
 
     def __call__(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        """Make the tensors of this rank.
+        """Make the tensors for this rank.
 
         If there is no example for this rank, it gets the first tokens of another one without labels, whose loss is 0:
         every rank must run the model, because ranks exchange weights and gradients in each pass.

@@ -22,7 +22,7 @@ REPLICAS = ("single", "ddp")
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """The properties of a run that determine its memory."""
+    """The properties of a run that determine its memory use."""
 
     shape: Shape
     precision: Precision
@@ -31,7 +31,7 @@ class _Job:
 
 
 def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> Plan:
-    """Return the plan of a run on this machine; without a distribution, this process trains alone.
+    """Return the plan for a run on this machine; without a distribution, this process trains alone.
 
     Raises:
         UnsupportedError: Processes, strategy and options are incompatible, or the DeepSpeed configuration is invalid.
@@ -71,7 +71,7 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
 
 
 def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
-    """Return the properties of a training run that determine its memory.
+    """Return the properties of a training run that determine its memory use.
 
     Args:
         options: Options of the run.
@@ -101,7 +101,7 @@ def _require_own_ranks() -> None:
 
 
 def _count_processes(distribution: Distribution, hardware: Hardware) -> int:
-    """Return the number of processes on this machine."""
+    """Return the number of processes to start on this machine."""
     visible = 0 if hardware.is_cpu else torch.cuda.device_count()
     if distribution.processes is None:
         return 1 if distribution.strategy == "single" else max(1, visible)
@@ -116,11 +116,13 @@ def _require_processes(strategy: ConcreteStrategy, ranks: int) -> None:
     if strategy == "single" and ranks > 1:
         raise UnsupportedError(f"strategy 'single' uses one process, but {ranks} were requested; use 'ddp' or 'auto'")
     if strategy in ("ddp", "fsdp2") and ranks == 1:
-        raise UnsupportedError(f"strategy {strategy!r} needs at least two processes, but there is one; use 'single'")
+        raise UnsupportedError(
+            f"strategy {strategy!r} needs at least two processes, but there is only one; use 'single'"
+        )
 
 
 def _find_unshardable_reason(options: FinetuningOptions, precision: Precision) -> str | None:
-    """Return why weights and optimizer cannot be sharded; None if they can."""
+    """Return why the weights and optimizer cannot be sharded; None if they can."""
     if precision.quantization is not None or precision.quantize_head:
         return "the base is quantized, and quantized weights cannot be sharded"
     if options.use_dora:
@@ -158,7 +160,7 @@ def _choose_strategy(
 
 
 def _name_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
-    """Return the strategy that needs as much memory as a complete configuration."""
+    """Return the strategy that needs as much memory as a complete DeepSpeed configuration."""
     zero = deepspeed["zero_optimization"]
     if zero["stage"] < 3:  # noqa: PLR2004
         return "zero2"

@@ -1,4 +1,4 @@
-"""The run of one rank, in the process that its launcher started."""
+"""Run one rank, in the process that its launcher started."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport
 
 
 def _limit_memory(task: Task) -> None:
-    """Limit this rank to its part of the memory that the launcher may use."""
+    """Limit this rank to its share of the memory that the launcher may use."""
     index = task.group.local_rank if task.on_gpu else 0
     limit = task.limits.get(index)
     if limit is not None:
@@ -88,8 +88,8 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
 
 
 def _wait_for_pause(paused: threading.Event) -> None:
-    """Set the event if the launcher requests a pause, and kill this process when stdin closes with the launcher."""
-    # Not through sys.stdin: Python would wait for its lock at exit.
+    """Set the event if the launcher requests a pause; kill this process if stdin closes because the launcher ended."""
+    # Do not read through sys.stdin, because Python would wait for its lock at exit.
     while os.read(0, len(PAUSE)):
         paused.set()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -58,7 +58,7 @@ class RankProcess:
 
     @property
     def descriptors(self) -> list[int]:
-        """File descriptors of the rank's messages and output, as long as they are open."""
+        """File descriptors of the rank's messages and output that are still open."""
         return list(self._open)
 
     @property
@@ -72,7 +72,7 @@ class RankProcess:
         return self.error is not None or (self.has_ended and self.report is None)
 
     def request_pause(self) -> None:
-        """Request that all ranks save a resume point after the current step and end."""
+        """Request that all ranks save a resume point after the current step and then exit."""
         self._send(PAUSE)
 
     def read(self, descriptor: int) -> Iterator[Progress | ResumePointSaved]:

@@ -1,4 +1,4 @@
-"""Coordination of the launchers of several machines: they compare their plans and notice if one dies."""
+"""Coordinate the launchers of several machines: compare their plans and detect when one dies."""
 
 import json
 import socket
@@ -63,7 +63,7 @@ class Rendezvous:
         return store
 
     def compare_plans(self) -> None:
-        """Check that this machine's `node_rank` is free and that its plan is that of machine 0.
+        """Check that this machine's `node_rank` is free and that its plan matches that of machine 0.
 
         Raises:
             UnsupportedError: The message names the field that differs.
@@ -126,7 +126,7 @@ class Rendezvous:
             if beats != known:
                 self._seen[node] = (beats, now + HEARTBEAT_TIMEOUT_SECONDS)
             elif now > deadline and not self._store.check([f"done/{node}"]):
-                problem = "no longer answers" if known else "has not arrived"
+                problem = "no longer answers" if known else "has not joined"
                 raise RankFailedError(f"machine {node} {problem}; start the run again on all machines")
 
     def close(self) -> None:

@@ -179,7 +179,7 @@ def test_ranks_that_disagree_are_named(
     theirs = json.dumps(
         {**fields, **change, "options": {**fields["options"], **change.get("options", {})}}, sort_keys=True
     )
-    with pytest.raises(error, match=rf"the ranks disagree: on rank 1 \(machine gpu-b\) and rank 0 .*{message}"):
+    with pytest.raises(error, match=rf"rank 1 \(machine gpu-b\) and rank 0 .* disagree: .*{message}"):
         require_agreement(identity, _Pair(0, 0, 2, theirs))
     require_agreement(identity, _Pair(0, 0, 2, json.dumps(fields, sort_keys=True)))
 

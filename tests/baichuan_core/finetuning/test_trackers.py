@@ -104,7 +104,7 @@ def test_a_missing_package_is_named_at_the_start(tmp_path: Path, monkeypatch: py
 
 
 def test_an_unknown_tracker_is_rejected() -> None:
-    with pytest.raises(ValueError, match="report_to has 'comet'; choose from 'wandb', 'mlflow'"):
+    with pytest.raises(ValueError, match="report_to contains 'comet'; choose from 'wandb', 'mlflow'"):
         FinetuningOptions(report_to=("comet",))
 
 
