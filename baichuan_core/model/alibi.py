@@ -17,7 +17,7 @@ ALIBI_COLUMNS = 8  # 1 + 2 · SLOPE_PARTS, rounded up to a multiple that attenti
 
 
 class AlibiColumns(NamedTuple):
-    """Extra columns before those of each head, whose dot product is the ALiBi bias."""
+    """Extra columns, placed before those of each head, whose dot product is the ALiBi bias."""
 
     query: Tensor  # [1 or batch, heads, queries, 8]
     key: Tensor  # [1 or batch, 1, keys, 8]
@@ -86,12 +86,12 @@ def alibi_columns(slopes: Tensor, standing: Tensor, keys: int, scaling: float, l
 
     Every factor is exact in half precision, so the scores, which kernels sum in float32, contain the bias with the
     precision of float32. Positions are relative to the last query of a row, so that the positions of nearby keys are
-    small, and are split into 256 · a + b; slopes are split into three parts.
+    small, and are split into 256 · a + b; slopes are split into three summands.
 
     Example:
         A key 300 tokens before the last query has position -300 = 256 · (-2) + 212.
-        Its columns are 1, then -2 three times, then 212 three times (one for each part of the slope).
-        The query's columns are a constant, then the parts of 256 · slope, then the parts of slope.
+        Its columns are 1, then -2 three times, then 212 three times (once for each summand of the slope).
+        The query's columns are a constant, then the summands of 256 · slope, then those of slope.
 
     Args:
         slopes: Float32 [heads].
@@ -118,7 +118,7 @@ def alibi_columns(slopes: Tensor, standing: Tensor, keys: int, scaling: float, l
 
 
 def _split_into_parts(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Split numbers into parts of type `dtype` whose sum is nearly `exact`, the largest part first."""
+    """Split numbers into summands of type `dtype` whose sum is nearly `exact`, the largest one first."""
     pieces = []
     for _ in range(SLOPE_PARTS):
         pieces.append(exact.to(dtype))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 IGNORED_LABEL = -100
-MIN_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
+MIN_NORM = 1e-12  # as in Baichuan2, which uses torch.nn.functional.normalize
 # Maximum number of logits per chunk: small compared with the weights, but enough to keep a GPU busy.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 CHUNK_WEIGHTS = 2**22  # elements of the weight that are processed at a time

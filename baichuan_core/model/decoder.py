@@ -27,8 +27,8 @@ from .prepacked import prepack
 from .published_int4 import refuse_published_int4
 from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
-# Up to this number of queries, the ALiBi bias is added to the mask, which is small then. The alternative, extra
-# columns, copies all keys of the cache.
+# Up to this number of queries, the ALiBi bias is added to the mask, which is still small. The alternative, extra
+# columns, would copy all keys in the cache.
 MAX_QUERIES_WITH_MASK = 16
 
 
@@ -106,7 +106,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
 
     def __init__(self, config: BaichuanConfig) -> None:
-        config.check()  # again, because from_pretrained sets fields after the configuration was created
+        config.check()  # check again, because from_pretrained sets fields after creating the configuration
         super().__init__(config)
         self.embed_tokens = token_embedding(config)
         self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
@@ -212,7 +212,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Predict the next token of every position.
+        """Predict the next token at every position.
 
         Args:
             input_ids: See `BaichuanModel.forward`, also for the arguments that are not described here.

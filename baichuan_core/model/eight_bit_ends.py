@@ -1,4 +1,4 @@
-"""8-bit embedding and output head, which take a large part of the memory of a 4-bit Baichuan 2."""
+"""8-bit versions of the embedding and output head, which otherwise take up much of a 4-bit Baichuan 2's memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -12,7 +12,7 @@ from baichuan_core.errors import UnsupportedError
 from .chunked_loss import LinearHead
 from .eight_bits import MAX_CODE, quantize_rows
 
-# Codes converted to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
+# Number of codes to convert to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
 CODES_PER_SLICE = {"cpu": 2**22, "cuda": 2**26}
 
 
@@ -32,7 +32,7 @@ class EightBitRows(nn.Module):
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> Self:
-        """Quantize a matrix [rows, width]; results have its dtype."""
+        """Quantize a matrix [rows, width]; the outputs of the layer have the dtype of the matrix."""
         with torch.device("meta"):
             table = cls(*dense.shape)
         table.weight, table.scale = eight_bit_rows(dense)

@@ -1,4 +1,4 @@
-"""Quantize to NF4 and FP4; on a CPU the result is bit-identical to bitsandbytes, in a fraction of its time."""
+"""Quantize to NF4 and FP4; on a CPU, the result is bit-identical to bitsandbytes' and takes a fraction of the time."""
 
 from functools import cache
 from importlib import import_module
@@ -57,7 +57,7 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
 
 
 def keep_scales(state: Any) -> None:
-    """Keep the exact scales of a `QuantState`, because bitsandbytes rounds them for CPU kernels on the first forward.
+    """Keep the exact scales of a `QuantState`: bitsandbytes rounds them for CPU kernels in the first forward pass.
 
     The exact scales cannot be recovered from the rounded ones. Keeping them adds 3% to the size of a layer packed for a
     CPU (12% with float32 scales), and nothing before it is packed.
@@ -66,7 +66,7 @@ def keep_scales(state: Any) -> None:
 
 
 def unpack(weight: Any) -> None:
-    """Undo bitsandbytes' packing of a 4-bit weight for a CPU, if it is packed.
+    """Undo bitsandbytes' CPU packing of a 4-bit weight, if it is packed.
 
     Codes are restored exactly, and so are scales kept by `keep_scales`. If none were kept, bitsandbytes' own inverse
     restores the scales rounded to bfloat16 (and 8-bit scales rounded again to 8 bits). It leaves float32 scales
@@ -92,7 +92,7 @@ def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
         blocks = values.reshape(-1, BLOCK)
         largest = scales[chunk.start // BLOCK : chunk.stop // BLOCK]
         np.abs(blocks).max(axis=1, out=largest)
-        with np.errstate(invalid="ignore"):  # the caller finds NaN and infinity in the relative error
+        with np.errstate(invalid="ignore"):  # the caller detects NaN and infinity by the relative error
             blocks *= (np.float32(1) / np.maximum(largest, MIN_SCALE))[:, None]
         position = _nearest_positions(values, bounds)
         packed_code.take((position[::2] << 4) | position[1::2], out=codes[chunk.start // 2 : chunk.stop // 2])

@@ -160,7 +160,7 @@ def _compute_logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Te
 
 
 def _get_version(tensor: Tensor) -> int:
-    """Return the version counter of a tensor, which counts writes; tensors of inference mode do not have one."""
+    """Return the version counter of a tensor, which counts writes; inference tensors do not have one."""
     return 0 if tensor.is_inference() else tensor._version
 
 

@@ -70,7 +70,7 @@ class BaichuanRotaryEmbedding(nn.Module):
 
 
 def unscaled_length(config: BaichuanConfig) -> int:
-    """Return the number of tokens up to which a length-dependent rotation equals that of the model before extension."""
+    """Return the number of tokens up to which a length-dependent rotation equals that of the unextended model."""
     parameters: dict[str, Any] = config.rope_parameters or {}
     original = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
     return int(original or config.max_position_embeddings or 0)

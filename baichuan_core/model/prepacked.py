@@ -26,7 +26,7 @@ LAYER_UNDER_ADAPTER = ".base_layer"  # peft's name for the original layer under 
 
 
 class PrepackedLinear(nn.Module):
-    """Replacement for an `nn.Linear` without bias, whose weight cannot be trained, saved or moved."""
+    """Replacement for an `nn.Linear` without bias; its weight cannot be trained, saved or moved."""
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def prepack(model: nn.Module) -> None:
     packed = False
     plain = [name for name, module in model.named_modules() if _is_plain(module, name)]
     for name in [name for name in plain if not _is_read_by_dora(model, name)]:
-        dense: Any = model.get_submodule(name)  # released before the next layer, so that one layer exists twice
+        dense: Any = model.get_submodule(name)  # released before the next layer is packed, so at most one is held twice
         if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
             model.set_submodule(name, kind(dense))

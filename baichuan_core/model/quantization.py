@@ -154,7 +154,7 @@ class OnlineQuantization:
         return linear
 
     def _declare_quantized(self, settings: BitsAndBytesConfig) -> None:
-        """Set the attributes of a model quantized by transformers, which saving, moving and peft check."""
+        """Set the attributes that transformers sets on quantized models; saving, moving and peft check them."""
         model: Any = self
         model.is_quantized = True
         model.quantization_method = settings.quant_method
@@ -226,7 +226,7 @@ def rebind_int8_codes(module: Any) -> None:
 
 
 def unpack_four_bits(model: nn.Module, *_: Any) -> None:
-    """Undo bitsandbytes' packing of 4-bit layers for a CPU, so that they can be saved or moved."""
+    """Undo bitsandbytes' CPU packing of 4-bit layers, so that they can be saved or moved."""
     for module in model.modules():
         unpack(getattr(module, "weight", None))
 
