@@ -28,7 +28,7 @@ from checkpoint_files.layout import HEAD, expected_tensors, linear_layers
 
 from .base_identity import IDENTITY_FILE, BaseIdentity
 from .companions import read_config
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 from .reader import TensorReader
 from .validation import is_quantized
 
@@ -62,10 +62,10 @@ class LoraAdapter:
             AdapterMismatchError: The adapter was made for another base, which the message names.
             UnsupportedError: It is not a LoRA adapter, or its effect cannot be reproduced on this base.
         """
-        with engine_errors():
+        with translate_file_errors():
             settings = AdapterSettings.read(directory)
             file = find_adapter_weights(directory)
-        with TensorReader(directory, file) as reader, engine_errors():
+        with TensorReader(directory, file) as reader, translate_file_errors():
             found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
             refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
@@ -79,7 +79,7 @@ class LoraAdapter:
             saved = {module: reader.read(name).clone() for module, name in found.saved_modules.items()}
         return cls(directory, settings, layers, saved)
 
-    def put_into(self, model: BaichuanForCausalLM) -> None:
+    def inject_into(self, model: BaichuanForCausalLM) -> None:
         """Add the layers of the adapter to its base model, as peft does.
 
         Raises:
@@ -87,7 +87,7 @@ class LoraAdapter:
         """
         peft = import_module("peft")
         try:
-            peft.inject_adapter_in_model(peft_config(self.settings), model, ADAPTER_NAME)
+            peft.inject_adapter_in_model(make_peft_config(self.settings), model, ADAPTER_NAME)
             # As in PeftModel.from_pretrained, half-precision matrices become float32, regardless of the base's dtype.
             import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
             result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
@@ -123,7 +123,7 @@ def check_adapter(adapter: Path, base: Path) -> None:
     LoraAdapter.read(adapter, base)
 
 
-def peft_config(settings: AdapterSettings, **changes: Any) -> Any:
+def make_peft_config(settings: AdapterSettings, **changes: Any) -> Any:
     """Return peft's configuration of an adapter."""
     fields = {**asdict(settings), "inference_mode": True, **changes}
     with warnings.catch_warnings():
@@ -131,7 +131,7 @@ def peft_config(settings: AdapterSettings, **changes: Any) -> Any:
         return import_module("peft").LoraConfig(**{name: value for name, value in fields.items() if value is not None})
 
 
-def initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+def compute_initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the initial A and B of an adapter whose initialization subtracted their product from the base.
 
     Args:
@@ -148,7 +148,7 @@ def initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> t
     # The initialization divides by the layer's factor alpha / rank, so choose alpha to reproduce that factor.
     factor = {"use_rslora": False, "lora_alpha": settings.scale(layer) * settings.rank(layer), "use_dora": False}
     unrestricted = {"layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}
-    config = peft_config(settings, **single_layer, **factor, **unrestricted, modules_to_save=None)
+    config = make_peft_config(settings, **single_layer, **factor, **unrestricted, modules_to_save=None)
     adapted: Any = peft.inject_adapter_in_model(config, model, ADAPTER_NAME).get_submodule("layer")
     a, b = adapted.lora_A[ADAPTER_NAME].weight, adapted.lora_B[ADAPTER_NAME].weight
     return a.detach(), b.detach()

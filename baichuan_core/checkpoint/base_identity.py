@@ -51,8 +51,8 @@ class BaseIdentity:
             if config.quantize_head:
                 scale = float(reader.read(EMBEDDING_SCALE)[1])
                 row *= scale
-            values = _fingerprint(reader.read(FINAL_NORM), row)
-        return cls(name=checkpoint.absolute().name, fingerprint=values, rounding=scale / 2, **_shape_fields(config))
+            values = _compute_fingerprint(reader.read(FINAL_NORM), row)
+        return cls(name=checkpoint.absolute().name, fingerprint=values, rounding=scale / 2, **_get_shape_fields(config))
 
     @classmethod
     def read(cls, file: Path) -> Self:
@@ -96,11 +96,11 @@ def write_adapter_identity(adapter: Path, base: Path) -> None:
     (adapter / IDENTITY_FILE).write_text(text, encoding="utf-8")
 
 
-def _shape_fields(config: BaichuanConfig) -> dict[str, Any]:
+def _get_shape_fields(config: BaichuanConfig) -> dict[str, Any]:
     names = {field.name for field in fields(BaseIdentity)} - {"name", "fingerprint", "rounding"}
     return {name: getattr(config, name) for name in names}
 
 
-def _fingerprint(norm: Tensor, row: Tensor) -> tuple[float, ...]:
+def _compute_fingerprint(norm: Tensor, row: Tensor) -> tuple[float, ...]:
     values = torch.cat((norm[:_VALUES_PER_TENSOR].float(), row))
     return tuple(round(value, 6) for value in values.tolist())

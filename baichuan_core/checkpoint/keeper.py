@@ -96,11 +96,11 @@ class ModelKeeper:
             CheckpointError, AdapterMismatchError, UnsupportedError: See `load_model`.
         """
 
-        def start() -> BaichuanForCausalLM:
+        def load_prepacked() -> BaichuanForCausalLM:
             model = load_model(source.checkpoint, dtype=source.dtype, device=source.device, adapter=source.adapter)
             return model.prepack()
 
-        return self.keep(source, NATIVE, start)
+        return self.get_or_start(source, NATIVE, load_prepacked)
 
     def load_tokenizer(self, checkpoint: Path) -> BaichuanTokenizer:
         """Return the tokenizer of a checkpoint; keep it, because reading a published one takes about a second.
@@ -113,7 +113,7 @@ class ModelKeeper:
             self._tokenizer = stamps, load_tokenizer(checkpoint)
         return self._tokenizer[1]
 
-    def keep(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
+    def get_or_start(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
         """Return the kept result if source, engine and variant match; otherwise call `start` and keep its result."""
         stamps = source.stamp_files()
         kept = self.kept

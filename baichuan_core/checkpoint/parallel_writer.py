@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .rows_in_file import Rows
+from .rows_in_file import RowReader
 
 # Large enough to make the overhead per chunk negligible, but small compared with a tensor, even with temporaries.
 CHUNK_BYTES = 2**20
@@ -29,7 +29,7 @@ class PlannedTensor:
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    rows: Rows
+    rows: RowReader
 
     @property
     def row_count(self) -> int:
@@ -59,7 +59,7 @@ class PlacedTensor:
     offset: int
 
 
-def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
+def write_placed_tensors(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
     """Write all tensors to their positions and sync the files to disk; memory holds one chunk per thread.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 from baichuan_core.errors import CheckpointError
 
 # Function that returns rows `start` to `stop` of a tensor, callable from any thread; a scalar counts as one row.
-Rows = Callable[[int, int], Tensor]
+RowReader = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)

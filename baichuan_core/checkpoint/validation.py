@@ -5,7 +5,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
 from checkpoint_files.layout import EMBEDDING, HEAD
 
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 from .reader import TensorReader
 
 
@@ -16,7 +16,7 @@ def check_tensors(reader: TensorReader, config: BaichuanConfig) -> None:
         CheckpointError: There is one; the message names it and the remedy.
         UnsupportedError: The checkpoint was quantized by GPTQ or AWQ.
     """
-    with engine_errors():
+    with translate_file_errors():
         checkpoint_files.check_tensors(reader, config, getattr(config, "quantization_config", None))
     if config.tie_word_embeddings and HEAD in reader.names and not reader.read(HEAD).equal(reader.read(EMBEDDING)):
         raise CheckpointError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.checkpoint import EMBEDDING, HEAD, LoraAdapter
-from baichuan_core.checkpoint.adapters import initial_matrices
+from baichuan_core.checkpoint.adapters import compute_initial_matrices
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
@@ -84,7 +84,9 @@ class Adapter:
             parts["B"].float(),
             settings.scale(layer),
             None if magnitude is None else magnitude.float(),
-            self._cache(lambda: initial_matrices(settings, layer, _read_all(exact))) if settings.changes_base else None,
+            self._cache(lambda: compute_initial_matrices(settings, layer, _read_all(exact)))
+            if settings.changes_base
+            else None,
         )
 
     def _cache(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:

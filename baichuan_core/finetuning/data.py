@@ -43,7 +43,7 @@ class TrainingData:
         return int(self.examples.lengths.sum())
 
     @property
-    def longest(self) -> int:
+    def max_example_tokens(self) -> int:
         """Number of tokens in the longest example."""
         return int(self.examples.lengths.max())
 

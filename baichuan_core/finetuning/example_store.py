@@ -144,7 +144,7 @@ class StoredExamples(Sequence[EncodedExample]):
         """Number of tokens in each example: [examples]."""
         return self.store.lengths[self.indices]
 
-    def arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
+    def iterate_arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
         """Yield the token ids and the labels of each example."""
         return (self.store.read(int(index)) for index in self.indices)
 

@@ -53,7 +53,7 @@ MIN_VALUES = {
     "validation_split": 0,
     "early_stopping_patience": 1,
 }
-BELOW_ONE = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
+OPTIONS_BELOW_ONE = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
 BAICHUAN_LINEAR_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
 # Settings from Baichuan2's README and fine-tune.py, and our recommendation for a first LoRA run.
@@ -181,7 +181,7 @@ class FinetuningOptions:
             value = getattr(self, name)
             if value is not None and not value >= minimum:  # written this way to reject NaN too
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")
-        for name in BELOW_ONE:
+        for name in OPTIONS_BELOW_ONE:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.epochs == 0:

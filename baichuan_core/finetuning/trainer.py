@@ -28,7 +28,7 @@ PROGRESS_BEFORE_TRAINING = 0.05  # fraction of the whole operation
 PROGRESS_AFTER_TRAINING = 0.95
 
 
-class Examples(Dataset[EncodedExample]):
+class ExampleDataset(Dataset[EncodedExample]):
     """Encoded examples as a torch `Dataset`."""
 
     def __init__(self, examples: Sequence[EncodedExample]) -> None:
@@ -59,7 +59,7 @@ class BaichuanTrainer(Trainer):
         group: RankGroup = SINGLE_RANK,
         **settings: Any,
     ) -> None:
-        super().__init__(eval_dataset=Examples(validation) if validation else None, **settings)
+        super().__init__(eval_dataset=ExampleDataset(validation) if validation else None, **settings)
         self.identity = identity
         self.validation = validation
         self.group = group

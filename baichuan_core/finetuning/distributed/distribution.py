@@ -98,4 +98,4 @@ class Plan:
         return 0 if self.deepspeed is None else int(self.deepspeed["zero_optimization"]["stage"])
 
 
-SINGLE = Plan("single", "one process was requested")
+SINGLE_PROCESS = Plan("single", "one process was requested")

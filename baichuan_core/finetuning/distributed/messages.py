@@ -13,7 +13,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.progress import Progress
 
-PAUSE = b"pause\n"
+PAUSE_COMMAND = b"pause\n"
 MessageKind = Literal["progress", "resume_point", "report", "error"]
 
 

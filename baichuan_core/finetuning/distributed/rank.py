@@ -9,7 +9,7 @@ from pathlib import Path
 
 from baichuan_core.errors import BaichuanError
 from baichuan_core.finetuning.distributed.group import join_group, leave_group
-from baichuan_core.finetuning.distributed.messages import PAUSE, ResumePointSaved, Task, encode_message
+from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, ResumePointSaved, Task, encode_message
 from baichuan_core.finetuning.finetune import run_finetuning
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.free_memory import limit_device
@@ -90,6 +90,6 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
 def _wait_for_pause(paused: threading.Event) -> None:
     """Set the event if the launcher requests a pause; kill this process if stdin closes because the launcher ended."""
     # Do not read through sys.stdin, because Python would wait for its lock at exit.
-    while os.read(0, len(PAUSE)):
+    while os.read(0, len(PAUSE_COMMAND)):
         paused.set()
     os.kill(os.getpid(), signal.SIGKILL)
