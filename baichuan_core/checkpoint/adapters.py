@@ -28,7 +28,7 @@ from checkpoint_files.layout import HEAD, expected_tensors, linear_layers
 
 from .base_identity import IDENTITY_FILE, BaseIdentity
 from .companions import read_config
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 from .reader import TensorReader
 from .validation import is_quantized
 
@@ -39,7 +39,7 @@ PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "m
 
 @dataclass(frozen=True, slots=True)
 class LoraAdapter:
-    """An adapter that was checked against its base.
+    """An adapter that has been checked against its base.
 
     Attributes:
         directory: Directory of the adapter.
@@ -62,10 +62,10 @@ class LoraAdapter:
             AdapterMismatchError: The adapter was made for another base, which the message names.
             UnsupportedError: It is not a LoRA adapter, or its effect cannot be reproduced on this base.
         """
-        with engine_errors():
+        with translate_file_errors():
             settings = AdapterSettings.read(directory)
             file = find_adapter_weights(directory)
-        with TensorReader(directory, file) as reader, engine_errors():
+        with TensorReader(directory, file) as reader, translate_file_errors():
             found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
             refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
@@ -79,7 +79,7 @@ class LoraAdapter:
             saved = {module: reader.read(name).clone() for module, name in found.saved_modules.items()}
         return cls(directory, settings, layers, saved)
 
-    def put_into(self, model: BaichuanForCausalLM) -> None:
+    def inject_into(self, model: BaichuanForCausalLM) -> None:
         """Add the layers of the adapter to its base model, as peft does.
 
         Raises:
@@ -87,8 +87,8 @@ class LoraAdapter:
         """
         peft = import_module("peft")
         try:
-            peft.inject_adapter_in_model(peft_config(self.settings), model, ADAPTER_NAME)
-            # As in PeftModel.from_pretrained: half-precision matrices become float32, whatever the dtype of the base.
+            peft.inject_adapter_in_model(make_peft_config(self.settings), model, ADAPTER_NAME)
+            # As in PeftModel.from_pretrained, half-precision matrices become float32, regardless of the base's dtype.
             import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
             result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -103,7 +103,7 @@ class LoraAdapter:
                 "copy all of its files again"
             )
         prepare_dora_layers(model)
-        model._hf_peft_config_loaded = True  # as transformers' load_adapter does; saving and merging check it
+        model._hf_peft_config_loaded = True  # set as in transformers' load_adapter; saving and merging check it
         model.eval()
         for name, parameter in model.named_parameters():
             if ".lora_" in name or ".modules_to_save." in name:
@@ -123,15 +123,15 @@ def check_adapter(adapter: Path, base: Path) -> None:
     LoraAdapter.read(adapter, base)
 
 
-def peft_config(settings: AdapterSettings, **changes: Any) -> Any:
+def make_peft_config(settings: AdapterSettings, **changes: Any) -> Any:
     """Return peft's configuration of an adapter."""
     fields = {**asdict(settings), "inference_mode": True, **changes}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice for training, but this adapter is already trained
+        warnings.simplefilter("ignore")  # warnings about training, but this adapter is already trained
         return import_module("peft").LoraConfig(**{name: value for name, value in fields.items() if value is not None})
 
 
-def initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+def compute_initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the initial A and B of an adapter whose initialization subtracted their product from the base.
 
     Args:
@@ -148,7 +148,7 @@ def initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> t
     # The initialization divides by the layer's factor alpha / rank, so choose alpha to reproduce that factor.
     factor = {"use_rslora": False, "lora_alpha": settings.scale(layer) * settings.rank(layer), "use_dora": False}
     unrestricted = {"layers_to_transform": None, "layers_pattern": None, "exclude_modules": None}
-    config = peft_config(settings, **single_layer, **factor, **unrestricted, modules_to_save=None)
+    config = make_peft_config(settings, **single_layer, **factor, **unrestricted, modules_to_save=None)
     adapted: Any = peft.inject_adapter_in_model(config, model, ADAPTER_NAME).get_submodule("layer")
     a, b = adapted.lora_A[ADAPTER_NAME].weight, adapted.lora_B[ADAPTER_NAME].weight
     return a.detach(), b.detach()
@@ -165,7 +165,7 @@ def _check_base(directory: Path, settings: AdapterSettings, found: AdapterLayers
     if settings.changes_base and is_quantized(config):
         raise UnsupportedError(
             f'the adapter {directory} was initialized by "{settings.init_lora_weights}", which changed the weights of '
-            f"its base before training: {base} is quantized, use the unquantized base"
+            f"its base before training, but {base} is quantized: use the unquantized base"
         )
 
 
@@ -180,8 +180,8 @@ def _check_saved_modules(
         if shapes.get(module) != shape:
             raise AdapterMismatchError(
                 f"the adapter {directory} replaces {module} with a weight of shape {list(shape)} (modules_to_save), "
-                f"but its shape is {list(shapes.get(module, ()))} in {BaseIdentity.from_checkpoint(base).describe()}: "
-                "load it on its own base"
+                f"but this module has shape {list(shapes.get(module, ()))} in "
+                f"{BaseIdentity.from_checkpoint(base).describe()}: load the adapter on its own base"
             )
     if missing := [module for module in shapes if is_saved(module, settings) and module not in saved]:
         raise CheckpointError(
@@ -193,7 +193,7 @@ def _require_same_base(expected: BaseIdentity, actual: BaseIdentity, adapter: Pa
     if not expected.has_same_shape(actual):
         raise AdapterMismatchError(
             f"the adapter {adapter} was made for {expected.describe()}, not for {actual.describe()}: "
-            "load it on that base"
+            "load the adapter on its own base"
         )
     if not expected.has_same_weights(actual):
         raise AdapterMismatchError(
@@ -209,7 +209,8 @@ def _check_shapes(adapter: Path, found: AdapterLayers, config: BaichuanConfig, b
         features = layers.get(f"{layer}.weight")
         if features is None:
             raise AdapterMismatchError(
-                f"the adapter {adapter} changes {layer}, which {base.describe()} does not have: load it on its own base"
+                f"the adapter {adapter} changes {layer}, which {base.describe()} does not have: "
+                "load the adapter on its own base"
             )
         expected_shapes = {"A": (-1, features[1]), "B": (features[0], -1), "magnitude": (features[0],)}
         for part, shape in parts.shapes.items():
@@ -217,5 +218,5 @@ def _check_shapes(adapter: Path, found: AdapterLayers, config: BaichuanConfig, b
             if len(shape) != len(expected) or any(e not in (-1, s) for s, e in zip(shape, expected, strict=True)):
                 raise AdapterMismatchError(
                     f"the adapter {adapter} has {parts.names[part]} of shape {list(shape)} for a layer of shape "
-                    f"{list(features)} in {base.describe()}: load it on its own base"
+                    f"{list(features)} in {base.describe()}: load the adapter on its own base"
                 )

@@ -51,19 +51,19 @@ class BaseIdentity:
             if config.quantize_head:
                 scale = float(reader.read(EMBEDDING_SCALE)[1])
                 row *= scale
-            values = _fingerprint(reader.read(FINAL_NORM), row)
-        return cls(name=checkpoint.absolute().name, fingerprint=values, rounding=scale / 2, **_shape_fields(config))
+            values = _compute_fingerprint(reader.read(FINAL_NORM), row)
+        return cls(name=checkpoint.absolute().name, fingerprint=values, rounding=scale / 2, **_get_shape_fields(config))
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read the identity that is recorded in an adapter directory.
+        """Read the identity recorded in an adapter directory.
 
         Raises:
             CheckpointError: The file is damaged.
         """
         try:
             content = json.loads(file.read_bytes())
-            content.setdefault("rounding", 0.0)  # adapters written by version 0.1 have none
+            content.setdefault("rounding", 0.0)  # adapters written by version 0.1 do not have it
             values = {field.name: content[field.name] for field in fields(cls)}
             return cls(**values | {"fingerprint": tuple(float(value) for value in values["fingerprint"])})
         except (ValueError, KeyError, TypeError) as error:
@@ -78,7 +78,7 @@ class BaseIdentity:
         )
 
     def has_same_shape(self, other: "BaseIdentity") -> bool:
-        """Whether the matrices of an adapter for one base also fit the other."""
+        """Whether adapter matrices for one base also fit the other."""
         ignored = {"name", "fingerprint", "rounding"}
         compared = (field.name for field in fields(self) if field.name not in ignored)
         return all(getattr(self, name) == getattr(other, name) for name in compared)
@@ -96,11 +96,11 @@ def write_adapter_identity(adapter: Path, base: Path) -> None:
     (adapter / IDENTITY_FILE).write_text(text, encoding="utf-8")
 
 
-def _shape_fields(config: BaichuanConfig) -> dict[str, Any]:
+def _get_shape_fields(config: BaichuanConfig) -> dict[str, Any]:
     names = {field.name for field in fields(BaseIdentity)} - {"name", "fingerprint", "rounding"}
     return {name: getattr(config, name) for name in names}
 
 
-def _fingerprint(norm: Tensor, row: Tensor) -> tuple[float, ...]:
+def _compute_fingerprint(norm: Tensor, row: Tensor) -> tuple[float, ...]:
     values = torch.cat((norm[:_VALUES_PER_TENSOR].float(), row))
     return tuple(round(value, 6) for value in values.tolist())

@@ -1,4 +1,4 @@
-"""Read and copy the files of a checkpoint other than weights: configuration, tokenizer and generation settings."""
+"""Read and copy a checkpoint's files other than the weights: configuration, tokenizer and generation settings."""
 
 import shutil
 from pathlib import Path
@@ -7,10 +7,10 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
 from checkpoint_files import MORE_TEMPLATES, read_settled_config
 
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 
 # Python files of published repositories are not copied, because nothing here runs them.
-COMPANIONS = (
+COMPANION_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -27,7 +27,7 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
         CheckpointError: It is missing, not JSON, or of another model family.
         UnsupportedError: The checkpoint was quantized by something other than bitsandbytes.
     """
-    with engine_errors():
+    with translate_file_errors():
         content = read_settled_config(checkpoint)
     try:
         config: BaichuanConfig = BaichuanConfig.from_dict(content)
@@ -39,7 +39,7 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
 
 def copy_companions(source: Path, target: Path) -> None:
     """Copy the tokenizer files, chat templates and generation settings that exist."""
-    for name in COMPANIONS:
+    for name in COMPANION_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     if (source / MORE_TEMPLATES).is_dir():

@@ -8,7 +8,7 @@ from checkpoint_files import FileError, UnsupportedFileError
 
 
 @contextmanager
-def engine_errors() -> Iterator[None]:
+def translate_file_errors() -> Iterator[None]:
     """Convert a `FileError` to `CheckpointError`, and an `UnsupportedFileError` to `UnsupportedError`."""
     try:
         yield

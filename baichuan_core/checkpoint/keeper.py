@@ -35,7 +35,7 @@ class ModelSource:
     device: str | None = None
 
     def stamp_files(self) -> tuple[FileStamp, ...]:
-        """Return path, size, mtime, ctime and inode of all files; they differ if a file was changed or replaced."""
+        """Return path, size, mtime, ctime and inode of every file; they differ once a file is changed or replaced."""
         folders = [self.checkpoint] if self.adapter is None else [self.checkpoint, self.adapter]
         files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()]
         found = [(str(path), path.stat()) for path in files]
@@ -62,7 +62,7 @@ class KeptModel:
 
 
 class ModelKeeper:
-    """Holds at most one loaded model, which it releases before it loads another one, and the last tokenizer.
+    """Holds the last tokenizer and at most one loaded model, which is released before another one is loaded.
 
     A model or tokenizer is reused only if none of its files has changed.
 
@@ -79,7 +79,7 @@ class ModelKeeper:
     @classmethod
     @contextmanager
     def lend(cls, models: Self | None) -> Iterator[Self]:
-        """Yield `models`, or if it is None a new keeper that releases its model when the block ends."""
+        """Yield `models`, or, if it is None, a new keeper that releases its model when the block ends."""
         if models is not None:
             yield models
             return
@@ -90,17 +90,17 @@ class ModelKeeper:
             temporary.release()
 
     def load(self, source: ModelSource) -> BaichuanForCausalLM:
-        """Return the model, prepacked for inference; load it unless it is the kept one.
+        """Return the model, prepacked for inference; load it unless it is already kept.
 
         Raises:
             CheckpointError, AdapterMismatchError, UnsupportedError: See `load_model`.
         """
 
-        def start() -> BaichuanForCausalLM:
+        def load_prepacked() -> BaichuanForCausalLM:
             model = load_model(source.checkpoint, dtype=source.dtype, device=source.device, adapter=source.adapter)
             return model.prepack()
 
-        return self.keep(source, NATIVE, start)
+        return self.get_or_start(source, NATIVE, load_prepacked)
 
     def load_tokenizer(self, checkpoint: Path) -> BaichuanTokenizer:
         """Return the tokenizer of a checkpoint; keep it, because reading a published one takes about a second.
@@ -113,8 +113,8 @@ class ModelKeeper:
             self._tokenizer = stamps, load_tokenizer(checkpoint)
         return self._tokenizer[1]
 
-    def keep(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
-        """Return the kept result if source, engine and variant are the same; otherwise keep that of `start`."""
+    def get_or_start(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
+        """Return the kept result if source, engine and variant match; otherwise call `start` and keep its result."""
         stamps = source.stamp_files()
         kept = self.kept
         key = (source, stamps, engine, variant)
@@ -127,7 +127,7 @@ class ModelKeeper:
         return loaded
 
     def holds(self, source: ModelSource) -> bool:
-        """Whether `load` would return a kept model."""
+        """Whether `load` would return the kept model."""
         kept = self.kept
         return (
             kept is not None and (kept.source, kept.engine) == (source, NATIVE) and kept.stamps == source.stamp_files()
@@ -137,7 +137,7 @@ class ModelKeeper:
         """Release the kept model and return unused memory to the system."""
         if self.kept is None:
             return
-        # only engines that use memory outside torch's allocator have it
+        # only engines that use memory outside torch's allocator have a `close` method
         close = getattr(self.kept.loaded, "close", None)
         self.kept = None
         if close is not None:

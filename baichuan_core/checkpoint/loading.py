@@ -23,14 +23,14 @@ from checkpoint_files.layout import linear_layers
 
 from .adapters import LoraAdapter
 from .companions import read_config
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 from .reader import TensorReader
 from .streaming import StreamingConfig
 from .validation import check_tensors, is_quantized
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 DeviceMap = str | dict[str, str | int | torch.device]
-AUTOMATIC_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+AUTOMATIC_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def load_model(
@@ -65,7 +65,7 @@ def load_model(
     """
     checkpoint, adapter = Path(checkpoint), None if adapter is None else Path(adapter)
     config, torch_dtype = read_config(checkpoint), _parse_dtype(dtype)
-    settings = _quantization_settings(config, checkpoint, quantization, quantize_head)
+    settings = _resolve_quantization(config, checkpoint, quantization, quantize_head)
     devices = _resolve_devices(device, device_map)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
@@ -75,7 +75,7 @@ def load_model(
     config.quantize_head = quantize_head or config.quantize_head
     model = BaichuanForCausalLM.from_pretrained(
         checkpoint,
-        config=config,  # cleaned of fields that other tools left in config.json
+        config=config,  # without the fields that other tools left in config.json
         generation_config=_read_generation_config(checkpoint, config),
         dtype=torch_dtype,
         # ZeRO-3 shards the weights over all ranks itself.
@@ -88,7 +88,7 @@ def load_model(
     if isinstance(torch_dtype, torch.dtype) and not is_deepspeed_zero3_enabled():
         _cast_floats(model, torch_dtype)
     if lora is not None:
-        lora.put_into(model)
+        lora.inject_into(model)
     return model
 
 
@@ -114,12 +114,12 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
             f"{file} or its tokenizer_config.json cannot be read ({error}): copy or download both again"
         ) from error
     if not isinstance(tokenizer, BaichuanTokenizer):
-        raise TokenizerError(f"{checkpoint} has another kind of tokenizer: use one of the Baichuan family")
+        raise TokenizerError(f"{checkpoint} has a different kind of tokenizer: use one from the Baichuan family")
     padding = tokenizer.pad_token
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
         # Some fine-tuning tools add a padding token without adding a row to the embedding. Padding is masked, so any
         # valid id works; use that of the published tokenizers.
-        _forget_token(tokenizer, padding)
+        _remove_added_token(tokenizer, padding)
         tokenizer.pad_token = tokenizer.unk_token
     for token, token_id in tokenizer.added_tokens_encoder.items():
         if token_id >= embeddings:
@@ -130,7 +130,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
 def _read_generation_config(checkpoint: Path, config: BaichuanConfig) -> GenerationConfig:
     """Read generation settings as transformers does, but accept a byte order mark and integers stored as floats."""
     settings = read_generation_settings(checkpoint)
-    with engine_errors():
+    with translate_file_errors():
         check_end_tokens({"eos_token_id": config.eos_token_id}, config.vocab_size, checkpoint / "config.json")
         check_end_tokens(settings, config.vocab_size, checkpoint / "generation_config.json")
     if settings:
@@ -138,7 +138,7 @@ def _read_generation_config(checkpoint: Path, config: BaichuanConfig) -> Generat
     return GenerationConfig.from_model_config(config)
 
 
-def _forget_token(tokenizer: BaichuanTokenizer, token: str) -> None:
+def _remove_added_token(tokenizer: BaichuanTokenizer, token: str) -> None:
     """Remove an added token, so that its text is tokenized like any other."""
     token_id = tokenizer._added_tokens_encoder.pop(token)
     del tokenizer._added_tokens_decoder[token_id]
@@ -156,7 +156,7 @@ def _parse_dtype(name: str) -> str | torch.dtype:
     return dtype
 
 
-def _quantization_settings(
+def _resolve_quantization(
     config: BaichuanConfig,
     checkpoint: Path,
     quantization: QuantizationMethod | BitsAndBytesConfig | None,
@@ -229,7 +229,7 @@ def _resolve_devices(device: str | None, device_map: DeviceMap | None) -> Device
     if device is not None:
         raise UnsupportedError(f"device={device!r} and device_map={device_map!r} are both set: omit one of them")
     if isinstance(device_map, str):
-        return device_map if device_map in AUTOMATIC_MAPS else {"": _resolve_device(device_map)}
+        return device_map if device_map in AUTOMATIC_DEVICE_MAPS else {"": _resolve_device(device_map)}
     return {part: place if place == "disk" else _resolve_device(place) for part, place in device_map.items()}
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from .rows_in_file import Rows
+from .rows_in_file import RowReader
 
-# Large enough that the overhead per chunk is negligible; small, with its temporaries, compared with a tensor.
+# Large enough to make the overhead per chunk negligible, but small compared with a tensor, even with temporaries.
 CHUNK_BYTES = 2**20
 MAX_THREADS = 8  # more threads would only wait for the disk or for memory
 # The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.
@@ -29,7 +29,7 @@ class PlannedTensor:
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    rows: Rows
+    rows: RowReader
 
     @property
     def row_count(self) -> int:
@@ -38,7 +38,7 @@ class PlannedTensor:
 
     @property
     def row_bytes(self) -> int:
-        """Size of one row."""
+        """Size of one row in bytes."""
         size = self.dtype.itemsize
         for length in self.shape[1:]:
             size *= length
@@ -46,7 +46,7 @@ class PlannedTensor:
 
     @property
     def nbytes(self) -> int:
-        """Size of the whole tensor."""
+        """Size of the whole tensor in bytes."""
         return self.row_count * self.row_bytes
 
 
@@ -59,7 +59,7 @@ class PlacedTensor:
     offset: int
 
 
-def write_placed(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
+def write_placed_tensors(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
     """Write all tensors to their positions and sync the files to disk; memory holds one chunk per thread.
 
     Args:

@@ -1,4 +1,4 @@
-"""Write a safetensors checkpoint whose tensors are all known in advance, all shards in parallel."""
+"""Write all shards of a safetensors checkpoint in parallel, if all tensors are known in advance."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .parallel_writer import PlacedTensor, PlannedTensor, write_placed
-from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA, header_entry, shard_names, write_index
+from .parallel_writer import PlacedTensor, PlannedTensor, write_placed_tensors
+from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA_ENTRY, make_header_entry, shard_names, write_index
 
 
 def write_checkpoint(
@@ -28,10 +28,10 @@ def write_checkpoint(
     placed: list[PlacedTensor] = []
     weight_map: dict[str, str] = {}
     for name, shard in zip(shard_names(len(shards)), shards, strict=True):
-        placed += _lay_out(directory / name, shard)
+        placed += _create_shard(directory / name, shard)
         weight_map |= {tensor.name: name for tensor in shard}
     write_index(directory, weight_map, sum(tensor.nbytes for tensor in tensors))
-    write_placed(placed, on_bytes)
+    write_placed_tensors(placed, on_bytes)
 
 
 def _split_into_shards(tensors: Sequence[PlannedTensor], shard_bytes: int) -> list[list[PlannedTensor]]:
@@ -46,19 +46,19 @@ def _split_into_shards(tensors: Sequence[PlannedTensor], shard_bytes: int) -> li
     return shards
 
 
-def _lay_out(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor]:
+def _create_shard(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor]:
     """Create a file with its header and space for the tensors.
 
     Readers require every tensor to be aligned to its dtype. A tensor whose size is a multiple of 8 bytes keeps the
     next one aligned; the others come last, widest dtype first.
     """
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize if tensor.nbytes % ALIGNMENT else -ALIGNMENT)
-    entries: dict[str, object] = dict(METADATA)
+    entries: dict[str, object] = dict(METADATA_ENTRY)
     begins = []
     offset = 0
     for tensor in ordered:
         begins.append(offset)
-        entries[tensor.name] = header_entry(tensor.dtype, tensor.shape, offset, tensor.nbytes)
+        entries[tensor.name] = make_header_entry(tensor.dtype, tensor.shape, offset, tensor.nbytes)
         offset += tensor.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % ALIGNMENT)

@@ -1,4 +1,4 @@
-"""Import the 4-bit format in which Baichuan 2 was published, as the tensors that transformers stores today.
+"""Import the published 4-bit format of Baichuan 2 as the tensors that transformers stores today.
 
 A `pytorch_model.bin` in this format has two entries per linear layer. `<layer>.weight.data` contains the packed codes,
 as today. `<layer>.weight.quant_state` is the list that `functional.quantize_4bit` of bitsandbytes 0.41 returned:
@@ -19,12 +19,12 @@ _CODES, _STATE = ".weight.data", ".weight.quant_state"
 
 
 def is_published_int4(content: Mapping[str, object]) -> bool:
-    """Whether an unpickled file is in this format."""
+    """Whether an unpickled file is in the published 4-bit format."""
     return any(name.endswith(_STATE) and isinstance(value, list) for name, value in content.items())
 
 
 def import_published_int4(content: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
-    """Return the same codes and scales, bit for bit, under today's names.
+    """Return the codes and scales, bit for bit, under the names that transformers uses today.
 
     Args:
         content: Result of `torch.load(..., weights_only=True)`.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.model.eight_bit_ends import eight_bit_rows
+from baichuan_core.model.eight_bit_ends import quantize_to_scaled_codes
 from baichuan_core.model.eight_bits import dequantize_rows, quantize_rows_in_float16
 from baichuan_core.model.four_bits import bitsandbytes_functional, quantize_four_bits
 from baichuan_core.model.quantization import QuantizationMethod
@@ -37,7 +37,7 @@ def quantize_weight(weight: Tensor, method: QuantizationMethod, *, double_quanti
 
 def quantize_embedding_or_head(weight: Tensor) -> QuantizedWeight:
     """Quantize the embedding or the output head [vocab, hidden] to 8-bit codes with one scale per row."""
-    codes, scale = eight_bit_rows(weight)
+    codes, scale = quantize_to_scaled_codes(weight)
     return QuantizedWeight({"weight": codes, "scale": scale}, dequantize_embedding_or_head(codes, scale))
 
 

@@ -26,17 +26,17 @@ from checkpoint_files.weights import (
     read_weight_map,
 )
 
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 from .published_int4 import import_published_int4, is_published_int4
-from .rows_in_file import Rows, RowsInFile
+from .rows_in_file import RowReader, RowsInFile
 
 
 class TensorReader:
     """Reader of the tensors in a checkpoint directory: safetensors or `.bin`, in one file or in shards.
 
-    Files are memory-mapped, and `.bin` files are unpickled with `weights_only=True`. Files of torch before 1.6 cannot
-    be mapped, so at most one of them is in memory at a time. Stored `inv_freq` buffers are ignored. Several threads
-    may read at once.
+    Files are memory-mapped, and `.bin` files are unpickled with `weights_only=True`. Files written by torch before 1.6
+    cannot be mapped, so at most one of them is in memory at a time. Stored `inv_freq` buffers are ignored. Several
+    threads may read at once.
 
     Args:
         checkpoint: The directory.
@@ -59,7 +59,7 @@ class TensorReader:
         self._unmapped_file: Path | None = None
         self._offsets: dict[Path, dict[str, int]] = {}
         self._descriptors: dict[Path, int] = {}
-        with engine_errors():
+        with translate_file_errors():
             source = weights or find_weights(checkpoint)
             weight_map = read_weight_map(source) if source.suffix == ".json" else None
         self.files = sorted({source} if weight_map is None else {checkpoint / file for file in weight_map.values()})
@@ -93,7 +93,7 @@ class TensorReader:
         """Return the shape of a tensor, from the header if the file has one."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
-            return tuple(self._open_mapped(file).get_slice(name).get_shape())
+            return tuple(self._open_safetensors(file).get_slice(name).get_shape())
         return tuple(self._unpickle(file)[name].shape)
 
     def is_float(self, name: str) -> bool:
@@ -107,7 +107,7 @@ class TensorReader:
         """Return the dtype of a tensor as its file spells it, e.g. "BF16" in safetensors."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
-            return str(self._open_mapped(file).get_slice(name).get_dtype())
+            return str(self._open_safetensors(file).get_slice(name).get_dtype())
         return str(self._unpickle(file)[name].dtype)
 
     def file(self, name: str) -> Path:
@@ -124,11 +124,13 @@ class TensorReader:
             raise CheckpointError(f"{self.checkpoint} has no tensor {name}: copy the whole checkpoint again")
         file = self._file_by_name[name]
         tensor: Tensor = (
-            self._open_mapped(file).get_tensor(name) if file.suffix == ".safetensors" else self._unpickle(file)[name]
+            self._open_safetensors(file).get_tensor(name)
+            if file.suffix == ".safetensors"
+            else self._unpickle(file)[name]
         )
         return tensor
 
-    def rows(self, name: str) -> Rows:
+    def row_reader(self, name: str) -> RowReader:
         """Return a function that reads rows of a tensor, from any thread, as long as this reader is open."""
         tensor, file = self.read(name), self._file_by_name[name]
         with self._lock:
@@ -138,11 +140,11 @@ class TensorReader:
             if offset is not None:
                 return RowsInFile(file, self._open_descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
 
-        def rows(start: int, stop: int) -> Tensor:
+        def read_rows(start: int, stop: int) -> Tensor:
             whole = self.read(name)
             return whole[start:stop] if whole.dim() else whole
 
-        return rows
+        return read_rows
 
     def _open_descriptor(self, file: Path) -> int:
         if file not in self._descriptors:
@@ -153,13 +155,13 @@ class TensorReader:
     def _read_names(self, file: Path) -> list[str]:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing: copy or download this shard of the checkpoint")
-        with engine_errors(), file.open("rb") as stream:
+        with translate_file_errors(), file.open("rb") as stream:
             refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
         if file.suffix == ".safetensors":
-            return list(self._open_mapped(file).keys())
+            return list(self._open_safetensors(file).keys())
         return list(self._unpickle(file))
 
-    def _open_mapped(self, file: Path) -> Any:
+    def _open_safetensors(self, file: Path) -> Any:
         with self._lock:
             if file not in self._mapped:
                 try:
@@ -210,19 +212,19 @@ def _load_pickled(file: Path) -> tuple[object, bool]:
         try:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=True), True
         except RuntimeError:
-            # Files of torch before 1.6 are not zip archives and cannot be mapped.
+            # Files written by torch before 1.6 are not ZIP archives and cannot be memory-mapped.
             return torch.load(file, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} is damaged or contains objects other than tensors, which are never loaded: if you trust the file, "
-            f"convert it to safetensors elsewhere, otherwise download it again ({_extract_fault(error)})"
+            f"convert it to safetensors elsewhere, otherwise download it again ({_extract_cause(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _damaged_file_error(file, error) from error
 
 
 def _find_offsets(file: Path) -> dict[str, int]:
-    """Return the offset of each tensor in a file, except of tensors that are not contiguous."""
+    """Return the offset of each contiguous tensor in a file."""
     if file.suffix == ".safetensors":
         with file.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
@@ -243,7 +245,7 @@ def _damaged_file_error(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} is damaged ({_first_line(error)}): copy or download it again")
 
 
-def _extract_fault(error: Exception) -> str:
+def _extract_cause(error: Exception) -> str:
     """Return only the cause: torch's message starts by advising `weights_only=False`, which would run code."""
     return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from baichuan_core.errors import CheckpointError
 
-# Returns rows `start` to `stop` of a tensor; may be called from any thread. A scalar counts as one row.
-Rows = Callable[[int, int], Tensor]
+# Function that returns rows `start` to `stop` of a tensor, callable from any thread; a scalar counts as one row.
+RowReader = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RowsInFile:
         """Return a copy of rows `start` to `stop`.
 
         Raises:
-            CheckpointError: The file was truncated while it was read.
+            CheckpointError: The file was truncated while it was being read.
         """
         shape = (stop - start, *self.shape[1:]) if self.shape else ()
         rows = torch.empty(shape, dtype=self.dtype)
@@ -44,6 +44,6 @@ class RowsInFile:
         while done < len(content):
             count = os.preadv(self.descriptor, [content[done:]], begin + done)
             if count == 0:
-                raise CheckpointError(f"{self.file} was truncated while it was read: copy or download it again")
+                raise CheckpointError(f"{self.file} was truncated while it was being read: copy or download it again")
             done += count
         return rows

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from baichuan_core.errors import InsufficientSpaceError
 
-# Room for the tokenizer, the configuration, the index and the file system's metadata.
+# Space for the tokenizer, the configuration, the index and the file system's metadata.
 MARGIN_BYTES = 16 * 2**20
 
 

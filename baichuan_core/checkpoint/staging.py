@@ -26,9 +26,9 @@ def staged_output(output: Path) -> Iterator[Path]:
         raise CheckpointError(f"{output} exists and is not an empty directory: choose a new directory for the result")
     make_directory(output.parent)
     prefix = f".{output.name}.partial-"
-    _remove_abandoned(output.parent, prefix)
+    _remove_abandoned_directories(output.parent, prefix)
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=output.parent))
-    lock = _lock(staging)
+    lock = _try_lock(staging)
     try:
         yield staging
         _publish(staging, output)
@@ -71,7 +71,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(directory: Path) -> int | None:
+def _try_lock(directory: Path) -> int | None:
     """Lock a directory until its descriptor is closed; return None if it is locked or cannot be locked."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -82,8 +82,8 @@ def _lock(directory: Path) -> int | None:
     return descriptor
 
 
-def _remove_abandoned(parent: Path, prefix: str) -> None:
+def _remove_abandoned_directories(parent: Path, prefix: str) -> None:
     for path in parent.iterdir():
-        if path.name.startswith(prefix) and (lock := _lock(path)) is not None:
+        if path.name.startswith(prefix) and (lock := _try_lock(path)) is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)

@@ -10,14 +10,14 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 
-from baichuan_core.model.eight_bit_ends import EightBitRows, eight_bit_rows
-from baichuan_core.model.quantization import quantized_parameter
+from baichuan_core.model.eight_bit_ends import EightBitRows, quantize_to_scaled_codes
+from baichuan_core.model.quantization import create_quantized_parameter
 
 # Name under which the quantizer below is registered with transformers; it is never written to a saved configuration.
-METHOD = "baichuan_streaming"
+QUANTIZER_NAME = "baichuan_streaming"
 
 
-@register_quantization_config(METHOD)
+@register_quantization_config(QUANTIZER_NAME)
 class StreamingConfig(BitsAndBytesConfig):
     """bitsandbytes' settings for our quantizer, which is faster on CPUs and can quantize embedding and head to 8 bits.
 
@@ -28,14 +28,14 @@ class StreamingConfig(BitsAndBytesConfig):
     def __init__(self, settings: BitsAndBytesConfig) -> None:
         self.__dict__.update(settings.__dict__)
         self.settings = settings
-        self.quant_method = METHOD  # type: ignore[assignment]
+        self.quant_method = QUANTIZER_NAME  # type: ignore[assignment]
 
 
-@register_quantizer(METHOD)
+@register_quantizer(QUANTIZER_NAME)
 class StreamingQuantizer(Bnb4BitHfQuantizer):
-    """Quantizer for 4 and 8 bits, based on transformers' own for 4 bits.
+    """Quantizer for 4 and 8 bits, based on transformers' 4-bit quantizer.
 
-    transformers' quantizer for 8 bits differs from that one only in the methods overridden here.
+    transformers' 8-bit quantizer differs from that one only in the methods overridden here.
     """
 
     quantization_config: StreamingConfig
@@ -62,7 +62,7 @@ class StreamingQuantizer(Bnb4BitHfQuantizer):
         return QuantizeTensor(self)
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
-        model._declare_quantized(self.quantization_config.settings)
+        model._mark_as_quantized(self.quantization_config.settings)
         return model
 
 
@@ -84,6 +84,6 @@ class QuantizeTensor(ConversionOps):
         weight: Tensor = dense[0] if isinstance(dense, list) else dense
         layer, _ = get_module_from_name(kwargs["model"], name)
         if isinstance(layer, EightBitRows):
-            codes, scale = eight_bit_rows(weight)
+            codes, scale = quantize_to_scaled_codes(weight)
             return {name: [codes], f"{name.removesuffix('weight')}scale": [scale]}
-        return {name: [quantized_parameter(weight, self._settings, layer)]}
+        return {name: [create_quantized_parameter(weight, self._settings, layer)]}

@@ -5,18 +5,18 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
 from checkpoint_files.layout import EMBEDDING, HEAD
 
-from .file_errors import engine_errors
+from .file_errors import translate_file_errors
 from .reader import TensorReader
 
 
 def check_tensors(reader: TensorReader, config: BaichuanConfig) -> None:
-    """Check for missing, unknown and misshapen tensors before anything is loaded.
+    """Check for missing, unknown and wrongly shaped tensors before anything is loaded.
 
     Raises:
         CheckpointError: There is one; the message names it and the remedy.
         UnsupportedError: The checkpoint was quantized by GPTQ or AWQ.
     """
-    with engine_errors():
+    with translate_file_errors():
         checkpoint_files.check_tensors(reader, config, getattr(config, "quantization_config", None))
     if config.tie_word_embeddings and HEAD in reader.names and not reader.read(HEAD).equal(reader.read(EMBEDDING)):
         raise CheckpointError(

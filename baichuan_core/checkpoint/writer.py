@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
-INDEX = "model.safetensors.index.json"
-# transformers requires this entry, which marks the tensors as PyTorch's.
-METADATA = {"__metadata__": {"format": "pt"}}
+INDEX_FILE = "model.safetensors.index.json"
+# transformers requires this entry, which marks the tensors as PyTorch tensors.
+METADATA_ENTRY = {"__metadata__": {"format": "pt"}}
 # Maximum size of a header entry without its name: dtype, shape, two offsets and punctuation.
 _MAX_ENTRY_BYTES = 128
 ALIGNMENT = 8
 
-# https://github.com/huggingface/safetensors, the table of dtypes.
+# From the table of dtypes in https://github.com/huggingface/safetensors.
 DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -110,10 +110,10 @@ def write_index(directory: Path, weight_map: dict[str, str], total_size: int) ->
     """
     if len(set(weight_map.values())) > 1:
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        (directory / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def header_entry(dtype: torch.dtype, shape: Sequence[int], begin: int, nbytes: int) -> dict[str, object]:
+def make_header_entry(dtype: torch.dtype, shape: Sequence[int], begin: int, nbytes: int) -> dict[str, object]:
     """Return the entry of one tensor in a safetensors header."""
     return {"dtype": DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [begin, begin + nbytes]}
 
@@ -130,7 +130,7 @@ class _Shard:
         self.path = path
         self.size = 0
         self._header_bytes = -(-header_bytes // ALIGNMENT) * ALIGNMENT
-        self._entries: dict[str, object] = dict(METADATA)
+        self._entries: dict[str, object] = dict(METADATA_ENTRY)
         self._deferred: list[tuple[str, Tensor]] = []
         self.file: BinaryIO = path.open("wb")
         self.file.write(bytes(8 + self._header_bytes))
@@ -152,12 +152,14 @@ class _Shard:
             self._write(name, tensor)
         header = json.dumps(self._entries, separators=(",", ":")).encode()
         if len(header) > self._header_bytes:
-            raise RuntimeError(f"header of {self.path} has {len(header)} bytes, but only {self._header_bytes} reserved")
+            raise RuntimeError(
+                f"the header of {self.path} has {len(header)} bytes, but only {self._header_bytes} were reserved"
+            )
         self.file.seek(0)
         self.file.write(struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes))
         self.file.close()
 
     def _write(self, name: str, tensor: Tensor) -> None:
         begin, self._offset = self._offset, self._offset + tensor.nbytes
-        self._entries[name] = header_entry(tensor.dtype, tensor.shape, begin, tensor.nbytes)
+        self._entries[name] = make_header_entry(tensor.dtype, tensor.shape, begin, tensor.nbytes)
         self.file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)

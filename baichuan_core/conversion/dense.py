@@ -19,7 +19,7 @@ from baichuan_core.checkpoint import (
 )
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.checkpoint.quantized_weights import dequantize_embedding_or_head
-from baichuan_core.checkpoint.rows_in_file import Rows
+from baichuan_core.checkpoint.rows_in_file import RowReader
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError
 from baichuan_core.model.eight_bits import dequantize_rows
@@ -33,7 +33,7 @@ SCALE_NAMES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 def plan_stored(reader: TensorReader, name: str) -> PlannedTensor:
     """Plan to write a tensor as it is stored in the file."""
     tensor = reader.read(name)
-    return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.rows(name))
+    return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.row_reader(name))
 
 
 class DenseTensors:
@@ -82,7 +82,7 @@ class DenseTensors:
         shape = self._linear.get(name) or self._reader.shape(name)
         return PlannedTensor(name, torch.float32, shape, rows)
 
-    def _find_dequantizer(self, name: str) -> Rows | None:
+    def _find_dequantizer(self, name: str) -> RowReader | None:
         """Return a function that computes float32 rows of a quantized tensor; None for an unquantized one."""
         if name in SCALE_NAMES and self._config.quantize_head:
             codes, scale = self._reader.read(name), self._reader.read(SCALE_NAMES[name])

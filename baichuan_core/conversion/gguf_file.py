@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 
 from baichuan_core.checkpoint import load_tokenizer
-from baichuan_core.checkpoint.parallel_writer import PlacedTensor, write_placed
+from baichuan_core.checkpoint.parallel_writer import PlacedTensor, write_placed_tensors
 from baichuan_core.config import BaichuanConfig
 
 from .gguf_format import Architecture, GgufTensor, GgufType
@@ -63,7 +63,7 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
-    write_placed(_lay_out(file, tensors), on_bytes)
+    write_placed_tensors(_lay_out(file, tensors), on_bytes)
 
 
 def _add_model_metadata(writer: Any, config: BaichuanConfig, name: str, gguf_type: GgufType) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.checkpoint import EMBEDDING, HEAD, LoraAdapter
-from baichuan_core.checkpoint.adapters import initial_matrices
+from baichuan_core.checkpoint.adapters import compute_initial_matrices
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
@@ -84,7 +84,7 @@ class Adapter:
             parts["B"].float(),
             settings.scale(layer),
             None if magnitude is None else magnitude.float(),
-            self._cache_matrices(lambda: initial_matrices(settings, layer, _read_all(exact)))
+            self._cache_matrices(lambda: compute_initial_matrices(settings, layer, _read_all(exact)))
             if settings.changes_base
             else None,
         )

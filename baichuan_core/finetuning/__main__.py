@@ -17,7 +17,7 @@ from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpo
 from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.progress import Progress
 
-INTERRUPTED = 130  # exit code that shells use after Ctrl-C
+INTERRUPTED_EXIT_CODE = 130  # exit code that shells use after Ctrl-C
 
 
 def main() -> int:
@@ -36,13 +36,13 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is a command
         return 1
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return INTERRUPTED_EXIT_CODE
     print(json.dumps(asdict(report)), file=output, flush=True)
     return 0
 
 
 def _reserve_stdout() -> TextIO:
-    """Return stdout for the report alone; what libraries such as DeepSpeed print goes to stderr from now on."""
+    """Return stdout, reserved for the report; output of libraries such as DeepSpeed goes to stderr from now on."""
     reserved = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return reserved

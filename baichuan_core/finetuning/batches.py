@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
-PACKING_TRIES = 16  # number of row lengths to compare for each batch
+ROW_LENGTH_CANDIDATES = 16  # number of row lengths to compare for each batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
         Indices of the examples of each row.
     """
     shortest, longest = max(lengths), max(*lengths, longest_row)
-    step = max(1, (longest - shortest) // PACKING_TRIES)
+    step = max(1, (longest - shortest) // ROW_LENGTH_CANDIDATES)
     ways = [pack_best_fit(lengths, capacity) for capacity in range(shortest, longest + 1, step)]
     return min(ways, key=lambda rows: len(rows) * max(sum(lengths[index] for index in row) for row in rows))
 
@@ -76,7 +76,7 @@ def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         Indices of the examples of each row, in the order of the rows' first examples.
     """
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # free positions of a row, and its index; sorted
+    room: list[tuple[int, int]] = []  # number of free positions and index of each row, sorted
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         place = bisect_left(room, (lengths[index], -1))
         if place < len(room):

@@ -39,12 +39,12 @@ class TrainingData:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of all examples."""
+        """Total number of tokens in all examples."""
         return int(self.examples.lengths.sum())
 
     @property
-    def longest(self) -> int:
-        """Number of tokens of the longest example."""
+    def max_example_tokens(self) -> int:
+        """Number of tokens in the longest example."""
         return int(self.examples.lengths.max())
 
 
@@ -75,7 +75,7 @@ def load_training_data(
 
 
 def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
-    """Concatenate data sets of one store, repeating or sampling the examples of each by its weight.
+    """Concatenate data sets of one store, repeating or sampling the examples of each according to its weight.
 
     A weight of 2 uses every example twice; a weight of 0.5 uses half of them, sampled with the seed.
 
@@ -103,7 +103,7 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
 
 
 def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
-    """Split off a fraction of the examples, chosen by the seed, but at least one.
+    """Split off a fraction of the examples, at least one, chosen with the seed.
 
     Returns:
         The examples to train on, and those to evaluate on.
@@ -161,7 +161,7 @@ def encode_example(
     max_length: int,
     chat_format: ChatFormat | None = None,
 ) -> Iterator[EncodedExample]:
-    """Yield the encoded conversation, or the chunks of `max_length` tokens of a plain text.
+    """Yield the encoded conversation or, for plain text, chunks of `max_length` tokens.
 
     Raises:
         DatasetError: A text cannot be encoded.
@@ -227,7 +227,7 @@ def _truncate(input_ids: list[int], labels: list[int], max_length: int, *, has_a
 def _encode_as_prompted(
     tokenizer: BaichuanTokenizer, conversation: Conversation, chat_format: ChatFormat, max_length: int
 ) -> EncodedExample:
-    """Encode a conversation exactly as the model's chat prompt writes it, for chat formats other than Baichuan 2's."""
+    """Encode a conversation exactly as in the model's chat prompt, for chat formats other than Baichuan 2's."""
     system = [] if conversation.system is None else [Message(role="system", content=conversation.system)]
     turns = [Message(role="user" if is_user else "assistant", content=text) for is_user, text in conversation.turns]
     try:

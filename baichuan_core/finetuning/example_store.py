@@ -1,4 +1,4 @@
-"""Encoded examples in a file, so that a data set may be larger than memory; only the offsets are in memory.
+"""Store encoded examples in a file, so that a data set can be larger than memory; only offsets are in memory.
 
 The file is read with `pread` instead of being memory-mapped, because mapped pages count as memory of the process.
 """
@@ -88,7 +88,7 @@ class ExampleStore:
 
     @property
     def lengths(self) -> Indices:
-        """Tokens of each example: [examples]."""
+        """Number of tokens in each example: [examples]."""
         starts = np.array(self._starts, np.int64)
         return (starts[1:] - starts[:-1]) // 2
 
@@ -114,7 +114,7 @@ def _close(file: IO[bytes]) -> None:
 
 
 class StoredExamples(Sequence[EncodedExample]):
-    """A selection of the examples of a store, in any order and possibly with repetitions.
+    """A selection of the examples in a store, in any order and possibly with repetitions.
 
     Args:
         store: The store.
@@ -141,10 +141,10 @@ class StoredExamples(Sequence[EncodedExample]):
 
     @property
     def lengths(self) -> Indices:
-        """Tokens of each example: [examples]."""
+        """Number of tokens in each example: [examples]."""
         return self.store.lengths[self.indices]
 
-    def arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
+    def iterate_arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
         """Yield the token ids and the labels of each example."""
         return (self.store.read(int(index)) for index in self.indices)
 

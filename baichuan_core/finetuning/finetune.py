@@ -1,4 +1,4 @@
-"""A fine-tuning run: trains a checkpoint on data, and writes a new checkpoint or an adapter."""
+"""Fine-tune a checkpoint on data, and write a new checkpoint or an adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -46,7 +46,7 @@ from baichuan_core.finetuning.resume_points import ResumePointCallback, ignore_r
 from baichuan_core.finetuning.trackers import require_trackers
 from baichuan_core.finetuning.trainable import load_trainable_model, make_model_with_weights, require_training_memory
 from baichuan_core.finetuning.trainer import PROGRESS_AFTER_TRAINING
-from baichuan_core.finetuning.training import Run, TrainingResult, check_resume_point, train
+from baichuan_core.finetuning.training import TrainingResult, TrainingRun, check_resume_point, train
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatStyle, choose_chat_format, read_generation_settings
@@ -57,12 +57,12 @@ BYTES_PER_SAVED_WEIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Data:
+class _Datasets:
     """The data to train and evaluate on."""
 
     training: TrainingData
     validation: TrainingData | None
-    chat_form: ChatStyle
+    chat_style: ChatStyle
 
     @property
     def validation_examples(self) -> StoredExamples | None:
@@ -191,11 +191,11 @@ def _run(
     _check_validation(inputs.validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
     make_directory(inputs.checkpoints)
-    store = ExampleStore(inputs.checkpoints)  # a disk that has room for resume points
+    store = ExampleStore(inputs.checkpoints)  # this disk also has room for resume points
     data = _read_data(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options, store)
     identity = RunIdentity.from_inputs(checkpoint, data.training.examples, data.validation_examples, options, plan)
     require_agreement(identity, group)
-    run = Run(
+    run = TrainingRun(
         identity=identity,
         examples=data.training.examples,
         validation=data.validation_examples or (),
@@ -213,7 +213,7 @@ def _run(
         write_plan(run.records, plan)
     require_shared_directory(run.checkpoints, group)
     with (
-        require_training_memory(checkpoint, options, hardware, data.training.longest, plan, group),
+        require_training_memory(checkpoint, options, hardware, data.training.max_example_tokens, plan, group),
         staged_output(inputs.output) if group.is_main else nullcontext() as staging,
     ):
         if run.resume_from is not None:
@@ -227,13 +227,13 @@ def _run(
             require_space(run.checkpoints, trained * BYTES_PER_RESUMABLE_WEIGHT * (options.save_total_limit + 1))
         result = train(model, options, run, arguments, on_progress=on_progress)
         on_progress(Progress(PROGRESS_AFTER_TRAINING, "writing"))
-        _write(model, checkpoint, config, plan, staging)
+        _write_result(model, checkpoint, config, plan, staging)
     on_progress(Progress(1.0, "writing"))
     return _make_report(data, trained, result, options)
 
 
 def _make_report(
-    data: _Data, trained_parameters: int, result: TrainingResult, options: FinetuningOptions
+    data: _Datasets, trained_parameters: int, result: TrainingResult, options: FinetuningOptions
 ) -> FinetuningReport:
     return FinetuningReport(
         final_loss=result.final_loss,
@@ -248,7 +248,7 @@ def _make_report(
         packing=options.packing,
         filled=result.filled,
         data_format=data.training.format,
-        chat_format=None if data.training.format == "text" else data.chat_form,
+        chat_format=None if data.training.format == "text" else data.chat_style,
         best_step=result.best_step,
         best_eval_loss=result.best_eval_loss,
         stopped_early=result.stopped_early,
@@ -261,7 +261,9 @@ def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
             "a quantized checkpoint cannot be trained in full; use method 'lora', or the unquantized checkpoint"
         )
     if "lm_head" in options.lora_target_modules and options.method == "lora" and config.quantize_head:
-        raise UnsupportedError("lora_target_modules contains 'lm_head', which this checkpoint has in 8 bits; remove it")
+        raise UnsupportedError(
+            "lora_target_modules contains 'lm_head', which this checkpoint stores in 8 bits; remove it"
+        )
 
 
 def _read_data(
@@ -272,11 +274,11 @@ def _read_data(
     validation: Path | None,
     options: FinetuningOptions,
     store: ExampleStore,
-) -> _Data:
+) -> _Datasets:
     longest = _get_max_length(config, options)
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
     load = partial(load_training_data, tokenizer, max_length=longest, chat_format=chat_format, store=store)
-    parts = [_load_one_of(load, Path(file)) if len(training) > 1 else load(Path(file)) for file in training]
+    parts = [_load_one_file(load, Path(file)) if len(training) > 1 else load(Path(file)) for file in training]
     held_back = None
     if validation is not None:
         held_back = load(validation)
@@ -286,11 +288,11 @@ def _read_data(
         parts = [remaining for remaining, _ in pairs]
         held_back = combine_training_data([held for _, held in pairs], [1.0] * len(pairs), options.seed)
     combined = combine_training_data(parts, list(training.values()), options.seed)
-    return _Data(combined, held_back, chat_format.style)
+    return _Datasets(combined, held_back, chat_format.style)
 
 
-def _load_one_of(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:
-    """Load one of several files, and name it in errors."""
+def _load_one_file(load: Callable[[Path], TrainingData], file: Path) -> TrainingData:
+    """Load one of several files, and include its name in errors."""
     try:
         return load(file)
     except DatasetError as error:
@@ -315,12 +317,12 @@ def _require_same_format(parts: Sequence[TrainingData], validation: TrainingData
     if validation.format not in formats and not (validation.format in published and formats & published):
         raise DatasetError(
             f"the validation data is in the format {validation.format!r} and the training data in"
-            f" {', '.join(map(repr, sorted(formats)))}; write both in one format"
+            f" {', '.join(map(repr, sorted(formats)))}; use one format for both"
         )
 
 
 def _get_max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
-    """Return the maximum number of tokens of an example.
+    """Return the maximum number of tokens per example.
 
     Raises:
         DatasetError: `max_length` exceeds the model's context length.
@@ -331,7 +333,7 @@ def _get_max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
     return options.max_length or window
 
 
-def _write(
+def _write_result(
     model: BaichuanForCausalLM | PeftModel, checkpoint: Path, config: BaichuanConfig, plan: Plan, staging: Path | None
 ) -> None:
     """Write the result to `staging`, which only rank 0 has; every rank must call this."""

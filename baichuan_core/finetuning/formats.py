@@ -25,8 +25,8 @@ _SHAREGPT_ROLES: Mapping[str, Role] = {
 _OPENAI_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
-ZIP_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06")
-HTML_BEGINNINGS = (b"<!doctype html", b"<html")
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+HTML_PREFIXES = (b"<!doctype html", b"<html")
 BEGINNING_BYTES = 1024
 
 
@@ -82,7 +82,7 @@ class Conversations:
         for number, (line, item) in enumerate(items, start=1):
             place = f"line {line} (example {number})"
             found = _detect_format(item, place)
-            if self.format is not None and _KEYS[found] != _KEYS[self.format]:
+            if self.format is not None and _ALLOWED_KEYS[found] != _ALLOWED_KEYS[self.format]:
                 raise DatasetError(
                     f"{place} is in the format {found!r}, but the file starts with {self.format!r}; use one format"
                 )
@@ -114,16 +114,16 @@ def _reject_other_files(path: Path) -> None:
         raise DatasetError(
             f"{path.name} is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository"
         )
-    if beginning.startswith(ZIP_BEGINNINGS):
+    if beginning.startswith(ZIP_SIGNATURES):
         raise DatasetError(
             f"the training data {path.name} is a ZIP archive or a workbook; unpack or convert it to JSON"
         )
-    if beginning.lower().startswith(HTML_BEGINNINGS):
+    if beginning.lower().startswith(HTML_PREFIXES):
         raise DatasetError(f"the training data {path.name} is a web page; download the file that the page shows")
 
 
 def _read_start(chunks: Iterator[str]) -> str:
-    """Read up to the first chunk that is not blank."""
+    """Read up to and including the first chunk that is not blank."""
     start = ""
     for chunk in chunks:
         start += chunk
@@ -140,7 +140,7 @@ def _detect_format(item: Any, place: str) -> DataFormat:
     if not isinstance(item, dict):
         raise DatasetError(f"{place} is not an object; write {{'id': ..., 'conversations': [...]}}")
     if "conversations" in item:
-        return "sharegpt" if "system" in item or _begins_with_system(item["conversations"]) else "published"
+        return "sharegpt" if "system" in item or _starts_with_system_turn(item["conversations"]) else "published"
     if "messages" in item:
         return "openai"
     if "instruction" in item:
@@ -153,7 +153,7 @@ def _detect_format(item: Any, place: str) -> DataFormat:
     )
 
 
-def _begins_with_system(turns: Any) -> bool:
+def _starts_with_system_turn(turns: Any) -> bool:
     return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and turns[0].get("from") == "system"
 
 
@@ -238,7 +238,7 @@ def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], place:
             raise DatasetError(f"{place} has the unknown key {key!r}; remove it, or use {', '.join(map(repr, known))}")
 
 
-_KEYS: Mapping[DataFormat, tuple[str, ...]] = {
+_ALLOWED_KEYS: Mapping[DataFormat, tuple[str, ...]] = {
     "published": ("id", "conversations", "system"),
     "sharegpt": ("id", "conversations", "system"),
     "openai": ("id", "messages"),
@@ -247,20 +247,20 @@ _KEYS: Mapping[DataFormat, tuple[str, ...]] = {
 }
 
 
-def _with_key_check(
+def _add_key_check(
     read: Callable[[dict[str, Any], str], Conversation], name: DataFormat
 ) -> Callable[[Any, str], Conversation]:
     def read_checked(item: dict[str, Any], place: str) -> Conversation:
-        _reject_unknown_keys(item, _KEYS[name], place)
+        _reject_unknown_keys(item, _ALLOWED_KEYS[name], place)
         return read(item, place)
 
     return read_checked
 
 
 _READERS: Mapping[DataFormat, Callable[[Any, str], Conversation]] = {
-    "published": _with_key_check(_read_sharegpt, "published"),
-    "sharegpt": _with_key_check(_read_sharegpt, "sharegpt"),
-    "openai": _with_key_check(_read_openai, "openai"),
-    "alpaca": _with_key_check(_read_alpaca, "alpaca"),
-    "text": _with_key_check(_read_text, "text"),
+    "published": _add_key_check(_read_sharegpt, "published"),
+    "sharegpt": _add_key_check(_read_sharegpt, "sharegpt"),
+    "openai": _add_key_check(_read_openai, "openai"),
+    "alpaca": _add_key_check(_read_alpaca, "alpaca"),
+    "text": _add_key_check(_read_text, "text"),
 }

@@ -11,14 +11,14 @@ import numpy as np
 
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.errors import CheckpointError
-from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, Plan
 from baichuan_core.finetuning.example_store import StoredExamples
 from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
 BATCH_OPTIONS = ("batch_size", "gradient_accumulation_steps")
-# Strategies with equal values write the same files into resume points.
-FILE_KINDS = {
+# Strategies with the same value write the same files into resume points.
+RESUME_POINT_FORMATS = {
     "single": "one",
     "ddp": "one",
     "fsdp2": "fsdp2",
@@ -27,7 +27,7 @@ FILE_KINDS = {
     "zero3-offload": "zero3",
 }
 # Options that may change when a run resumes, because they do not affect the weights.
-FREE_OPTIONS = ("device", "logging_steps", "save_strategy", "save_steps", "save_total_limit", "tf32", "report_to")
+CHANGEABLE_OPTIONS = ("device", "logging_steps", "save_strategy", "save_steps", "save_total_limit", "tf32", "report_to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class RunIdentity:
         training: StoredExamples,
         validation: StoredExamples | None,
         options: FinetuningOptions,
-        plan: Plan = SINGLE,
+        plan: Plan = SINGLE_PROCESS,
     ) -> Self:
         """Return the identity of a run that is about to start."""
         base = asdict(BaseIdentity.from_checkpoint(checkpoint))
-        chosen = {name: value for name, value in asdict(options).items() if name not in FREE_OPTIONS}
+        chosen = {name: value for name, value in asdict(options).items() if name not in CHANGEABLE_OPTIONS}
         return cls(
             base={name: value for name, value in base.items() if name != "name"},
             training_data=_hash_examples(training),
@@ -84,20 +84,21 @@ class RunIdentity:
         try:
             recorded = json.loads((resume_point / RUN_FILE).read_text(encoding="utf-8"))
             differences = self.find_differences(recorded, json.loads(json.dumps(asdict(self))))
-            differences += find_unusable_files(recorded, self.strategy, self.processes)
+            differences += find_incompatibilities(recorded, self.strategy, self.processes)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
-                f"{resume_point.name} has no valid record of its run ({RUN_FILE}: {error}); start without it"
+                f"{resume_point.name} has no valid record of its run ({RUN_FILE}: {error});"
+                " start without this resume point"
             ) from error
         if differences:
             raise CheckpointError(
                 f"{resume_point.name} belongs to another run: {'; '.join(differences)}. Resume with the inputs and"
-                " options of that run, or start without it"
+                " options of that run, or start without a resume point"
             )
 
     @staticmethod
     def find_differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
-        """Return messages about the differences between two identities, given as JSON.
+        """Return messages that describe the differences between two identities, given as JSON values.
 
         Processes, batch size and accumulation may differ if the number of examples per step is the same.
         """
@@ -128,28 +129,28 @@ class RunIdentity:
 
 
 def count_examples_per_step(identity: Mapping[str, Any]) -> int:
-    """Return the number of examples per optimizer step, of all ranks together."""
+    """Return the number of examples per optimizer step, over all ranks."""
     options = identity["options"]
     return int(options["batch_size"] * options["gradient_accumulation_steps"] * identity.get("processes", 1))
 
 
-def find_unusable_files(recorded: Mapping[str, Any], strategy: str, processes: int) -> list[str]:
-    """Return messages about why a strategy cannot read the files of a resume point.
+def find_incompatibilities(recorded: Mapping[str, Any], strategy: str, processes: int) -> list[str]:
+    """Return messages that explain why a strategy cannot read a resume point's files.
 
     `single` and `ddp` write the same files. Any number of processes can read those of `fsdp2`; those of ZeRO can be
     read only by as many processes as wrote them.
     """
     before = recorded.get("strategy", "single")
-    if FILE_KINDS[before] != FILE_KINDS[strategy]:
+    if RESUME_POINT_FORMATS[before] != RESUME_POINT_FORMATS[strategy]:
         return [f"strategy was {before!r} and is now {strategy!r}, which reads different files"]
-    if FILE_KINDS[strategy].startswith("zero") and (count := recorded["processes"]) != processes:
+    if RESUME_POINT_FORMATS[strategy].startswith("zero") and (count := recorded["processes"]) != processes:
         return [f"there were {count} processes and now there are {processes}, but ZeRO requires the same number"]
     return []
 
 
 def _hash_examples(examples: StoredExamples | None) -> str:
     digest = hashlib.sha256()
-    for example in examples.arrays() if examples is not None else ():
+    for example in examples.iterate_arrays() if examples is not None else ():
         for values in example:
             digest.update(np.concatenate(([len(values)], values), dtype=np.int64).tobytes())
     return digest.hexdigest()

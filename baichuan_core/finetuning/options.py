@@ -53,10 +53,10 @@ MIN_VALUES = {
     "validation_split": 0,
     "early_stopping_patience": 1,
 }
-BELOW_ONE = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
+OPTIONS_BELOW_ONE = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
 BAICHUAN_LINEAR_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
-# The settings of Baichuan2's README and fine-tune.py, and our recommendation for a first LoRA run.
+# Settings from Baichuan2's README and fine-tune.py, and our recommendation for a first LoRA run.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "baichuan2-published": {
         "epochs": 4,
@@ -181,7 +181,7 @@ class FinetuningOptions:
             value = getattr(self, name)
             if value is not None and not value >= minimum:  # written this way to reject NaN too
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")
-        for name in BELOW_ONE:
+        for name in OPTIONS_BELOW_ONE:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.epochs == 0:
@@ -201,7 +201,7 @@ class FinetuningOptions:
 
 
 def check_combination(options: Mapping[str, Any]) -> None:
-    """Reject combinations of options in which one would have no effect.
+    """Reject combinations in which one of the options would have no effect.
 
     Raises:
         ValueError: The message names the option and the remedy.
@@ -218,7 +218,7 @@ def check_combination(options: Mapping[str, Any]) -> None:
         if options[name] and options["method"] != "lora":
             raise ValueError(f"{name} is true, but method is {options['method']!r}; use method 'lora'")
     if unknown := [name for name in options["report_to"] if name not in TRACKERS]:
-        raise ValueError(f"report_to has {unknown[0]!r}; choose from {', '.join(map(repr, TRACKERS))}")
+        raise ValueError(f"report_to contains {unknown[0]!r}; choose from {', '.join(map(repr, TRACKERS))}")
     targets = options["lora_target_modules"]
     unknown = [name for name in targets if name not in BAICHUAN_LINEAR_LAYERS]
     if unknown or not targets:

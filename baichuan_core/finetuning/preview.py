@@ -29,7 +29,7 @@ class PreviewToken:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPreview:
-    """The encoding of a data set by a fine-tuning run.
+    """A preview of how a fine-tuning run encodes a data set.
 
     Attributes:
         format: Format of the file.
@@ -136,7 +136,7 @@ class _Counts:
             return
         self.learned += 1
         self.tokens += len(example.input_ids)
-        self.trained_tokens += sum(_is_trained(example))
+        self.trained_tokens += sum(_make_trained_mask(example))
         self.truncated += example.is_truncated
 
     def histogram(self) -> list[tuple[int, int | None, int]]:
@@ -148,12 +148,12 @@ class _Counts:
         ]
 
 
-def _is_trained(example: EncodedExample) -> list[bool]:
+def _make_trained_mask(example: EncodedExample) -> list[bool]:
     """Return, for each token, whether the model learns to predict it, which it never does for the first one."""
     return [False, *(label != IGNORED_LABEL for label in example.labels[1:])]
 
 
 def _make_tokens(tokenizer: BaichuanTokenizer, example: EncodedExample) -> list[PreviewToken]:
     pieces = tokenizer.convert_ids_to_tokens(example.input_ids)
-    trained = _is_trained(example)
+    trained = _make_trained_mask(example)
     return [PreviewToken(*each) for each in zip(example.input_ids, pieces, trained, strict=True)]

@@ -15,9 +15,9 @@ SERIES_FILE = "series.jsonl"
 PLAN_FILE = "distribution.json"
 PLOT_FILE = "training.png"
 TENSORBOARD_FOLDER = "tensorboard"
-LOSSES = ("loss", "eval_loss")
+LOSS_KEYS = ("loss", "eval_loss")
 
-Entry = Mapping[str, Any]
+LogEntry = Mapping[str, Any]
 
 
 class SeriesWriter(TrainerCallback):
@@ -49,16 +49,16 @@ class SeriesWriter(TrainerCallback):
             file.writelines(map(_format_line, select_steps(state.log_history[-1:])))
 
 
-def _format_line(entry: Entry) -> str:
+def _format_line(entry: LogEntry) -> str:
     return json.dumps(entry) + "\n"
 
 
-def select_steps(history: Sequence[Entry]) -> list[Entry]:
-    """Return the entries of steps and evaluations, without the final summary."""
-    return [entry for entry in history if any(name in entry for name in LOSSES)]
+def select_steps(history: Sequence[LogEntry]) -> list[LogEntry]:
+    """Return the entries for steps and evaluations, without the final summary."""
+    return [entry for entry in history if any(name in entry for name in LOSS_KEYS)]
 
 
-def write_records(folder: Path, history: Sequence[Entry]) -> None:
+def write_records(folder: Path, history: Sequence[LogEntry]) -> None:
     """Write the plot, and TensorBoard files if the package is installed, next to the series."""
     steps = select_steps(history)
     if not steps:
@@ -76,10 +76,10 @@ def write_plan(folder: Path, plan: Plan) -> None:
     (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _plot(steps: Sequence[Entry]) -> Figure:
+def _plot(steps: Sequence[LogEntry]) -> Figure:
     figure = Figure(figsize=(8, 8), layout="constrained")
     losses, rates, norms = figure.subplots(3, 1, sharex=True)
-    for axes, names in ((losses, LOSSES), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
+    for axes, names in ((losses, LOSS_KEYS), (rates, ("learning_rate",)), (norms, ("grad_norm",))):
         for name in names:
             points = [(entry["step"], entry[name]) for entry in steps if name in entry]
             if points:
@@ -91,7 +91,7 @@ def _plot(steps: Sequence[Entry]) -> Figure:
     return figure
 
 
-def _write_tensorboard(folder: Path, steps: Sequence[Entry]) -> None:
+def _write_tensorboard(folder: Path, steps: Sequence[LogEntry]) -> None:
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - needs the optional package
 
     with SummaryWriter(str(folder)) as writer:

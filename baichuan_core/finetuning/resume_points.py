@@ -1,4 +1,4 @@
-"""Completes resume points so that they can be loaded as models, and notifies the caller."""
+"""Complete resume points so that they can be loaded as models, and notify the caller."""
 
 import json
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from baichuan_core.checkpoint import copy_companions, write_adapter_identity
 from baichuan_core.config import BaichuanConfig
 
-ADAPTER_CONFIG = "adapter_config.json"
-CONFIG = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = "config.json"
 
 
 def ignore_resume_point(_folder: Path) -> None:
@@ -22,7 +22,7 @@ def ignore_resume_point(_folder: Path) -> None:
 
 @dataclass(slots=True)
 class ResumePointCallback(TrainerCallback):
-    """Adds the files with which a resume point can be loaded as a model, and notifies the caller.
+    """Adds the files needed to load a resume point as a model, and notifies the caller.
 
     Attributes:
         base: Directory of the base checkpoint.
@@ -45,11 +45,11 @@ class ResumePointCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if (folder / ADAPTER_CONFIG).is_file():
+        if (folder / ADAPTER_CONFIG_FILE).is_file():
             (folder / "README.md").unlink(missing_ok=True)  # peft writes an empty model card
             write_adapter_identity(folder, self.base)
-        elif (folder / CONFIG).is_file():
-            self._restore_cache_setting(folder / CONFIG)
+        elif (folder / CONFIG_FILE).is_file():
+            self._restore_cache_setting(folder / CONFIG_FILE)
         copy_companions(self.base, folder)
         self.on_resume_point(folder)
 

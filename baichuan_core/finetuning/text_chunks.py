@@ -1,4 +1,4 @@
-"""Read text files in chunks, so that a file may be larger than memory."""
+"""Read text files in chunks, so that a file can be larger than memory."""
 
 from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ MAX_TEXT_CHUNK_CHARACTERS = 2**16
 
 
 def read_chunks(path: Path) -> Iterator[str]:
-    r"""Yield the text of a UTF-8 file in chunks, without a byte order mark and with `\n` as the end of lines.
+    r"""Yield the text of a UTF-8 file in chunks, without a byte order mark and with `\n` as the line ending.
 
     Raises:
         DatasetError: The file cannot be read or is not UTF-8.
@@ -53,7 +53,7 @@ class TextChunks:
 
 
 def _find_invalid_byte(path: Path) -> int:
-    """Return the position of the first byte that is not UTF-8, counted from 1 after a byte order mark."""
+    """Return the position of the first byte that is not valid UTF-8, counted from 1 after a byte order mark."""
     decoder, passed = getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as stream:
         data = stream.read(CHUNK_CHARACTERS).removeprefix(BOM_UTF8)

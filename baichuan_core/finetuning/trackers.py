@@ -13,7 +13,7 @@ TRACKERS = ("wandb", "mlflow")
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Check that the packages of trackers are installed.
+    """Check that the trackers' packages are installed.
 
     Raises:
         UnsupportedError: A package is not installed; the message says how to install it.
@@ -33,7 +33,7 @@ def _is_installed(name: str) -> bool:
 
 
 @contextmanager
-def tracking(names: Sequence[str], folder: Path) -> Iterator[None]:
+def tracker_session(names: Sequence[str], folder: Path) -> Iterator[None]:
     """Make trackers write into `folder`, unless their environment variables are set, and finish their runs.
 
     If the block raises an exception, the trackers mark their runs as failed.

@@ -13,7 +13,7 @@ from torch import Tensor
 from baichuan_core.checkpoint import load_model
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, Plan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.planning import describe_training
 from baichuan_core.finetuning.hardware import Hardware
@@ -32,7 +32,7 @@ from footprint import rank_footprint
 
 
 def load_trainable_model(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: Plan = SINGLE
+    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: Plan = SINGLE_PROCESS
 ) -> BaichuanForCausalLM | PeftModel:
     """Load the model to train. If its weights will be sharded, it is loaded into the memory of the host first.
 
@@ -81,10 +81,10 @@ def require_training_memory(
     options: FinetuningOptions,
     hardware: Hardware,
     longest: int,
-    plan: Plan = SINGLE,
+    plan: Plan = SINGLE_PROCESS,
     group: RankGroup = SINGLE_RANK,
 ) -> Iterator[None]:
-    """Check that weights, gradients and optimizer fit into memory, and explain it if the block runs out of memory.
+    """Check that weights, gradients and optimizer fit into memory, and explain out-of-memory errors in the block.
 
     Args:
         checkpoint: Directory of the base.
@@ -102,7 +102,7 @@ def require_training_memory(
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
     training = describe_training(options, hardware, longest)
     rank = rank_footprint(shape, precision, training, plan.strategy, plan.world_size)
-    needs = _multiply(rank.device, plan.processes if hardware.is_cpu else 1)
+    needs = _multiply_footprint(rank.device, plan.processes if hardware.is_cpu else 1)
     require_memory(needs, shape, device=hardware.device)
     if rank.host:
         host = rank.host * plan.processes
@@ -112,7 +112,7 @@ def require_training_memory(
         yield
 
 
-def _multiply(needs: Footprint, count: int) -> Footprint:
+def _multiply_footprint(needs: Footprint, count: int) -> Footprint:
     """Return the memory needed by `count` ranks that share a device."""
     return Footprint(
         weights=needs.weights * count,

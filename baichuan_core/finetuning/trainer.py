@@ -28,7 +28,7 @@ PROGRESS_BEFORE_TRAINING = 0.05  # fraction of the whole operation
 PROGRESS_AFTER_TRAINING = 0.95
 
 
-class Examples(Dataset[EncodedExample]):
+class ExampleDataset(Dataset[EncodedExample]):
     """Encoded examples as a torch `Dataset`."""
 
     def __init__(self, examples: Sequence[EncodedExample]) -> None:
@@ -59,7 +59,7 @@ class BaichuanTrainer(Trainer):
         group: RankGroup = SINGLE_RANK,
         **settings: Any,
     ) -> None:
-        super().__init__(eval_dataset=Examples(validation) if validation else None, **settings)
+        super().__init__(eval_dataset=ExampleDataset(validation) if validation else None, **settings)
         self.identity = identity
         self.validation = validation
         self.group = group
@@ -91,7 +91,7 @@ class BaichuanTrainer(Trainer):
 
     @property
     def fill_ratio(self) -> float:
-        """Fraction of the positions of all batches so far that were tokens, not padding."""
+        """Fraction of the positions in all batches so far that were tokens, not padding."""
         return self.tokens / self.positions if self.positions else 1.0
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -274,7 +274,7 @@ class PauseCallback(TrainerCallback):
         control: TrainerControl,
         **_: Any,
     ) -> None:
-        """Check for a request after each step, except the last one."""
+        """Check for a pause request after each step except the last."""
         if state.global_step < state.max_steps and self.should_pause():
             self.paused = control.should_save = control.should_training_stop = True
 

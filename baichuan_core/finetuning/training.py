@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 
 from baichuan_core.errors import CheckpointError, TrainingPausedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.distributed.distribution import SINGLE, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, Plan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.hardware import Hardware
@@ -20,11 +20,11 @@ from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.records import SeriesWriter, write_records
 from baichuan_core.finetuning.resume_points import ResumePointCallback
-from baichuan_core.finetuning.trackers import tracking
+from baichuan_core.finetuning.trackers import tracker_session
 from baichuan_core.finetuning.trainer import (
     BaichuanTrainer,
     BestResumePointFinder,
-    Examples,
+    ExampleDataset,
     PauseCallback,
     ProgressReporter,
     RankSeedCallback,
@@ -64,8 +64,8 @@ class TrainingResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run without its model.
+class TrainingRun:
+    """The inputs of a training run, except its model and options.
 
     Attributes:
         identity: Identity of the run.
@@ -92,12 +92,12 @@ class Run:
     records: Path | None
     should_pause: Callable[[], bool]
     notice: ResumePointCallback
-    plan: Plan = SINGLE
+    plan: Plan = SINGLE_PROCESS
     group: RankGroup = SINGLE_RANK
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
         """Return the Trainer's settings. For ZeRO-3, call this before loading the model, which is then partitioned."""
-        if not self.group.is_main:  # one rank reports to trackers; machines without it may lack their packages
+        if not self.group.is_main:  # only rank 0 reports to trackers; other machines may lack the packages
             options = replace(options, report_to=())
         return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
 
@@ -120,7 +120,7 @@ def _read_step(checkpoint: Path) -> int | None:
 
 
 def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
-    """Return the step of a resume point of the same run.
+    """Check that a resume point belongs to the same run, and return its step.
 
     Raises:
         CheckpointError: It is incomplete, or belongs to another run; the message lists the differences.
@@ -128,7 +128,7 @@ def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
     step = _read_step(resume_from)
     if step is None:
         raise CheckpointError(
-            f"{resume_from.name} is not a complete training checkpoint; resume from another one, or start without it"
+            f"{resume_from.name} is not a complete training checkpoint; resume from another one, or start without one"
         )
     identity.require_same(resume_from)
     return step
@@ -137,7 +137,7 @@ def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
 def train(
     model: nn.Module,
     options: FinetuningOptions,
-    run: Run,
+    run: TrainingRun,
     arguments: TrainingArguments,
     *,
     on_progress: ProgressCallback,
@@ -158,7 +158,7 @@ def train(
         group=run.group,
         model=model,
         args=arguments,
-        train_dataset=Examples(run.examples),
+        train_dataset=ExampleDataset(run.examples),
         data_collator=run.collator,
         callbacks=[
             BestResumePointFinder(run.resume_from),
@@ -174,7 +174,7 @@ def train(
     if options.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(options.early_stopping_patience))
     try:
-        with tracking(options.report_to, run.records or run.checkpoints):
+        with tracker_session(options.report_to, run.records or run.checkpoints):
             trainer.train(resume_from_checkpoint=None if run.resume_from is None else str(run.resume_from))
     finally:
         if records is not None:
@@ -198,7 +198,12 @@ def _make_result(state: TrainerState, resumed_from_step: int, filled: float) -> 
 
 
 def make_arguments(
-    options: FinetuningOptions, hardware: Hardware, checkpoints: Path, *, evaluates: bool = False, plan: Plan = SINGLE
+    options: FinetuningOptions,
+    hardware: Hardware,
+    checkpoints: Path,
+    *,
+    evaluates: bool = False,
+    plan: Plan = SINGLE_PROCESS,
 ) -> TrainingArguments:
     """Return the Trainer's settings for our options."""
     arguments = TrainingArguments(
@@ -237,7 +242,7 @@ def make_arguments(
         dataloader_pin_memory=not hardware.is_cpu,
         disable_tqdm=True,
         report_to=list(options.report_to) or "none",
-        **_distributed_arguments(plan),
+        **_make_distributed_arguments(plan),
     )
     # Not set above, because the Trainer's check would require resume points and evaluations at the same steps.
     arguments.load_best_model_at_end = evaluates
@@ -246,7 +251,7 @@ def make_arguments(
     return arguments
 
 
-def _distributed_arguments(plan: Plan) -> dict[str, Any]:
+def _make_distributed_arguments(plan: Plan) -> dict[str, Any]:
     """Return the Trainer's settings for a strategy."""
     match plan.strategy:
         case "single":
@@ -256,4 +261,4 @@ def _distributed_arguments(plan: Plan) -> dict[str, Any]:
         case "fsdp2":
             return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}}
         case "zero2" | "zero3" | "zero3-offload":
-            return {"deepspeed": deepcopy(plan.deepspeed)}  # the Trainer fills it in
+            return {"deepspeed": deepcopy(plan.deepspeed)}  # a copy, because the Trainer fills it in

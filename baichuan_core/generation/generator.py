@@ -210,7 +210,7 @@ class TextGenerator:
         if name == NATIVE:
             return OpenBatch(Lanes(self._create_native_engine(self._models.load(source))))
         variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
-        return self._models.keep(
+        return self._models.get_or_start(
             source, name, lambda: OpenBatch(start_engine(name, setup, self.tokenizer)), variant=variant
         )
 

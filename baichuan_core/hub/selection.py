@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from baichuan_core.checkpoint.file_errors import engine_errors
+from baichuan_core.checkpoint.file_errors import translate_file_errors
 from baichuan_core.errors import HubError, UnsupportedError
 from checkpoint_files import MORE_TEMPLATES, read_weight_map
 from checkpoint_files.adapter_layers import WEIGHT_FILES as ADAPTER_WEIGHT_FILES
@@ -55,7 +55,7 @@ class Selection:
         """
         if not self.weights.path.endswith(".json"):
             return [self.weights]
-        with engine_errors():
+        with translate_file_errors():
             shards = sorted(set(read_weight_map(folder / self.weights.path).values()))
         ending = PurePosixPath(self.weights.path.removesuffix(".index.json")).suffix
         known = {file.path: file for file in self.repository.files if file.path.endswith(ending)}

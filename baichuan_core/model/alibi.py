@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 POSITION_STEP = 256  # bfloat16 represents all integers up to 256 exactly
-SLOPE_PARTS = 3  # bfloat16 numbers needed to represent a float32 number as their sum
-ALIBI_COLUMNS = 8  # 1 + 2 · SLOPE_PARTS, rounded up to a multiple that attention kernels require of head_dim
+SUMMANDS_PER_SLOPE = 3  # bfloat16 numbers needed to represent a float32 number as their sum
+ALIBI_COLUMNS = 8  # 1 + 2 · SUMMANDS_PER_SLOPE, rounded up to a multiple that attention kernels require of head_dim
 
 
 class AlibiColumns(NamedTuple):
-    """Extra columns before those of each head, whose dot product is the ALiBi bias."""
+    """Extra columns, placed before those of each head, whose dot product is the ALiBi bias."""
 
     query: Tensor  # [1 or batch, heads, queries, 8]
     key: Tensor  # [1 or batch, 1, keys, 8]
@@ -47,7 +47,7 @@ def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
     return torch.exp2(-8 * exponents / power).float()
 
 
-def standing_positions(mask: Tensor) -> Tensor:
+def find_query_positions(mask: Tensor) -> Tensor:
     """Return the key index of each query's own position, [batch, queries]: the last key that it sees.
 
     Args:
@@ -72,8 +72,8 @@ def add_alibi(mask: Tensor, slopes: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         An additive mask [batch, heads, queries, keys] in `dtype`.
     """
-    standing = standing_positions(mask)
-    distances = torch.arange(mask.shape[-1], device=mask.device) - standing[:, None, :, None]
+    query_positions = find_query_positions(mask)
+    distances = torch.arange(mask.shape[-1], device=mask.device) - query_positions[:, None, :, None]
     bias = slopes[:, None, None] * distances
     lowest = torch.finfo(dtype).min
     if mask.dtype == torch.bool:
@@ -81,46 +81,52 @@ def add_alibi(mask: Tensor, slopes: Tensor, dtype: torch.dtype) -> Tensor:
     return (mask + bias).clamp(min=lowest).to(dtype)
 
 
-def alibi_columns(slopes: Tensor, standing: Tensor, keys: int, scaling: float, like: Tensor) -> AlibiColumns:
+def alibi_columns(slopes: Tensor, query_positions: Tensor, keys: int, scaling: float, like: Tensor) -> AlibiColumns:
     """Compute columns whose dot product, times `scaling`, is slope · (key - query), up to a constant per query.
 
     Every factor is exact in half precision, so the scores, which kernels sum in float32, contain the bias with the
     precision of float32. Positions are relative to the last query of a row, so that the positions of nearby keys are
-    small, and are split into 256 · a + b; slopes are split into three parts.
+    small, and are split into 256 · a + b; slopes are split into three summands.
 
     Example:
         A key 300 tokens before the last query has position -300 = 256 · (-2) + 212.
-        Its columns are 1, then -2 three times, then 212 three times (one for each part of the slope).
-        The query's columns are a constant, then the parts of 256 · slope, then the parts of slope.
+        Its columns are 1, then -2 three times, then 212 three times (once for each summand of the slope).
+        The query's columns are a constant, then the summands of 256 · slope, then those of slope.
 
     Args:
         slopes: Float32 [heads].
-        standing: Key index of each query's own position, [1 or batch, queries].
+        query_positions: Key index of each query's own position, [1 or batch, queries].
         keys: Number of keys.
         scaling: Factor that the dot product of query and key is multiplied by.
         like: A tensor with the dtype and device of queries and keys.
     """
-    last = standing.amax(dim=-1, keepdim=True)
+    last = query_positions.amax(dim=-1, keepdim=True)
     position = torch.arange(keys, device=like.device) - last  # [1 or batch, keys]
     steps = position.div(POSITION_STEP, rounding_mode="floor")
     key = torch.stack(
-        (torch.ones_like(steps), *[steps] * SLOPE_PARTS, *[position - POSITION_STEP * steps] * SLOPE_PARTS), dim=-1
+        (
+            torch.ones_like(steps),
+            *[steps] * SUMMANDS_PER_SLOPE,
+            *[position - POSITION_STEP * steps] * SUMMANDS_PER_SLOPE,
+        ),
+        dim=-1,
     )
     slope = (slopes.double() / scaling)[:, None]
     # A constant per query does not change the softmax; it only keeps the scores small, so it need not be exact.
-    shift = (slope * (last - standing)[:, None]).clamp(max=torch.finfo(like.dtype).max / 2)  # [.., heads, queries]
+    until_last = last - query_positions
+    shift = (slope * until_last[:, None]).clamp(max=torch.finfo(like.dtype).max / 2)  # [.., heads, queries]
     factors = torch.stack(
-        (*_split_into_parts(POSITION_STEP * slope, like.dtype), *_split_into_parts(slope, like.dtype)), dim=-1
+        (*_split_into_summands(POSITION_STEP * slope, like.dtype), *_split_into_summands(slope, like.dtype)), dim=-1
     )
     query = torch.cat((shift.to(like.dtype)[..., None], factors.expand(*shift.shape, -1)), dim=-1)
     spare = (0, ALIBI_COLUMNS - key.shape[-1])
     return AlibiColumns(pad(query, spare), pad(key.to(like.dtype), spare)[:, None])
 
 
-def _split_into_parts(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Split numbers into parts of type `dtype` whose sum is nearly `exact`, the largest part first."""
+def _split_into_summands(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Split numbers into summands of type `dtype` whose sum is nearly `exact`, the largest one first."""
     pieces = []
-    for _ in range(SLOPE_PARTS):
+    for _ in range(SUMMANDS_PER_SLOPE):
         pieces.append(exact.to(dtype))
         exact = exact - pieces[-1]
     return pieces

@@ -14,7 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 
 MAX_NEW_TOKENS = 2048  # max_new_tokens in the published generation_config.json
-INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # decoding the first tokens of a character results in this
+INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding only the first tokens of a character
 
 
 class ChatTokenizer(Protocol):

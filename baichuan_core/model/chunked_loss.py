@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 IGNORED_LABEL = -100
-MIN_NORM = 1e-12  # Baichuan2's modeling_baichuan.py, torch.nn.functional.normalize
+MIN_NORM = 1e-12  # as in Baichuan2, which uses torch.nn.functional.normalize
 # Maximum number of logits per chunk: small compared with the weights, but enough to keep a GPU busy.
 CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
 CHUNK_WEIGHTS = 2**22  # elements of the weight that are processed at a time
@@ -144,7 +144,7 @@ class _LinearLoss(torch.autograd.Function):
             logits = (part @ matrix.T).float()
             if norms is not None:
                 logits.div_(norms)
-            loss += _differentiate(logits, targets.chunk(positions), needs_gradient=any(needed))
+            loss += _compute_loss_and_gradient(logits, targets.chunk(positions), needs_gradient=any(needed))
             if norms is not None and any(needed):
                 logits.div_(norms)
             gradient = logits.to(dtype)
@@ -174,7 +174,7 @@ class _LinearLoss(torch.autograd.Function):
         )
 
 
-def _differentiate(logits: Tensor, targets: LossTargets, *, needs_gradient: bool) -> Tensor:
+def _compute_loss_and_gradient(logits: Tensor, targets: LossTargets, *, needs_gradient: bool) -> Tensor:
     """Return the loss of float32 logits [positions, vocab], and overwrite them with its gradient if that is needed."""
     labelled = (targets.labels != IGNORED_LABEL)[:, None]
     tokens = targets.labels.clamp(min=0)[:, None]

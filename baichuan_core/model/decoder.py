@@ -14,10 +14,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from baichuan_core.config import BaichuanConfig
 
-from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, standing_positions
+from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, find_query_positions
 from .chat import ChatMixin
 from .chunked_loss import LossTargets, logits_loss, select_positions
-from .eight_bit_ends import output_head, require_codes, token_embedding
+from .eight_bit_ends import create_embedding, create_output_head, require_codes
 from .head import HeadNorms, head_loss
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .leftover_settings import remove_leftover_settings
@@ -27,8 +27,8 @@ from .prepacked import prepack
 from .published_int4 import refuse_published_int4
 from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
-# Up to this number of queries, the ALiBi bias is added to the mask, which is small then. The alternative, extra
-# columns, copies all keys of the cache.
+# Up to this number of queries, the ALiBi bias is added to the mask, which is still small. The alternative, extra
+# columns, would copy all keys in the cache.
 MAX_QUERIES_WITH_MASK = 16
 
 
@@ -106,9 +106,9 @@ class BaichuanModel(BaichuanPreTrainedModel):
     """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
 
     def __init__(self, config: BaichuanConfig) -> None:
-        config.check()  # again, because from_pretrained sets fields after the configuration was created
+        config.check()  # check again, because from_pretrained sets fields after creating the configuration
         super().__init__(config)
-        self.embed_tokens = token_embedding(config)
+        self.embed_tokens = create_embedding(config)
         self.layers = nn.ModuleList(BaichuanDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = BaichuanRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = BaichuanRotaryEmbedding(config) if config.position_embedding == "rope" else None
@@ -150,7 +150,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
             mask = causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids)
             rotation = self.rotary_emb(hidden_states, position_ids)
         else:
-            mask, alibi = self._alibi_mask(hidden_states, attention_mask, past_key_values, position_ids)
+            mask, alibi = self._make_alibi_mask(hidden_states, attention_mask, past_key_values, position_ids)
         for layer in self.layers:
             hidden_states = layer(
                 hidden_states,
@@ -162,7 +162,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
-    def _alibi_mask(
+    def _make_alibi_mask(
         self, hidden_states: Tensor, attention_mask: Tensor | None, cache: Cache | None, position_ids: Tensor
     ) -> tuple[Tensor | None, AlibiColumns | None]:
         """Return a mask that includes the bias, or a mask without it and the columns that add it."""
@@ -173,11 +173,11 @@ class BaichuanModel(BaichuanPreTrainedModel):
         if not in_columns:
             return None if mask is None else add_alibi(mask, slopes, hidden_states.dtype), None
         if mask is not None:
-            standing, keys = standing_positions(mask), mask.shape[-1]
+            query_positions, keys = find_query_positions(mask), mask.shape[-1]
         else:  # plain causal attention from the first key
-            standing = torch.arange(queries, device=device)[None]
+            query_positions = torch.arange(queries, device=device)[None]
             keys = cache.get_mask_sizes(queries, 0)[0] if cache is not None else queries
-        return mask, alibi_columns(slopes, standing, keys, self.config.head_dim**-0.5, hidden_states)
+        return mask, alibi_columns(slopes, query_positions, keys, self.config.head_dim**-0.5, hidden_states)
 
 
 class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin, GenerationMixin):
@@ -194,7 +194,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.model = BaichuanModel(config)
-        self.lm_head = output_head(config)
+        self.lm_head = create_output_head(config)
         self._head_norms = HeadNorms()
         self.register_state_dict_pre_hook(unpack_four_bits)
         self.post_init()
@@ -212,7 +212,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Predict the next token of every position.
+        """Predict the next token at every position.
 
         Args:
             input_ids: See `BaichuanModel.forward`, also for the arguments that are not described here.
@@ -257,7 +257,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
 
     def train(self, mode: bool = True) -> "BaichuanForCausalLM":
         """Switch between training and evaluation, and recompute the norms of the head at the next use."""
-        self._head_norms.forget()
+        self._head_norms.clear()
         return cast("BaichuanForCausalLM", super().train(mode))
 
     def prepack(self) -> Self:

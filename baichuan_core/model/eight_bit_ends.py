@@ -1,4 +1,4 @@
-"""8-bit embedding and output head, which take a large part of the memory of a 4-bit Baichuan 2."""
+"""8-bit versions of the embedding and output head, which otherwise take up much of a 4-bit Baichuan 2's memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -12,7 +12,7 @@ from baichuan_core.errors import UnsupportedError
 from .chunked_loss import LinearHead
 from .eight_bits import MAX_CODE, quantize_rows
 
-# Codes converted to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
+# Number of codes to convert to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
 CODES_PER_SLICE = {"cpu": 2**22, "cuda": 2**26}
 
 
@@ -32,10 +32,10 @@ class EightBitRows(nn.Module):
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> Self:
-        """Quantize a matrix [rows, width]; results have its dtype."""
+        """Quantize a matrix [rows, width]; the outputs of the layer have the dtype of the matrix."""
         with torch.device("meta"):
             table = cls(*dense.shape)
-        table.weight, table.scale = eight_bit_rows(dense)
+        table.weight, table.scale = quantize_to_scaled_codes(dense)
         table.dtype = dense.dtype
         return table
 
@@ -70,7 +70,7 @@ class EightBitHead(EightBitRows):
         return torch.cat(norms) * self.scale
 
 
-def eight_bit_rows(dense: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_to_scaled_codes(dense: Tensor) -> tuple[Tensor, Tensor]:
     """Quantize a matrix to codes, int8 [rows, width], and scales, float32 [rows], whose product approximates it."""
     codes, absmax = quantize_rows(dense)
     return codes, absmax / MAX_CODE
@@ -82,7 +82,7 @@ class _QuantizedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_states: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        x = hidden_states.to(_compute_dtype(hidden_states.dtype))
+        x = hidden_states.to(_choose_compute_dtype(hidden_states.dtype))
         product = hidden_states.new_empty((*x.shape[:-1], len(weight)))
         for rows, codes in _iterate_slices(weight, x.dtype):
             product[..., rows] = (x @ codes.T) * scale[rows]
@@ -91,14 +91,14 @@ class _QuantizedProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
-        dtype = _compute_dtype(gradient.dtype)
+        dtype = _choose_compute_dtype(gradient.dtype)
         total = gradient.new_zeros((*gradient.shape[:-1], weight.shape[1]), dtype=torch.float32)
         for rows, codes in _iterate_slices(weight, dtype):
             total += (gradient[..., rows] * scale[rows]).to(dtype) @ codes
         return total.to(gradient.dtype), None, None
 
 
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+def _choose_compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype to compute in: products with codes up to 127 can overflow float16."""
     return torch.float32 if dtype == torch.float16 else dtype
 
@@ -111,14 +111,14 @@ def _iterate_slices(weight: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice,
         yield rows, weight[rows].to(dtype)
 
 
-def token_embedding(config: BaichuanConfig) -> nn.Module:
+def create_embedding(config: BaichuanConfig) -> nn.Module:
     """Create an uninitialized embedding for a configuration."""
     if config.quantize_head:
         return EightBitEmbedding(config.vocab_size, config.hidden_size)
     return nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
 
 
-def output_head(config: BaichuanConfig) -> nn.Module:
+def create_output_head(config: BaichuanConfig) -> nn.Module:
     """Create an uninitialized output head for a configuration."""
     if config.quantize_head:
         return EightBitHead(config.vocab_size, config.hidden_size)

@@ -26,7 +26,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
         return _quantize_on_cpu(weight, np.float32)
     exact = weight.detach().float()
     largest = exact.abs().amax(dim=1)
-    factors = (MAX_CODE / largest).nan_to_num(posinf=0.0)  # rows of zeros
+    factors = (MAX_CODE / largest).nan_to_num(posinf=0.0)  # the factor is infinite for rows of zeros
     return (exact * factors[:, None]).round().to(torch.int8), largest
 
 
@@ -46,7 +46,7 @@ def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[
     rows, width = weight.shape
     codes: NDArray[np.int8] = np.empty((rows, width), np.int8)
     largest = np.empty(rows, np.float32)
-    # The caller finds NaN and infinity in the relative error; rows of zeros divide by zero and get codes of zero.
+    # The caller detects NaN and infinity by the relative error; rows of zeros divide by zero and get zero codes.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for chunk, values in float_chunks(weight, max(CHUNK_VALUES // width, 1) * width):
             exact = values.astype(rounding, copy=False).astype(np.float32, copy=False).reshape(-1, width)

@@ -15,7 +15,7 @@ CHUNK_VALUES = 2**17
 
 
 def float_chunks(values: Tensor, size: int = CHUNK_VALUES) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield float32 copies of `size` values at a time of a flattened CPU tensor, each with its slice."""
+    """Yield float32 copies of a flattened CPU tensor, `size` values at a time, each with its slice."""
     flat = values.detach().contiguous().reshape(-1)
     # numpy has no bfloat16, whose bits are the upper half of a float32.
     raw: NDArray[Any] = (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()

@@ -1,4 +1,4 @@
-"""Quantize to NF4 and FP4; on a CPU the result is bit-identical to bitsandbytes, in a fraction of its time."""
+"""Quantize to NF4 and FP4; on a CPU, the result is bit-identical to bitsandbytes' and takes a fraction of the time."""
 
 from functools import cache
 from importlib import import_module
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .float_chunks import float_chunks
 
-BLOCK = 64  # values that share one scale; bitsandbytes' default
+BLOCK_SIZE = 64  # values that share one scale; bitsandbytes' default
 MIN_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
 
 
@@ -34,9 +34,9 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
         `bitsandbytes.functional.quantize_4bit`.
     """
     functional = bitsandbytes_functional()
-    if weight.device.type != "cpu" or weight.numel() % BLOCK:
+    if weight.device.type != "cpu" or weight.numel() % BLOCK_SIZE:
         codes, state = functional.quantize_4bit(
-            weight.contiguous(), blocksize=BLOCK, compress_statistics=double_quantization, quant_type=quant_type
+            weight.contiguous(), blocksize=BLOCK_SIZE, compress_statistics=double_quantization, quant_type=quant_type
         )
         return codes, state
     codes, scales = _quantize_blocks(weight, quant_type)
@@ -49,7 +49,7 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
         **nested,
         shape=weight.shape,
         dtype=weight.dtype,
-        blocksize=BLOCK,
+        blocksize=BLOCK_SIZE,
         code=functional.get_4bit_type(quant_type, device="cpu"),
         quant_type=quant_type,
     )
@@ -57,7 +57,7 @@ def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: 
 
 
 def keep_scales(state: Any) -> None:
-    """Keep the exact scales of a `QuantState`, because bitsandbytes rounds them for CPU kernels on the first forward.
+    """Keep the exact scales of a `QuantState`: bitsandbytes rounds them for CPU kernels in the first forward pass.
 
     The exact scales cannot be recovered from the rounded ones. Keeping them adds 3% to the size of a layer packed for a
     CPU (12% with float32 scales), and nothing before it is packed.
@@ -65,8 +65,8 @@ def keep_scales(state: Any) -> None:
     state.kept_scales = (state.absmax, state.offset, state.state2)
 
 
-def unpack(weight: Any) -> None:
-    """Undo bitsandbytes' packing of a 4-bit weight for a CPU, if it is packed.
+def unpack_weight(weight: Any) -> None:
+    """Undo bitsandbytes' CPU packing of a 4-bit weight, if it is packed.
 
     Codes are restored exactly, and so are scales kept by `keep_scales`. If none were kept, bitsandbytes' own inverse
     restores the scales rounded to bfloat16 (and 8-bit scales rounded again to 8 bits). It leaves float32 scales
@@ -85,21 +85,21 @@ def unpack(weight: Any) -> None:
 
 def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
     """Return packed codes [values / 2, 1] and the largest magnitude of each block [values / 64]."""
-    bounds, packed_code = _code_book_tables(quant_type)
+    bounds, packed_code = _make_code_book_tables(quant_type)
     codes = np.empty(weight.numel() // 2, np.uint8)
-    scales = np.empty(weight.numel() // BLOCK, np.float32)
+    scales = np.empty(weight.numel() // BLOCK_SIZE, np.float32)
     for chunk, values in float_chunks(weight):
-        blocks = values.reshape(-1, BLOCK)
-        largest = scales[chunk.start // BLOCK : chunk.stop // BLOCK]
+        blocks = values.reshape(-1, BLOCK_SIZE)
+        largest = scales[chunk.start // BLOCK_SIZE : chunk.stop // BLOCK_SIZE]
         np.abs(blocks).max(axis=1, out=largest)
-        with np.errstate(invalid="ignore"):  # the caller finds NaN and infinity in the relative error
+        with np.errstate(invalid="ignore"):  # the caller detects NaN and infinity by the relative error
             blocks *= (np.float32(1) / np.maximum(largest, MIN_SCALE))[:, None]
-        position = _nearest_positions(values, bounds)
+        position = _find_nearest_positions(values, bounds)
         packed_code.take((position[::2] << 4) | position[1::2], out=codes[chunk.start // 2 : chunk.stop // 2])
     return torch.from_numpy(codes).unsqueeze(1), torch.from_numpy(scales)
 
 
-def _nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _find_nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Count the bounds below each value; fifteen comparisons without branches are faster than a binary search."""
     position = np.zeros(scaled.size, np.uint8)
     above = np.empty(scaled.size, np.bool_)
@@ -110,7 +110,7 @@ def _nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32])
 
 
 @cache
-def _code_book_tables(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _make_code_book_tables(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return the midpoints between the sorted values of a code book, and a table from two positions to one byte."""
     book = bitsandbytes_functional().get_4bit_type(quant_type, device="cpu")
     order = torch.argsort(book)

@@ -32,7 +32,7 @@ def head_loss(
     """
     if isinstance(head, LinearHead):
         if norms is not None:
-            norms.forget()
+            norms.clear()
         loss: Tensor = head(hidden_states, targets, normalized=norms is not None)
         return loss
     if norms is None:
@@ -42,18 +42,18 @@ def head_loss(
     else:
         logits = partial(_compute_normalized_logits, head, norms.get(head, decoding=False))
     parts = [
-        checkpoint(_chunk_loss, logits, hidden_states[positions], targets.chunk(positions), use_reentrant=False)
+        checkpoint(_compute_chunk_loss, logits, hidden_states[positions], targets.chunk(positions), use_reentrant=False)
         for positions in iterate_chunks(len(hidden_states), vocabulary, hidden_states.device)
     ]
     return torch.stack(parts).sum()
 
 
-def _chunk_loss(logits: Callable[[Tensor], Tensor], hidden_states: Tensor, targets: LossTargets) -> Tensor:
+def _compute_chunk_loss(logits: Callable[[Tensor], Tensor], hidden_states: Tensor, targets: LossTargets) -> Tensor:
     return logits_loss(logits(hidden_states), targets)
 
 
 def _compute_normalized_logits(head: nn.Module, norms: Tensor, hidden_states: Tensor) -> Tensor:
-    return _divide(head(hidden_states), norms)
+    return _divide_by_norms(head(hidden_states), norms)
 
 
 class HeadNorms:
@@ -85,7 +85,7 @@ class HeadNorms:
         """
         if _is_sharded(head):
             return _compute_logits_while_gathered(head, hidden_states)
-        return _divide(head(hidden_states), self.get(head, decoding=decoding))
+        return _divide_by_norms(head(hidden_states), self.get(head, decoding=decoding))
 
     def get(self, head: nn.Module, *, decoding: bool) -> Tensor:
         """Return the norms [vocab] of `head`, differentiable if its parameters are trained."""
@@ -94,7 +94,7 @@ class HeadNorms:
         if torch.compiler.is_compiling():
             return row_norms(head) if trained or not decoding or self._norms is None else self._norms
         if trained:
-            self.forget()
+            self.clear()
             return row_norms(head)
         if self._norms is None or not self._is_unchanged(head, tensors, decoding):
             # Leave inference mode, because a later backward pass may need the norms.
@@ -104,7 +104,7 @@ class HeadNorms:
             self._seen_tensors = [(weakref.ref(tensor), tensor.data_ptr(), _get_version(tensor)) for tensor in tensors]
         return self._norms
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop the kept norms."""
         self._norms = None
 
@@ -122,10 +122,10 @@ class HeadNorms:
 
 def _copy_columns(head: nn.Module) -> Tensor | None:
     """Copy the first elements of every row of a plain weight; return None for other layers."""
-    return head.weight[:, :COMPARED_COLUMNS].clone() if _is_plain(head) else None
+    return head.weight[:, :COMPARED_COLUMNS].clone() if _has_plain_weight(head) else None
 
 
-def _divide(logits: Tensor, norms: Tensor) -> Tensor:
+def _divide_by_norms(logits: Tensor, norms: Tensor) -> Tensor:
     """Divide logits [..., vocab] by norms [vocab] in float32; in place if no backward pass needs the logits."""
     norms = norms.to(logits.device)
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not logits.is_contiguous():
@@ -149,7 +149,7 @@ def _compute_logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Te
     """Return normalized logits of a sharded head; its norms are computed before its hook releases the weight."""
 
     def normalize(module: nn.Module, _inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-        return _divide(logits, row_norms(module))
+        return _divide_by_norms(logits, row_norms(module))
 
     hook = head.register_forward_hook(normalize, prepend=True)
     try:
@@ -160,7 +160,7 @@ def _compute_logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Te
 
 
 def _get_version(tensor: Tensor) -> int:
-    """Return the version counter of a tensor, which counts writes; tensors of inference mode do not have one."""
+    """Return the version counter of a tensor, which counts writes; inference tensors do not have one."""
     return 0 if tensor.is_inference() else tensor._version
 
 
@@ -173,7 +173,7 @@ def row_norms(head: nn.Module) -> Tensor:
     """
     if isinstance(head, EightBitHead | PrepackedHead):
         norms = head.row_norms()
-    elif _is_plain(head):
+    elif _has_plain_weight(head):
         exact = torch.promote_types(head.weight.dtype, torch.float32)
         norms = torch.linalg.vector_norm(head.weight, dim=-1, dtype=exact)
     else:
@@ -182,7 +182,7 @@ def row_norms(head: nn.Module) -> Tensor:
     return clamped
 
 
-def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
+def _has_plain_weight(head: nn.Module) -> TypeGuard[nn.Linear]:
     weight = getattr(head, "weight", None)
     return (
         isinstance(head, nn.Linear)

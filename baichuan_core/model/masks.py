@@ -51,7 +51,7 @@ def _same_example_mask(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache 
     keys = cache.get_mask_sizes(inputs_embeds.shape[1], 0)[0] if cache is not None else mask.shape[1]
     examples = torch.nn.functional.pad(mask.to(inputs_embeds.device), (0, keys - mask.shape[1]))
 
-    def same(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def is_same_example(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return examples[batch, query] == examples[batch, key]
 
-    return same
+    return is_same_example

@@ -9,7 +9,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
-LENGTH_DEPENDENT = ("dynamic", "longrope")
+LENGTH_DEPENDENT_ROPE_TYPES = ("dynamic", "longrope")
 
 
 class BaichuanRotaryEmbedding(nn.Module):
@@ -45,13 +45,13 @@ class BaichuanRotaryEmbedding(nn.Module):
             UnsupportedError: The frequencies depend on the length of a sequence, but `x` contains several sequences.
         """
         frequencies = self.inv_freq
-        if self.rope_type in LENGTH_DEPENDENT:
-            frequencies = self._frequencies(int(position_ids.max()) + 1, len(x))
+        if self.rope_type in LENGTH_DEPENDENT_ROPE_TYPES:
+            frequencies = self._compute_frequencies(int(position_ids.max()) + 1, len(x))
         angles = position_ids[:, None, None, :, None].float() * frequencies.float().to(x.device)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
-    def _frequencies(self, length: int, sequences: int) -> Tensor:
+    def _compute_frequencies(self, length: int, sequences: int) -> Tensor:
         """Return the frequencies for a sequence of `length` tokens.
 
         transformers computes them for the longest sequence of a batch and keeps them for later batches, so an answer
@@ -70,7 +70,7 @@ class BaichuanRotaryEmbedding(nn.Module):
 
 
 def unscaled_length(config: BaichuanConfig) -> int:
-    """Return the number of tokens up to which a length-dependent rotation equals that of the model before extension."""
+    """Return the number of tokens up to which a length-dependent rotation equals that of the unextended model."""
     parameters: dict[str, Any] = config.rope_parameters or {}
     original = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
     return int(original or config.max_position_embeddings or 0)
@@ -78,7 +78,10 @@ def unscaled_length(config: BaichuanConfig) -> int:
 
 def depends_on_length(config: BaichuanConfig) -> bool:
     """Return whether the rotation of some prompts that fit into the model's window depends on their length."""
-    if config.position_embedding != "rope" or (config.rope_parameters or {}).get("rope_type") not in LENGTH_DEPENDENT:
+    if (
+        config.position_embedding != "rope"
+        or (config.rope_parameters or {}).get("rope_type") not in LENGTH_DEPENDENT_ROPE_TYPES
+    ):
         return False
     return (config.model_max_length or 0) > unscaled_length(config)
 

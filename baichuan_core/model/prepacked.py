@@ -17,16 +17,16 @@ from baichuan_core.errors import UnsupportedError
 
 from .chunked_loss import LinearHead
 
-LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
+LAYER_NAMES = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 # Up to this number of rows, multiplying element by element is faster than converting the weight.
 MAX_ELEMENTWISE_ROWS = 8
 FEATURES_PER_PART = 256  # output features converted to float32 at a time, so that they stay in the cache
-LAYER_UNDER_ADAPTER = ".base_layer"  # peft's name for the original layer under an adapter
+BASE_LAYER_SUFFIX = ".base_layer"  # peft's name for the original layer under an adapter
 
 
 class PrepackedLinear(nn.Module):
-    """Replacement for an `nn.Linear` without bias, whose weight cannot be trained, saved or moved."""
+    """Replacement for an `nn.Linear` without bias; its weight cannot be trained, saved or moved."""
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class PrepackedHead(PrepackedLinear):
         return self.norms
 
 
-class WidenedLinear(nn.Linear):
+class UpcastLinear(nn.Linear):
     """A half-precision layer that computes many rows in float32, a part of the weight at a time.
 
     Only the result is rounded to half precision.
@@ -91,24 +91,24 @@ def prepack(model: nn.Module) -> None:
     """Replace a Baichuan model's plain linear layers on the CPU with the fastest kind for the processor."""
     model.requires_grad_(requires_grad=False)
     packed = False
-    plain = [name for name, module in model.named_modules() if _is_plain(module, name)]
+    plain = [name for name, module in model.named_modules() if _is_plain_linear(module, name)]
     for name in [name for name in plain if not _is_read_by_dora(model, name)]:
-        dense: Any = model.get_submodule(name)  # released before the next layer, so that one layer exists twice
+        dense: Any = model.get_submodule(name)  # released before the next layer is packed, so at most one is held twice
         if has_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
             model.set_submodule(name, kind(dense))
             packed = True
         elif dense.weight.dtype in HALF_PRECISION:
-            model.set_submodule(name, WidenedLinear(dense))
+            model.set_submodule(name, UpcastLinear(dense))
     for parameter in model.parameters() if packed else ():
         if type(parameter) is nn.Parameter and parameter.device.type == "cpu":
             parameter.data = parameter.data.clone()  # releases the memory-mapped file
 
 
-def _is_plain(module: nn.Module, name: str) -> bool:
+def _is_plain_linear(module: nn.Module, name: str) -> bool:
     if (
         type(module) not in (nn.Linear, LinearHead)
-        or name.removesuffix(LAYER_UNDER_ADAPTER).rpartition(".")[2] not in LAYERS
+        or name.removesuffix(BASE_LAYER_SUFFIX).rpartition(".")[2] not in LAYER_NAMES
     ):
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate loads the weight when the layer runs
@@ -117,9 +117,9 @@ def _is_plain(module: nn.Module, name: str) -> bool:
 
 def _is_read_by_dora(model: nn.Module, name: str) -> bool:
     """Whether an adapter reads the weight in every pass: peft's DoRA divides by the norms of its rows."""
-    if not name.endswith(LAYER_UNDER_ADAPTER):
+    if not name.endswith(BASE_LAYER_SUFFIX):
         return False
-    return bool(getattr(model.get_submodule(name.removesuffix(LAYER_UNDER_ADAPTER)), "lora_magnitude_vector", None))
+    return bool(getattr(model.get_submodule(name.removesuffix(BASE_LAYER_SUFFIX)), "lora_magnitude_vector", None))
 
 
 def has_kernels(dtype: torch.dtype) -> bool:

@@ -1,4 +1,4 @@
-"""Reject the 4-bit format in which Baichuan 2 was published, because transformers cannot read it."""
+"""Reject the published 4-bit format of Baichuan 2, because transformers cannot read it."""
 
 from os import PathLike
 from pathlib import Path

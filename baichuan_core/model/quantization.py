@@ -14,7 +14,7 @@ from baichuan_core.errors import UnsupportedError
 
 from .eight_bit_ends import EightBitEmbedding, EightBitHead
 from .eight_bits import quantize_rows_in_float16
-from .four_bits import BLOCK, keep_scales, quantize_four_bits, unpack
+from .four_bits import BLOCK_SIZE, keep_scales, quantize_four_bits, unpack_weight
 
 QuantizationMethod = Literal["int8", "nf4", "fp4"]
 ComputeDtype = Literal["bfloat16", "float16", "float32"]
@@ -22,7 +22,7 @@ METHODS = ("int8", "nf4", "fp4")
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 OUTLIER_THRESHOLD = 6.0  # Dettmers et al. 2022, arXiv 2208.07339
 # bitsandbytes' 4-bit CPU kernels process 32 output features and one block of 64 input features at a time.
-FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK}
+FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK_SIZE}
 
 
 def quantization_settings(
@@ -121,23 +121,23 @@ class OnlineQuantization:
             compute_dtype=compute_dtype,
             threshold=threshold,
         )
-        linear = self._layers_to_quantize()
+        linear = self._find_layers_to_quantize()
         if bits == 4:  # noqa: PLR2004
             require_four_bit_shapes({name: layer.weight.shape for name, layer in linear.items()})
         if quantize_head and self.config.tie_word_embeddings:
             raise UnsupportedError("the embedding of this model is also its output head: do not set quantize_head")
         while linear:
             name, layer = linear.popitem()
-            _replace(self.model, name, create_quantized_linear(layer.weight, settings))
+            _replace_layer(self.model, name, create_quantized_linear(layer.weight, settings))
             del layer
         if quantize_head:
-            _replace(self.model, "embed_tokens", EightBitEmbedding.from_dense(self.model.embed_tokens.weight))
-            _replace(self, "lm_head", EightBitHead.from_dense(self.lm_head.weight))
+            _replace_layer(self.model, "embed_tokens", EightBitEmbedding.from_dense(self.model.embed_tokens.weight))
+            _replace_layer(self, "lm_head", EightBitHead.from_dense(self.lm_head.weight))
             self.config.quantize_head = True
-        self._declare_quantized(settings)
+        self._mark_as_quantized(settings)
         return self
 
-    def _layers_to_quantize(self) -> dict[str, nn.Linear]:
+    def _find_layers_to_quantize(self) -> dict[str, nn.Linear]:
         """Return the linear layers of the blocks, by their names within `self.model`."""
         if getattr(self.config, "quantization_config", None) is not None:
             raise UnsupportedError("this model is already quantized: quantize the original model instead")
@@ -153,8 +153,8 @@ class OnlineQuantization:
                 )
         return linear
 
-    def _declare_quantized(self, settings: BitsAndBytesConfig) -> None:
-        """Set the attributes of a model quantized by transformers, which saving, moving and peft check."""
+    def _mark_as_quantized(self, settings: BitsAndBytesConfig) -> None:
+        """Set the attributes that transformers sets on quantized models; saving, moving and peft check them."""
         model: Any = self
         model.is_quantized = True
         model.quantization_method = settings.quant_method
@@ -182,11 +182,11 @@ def create_quantized_linear(weight: Tensor, settings: BitsAndBytesConfig) -> nn.
                 quant_type=settings.bnb_4bit_quant_type,
                 quant_storage=settings.bnb_4bit_quant_storage,
             )
-    layer.weight = quantized_parameter(weight, settings, layer)
+    layer.weight = create_quantized_parameter(weight, settings, layer)
     return layer
 
 
-def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.Module) -> nn.Parameter:
+def create_quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.Module) -> nn.Parameter:
     """Quantize a weight [out, in] to a parameter of the given bitsandbytes layer."""
     layers = import_module("bitsandbytes.nn")
     parameter: nn.Parameter
@@ -202,7 +202,7 @@ def quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, layer: nn.
         codes.squeeze(1).view(settings.bnb_4bit_quant_storage).unsqueeze(1),
         requires_grad=False,
         quant_state=state,
-        blocksize=BLOCK,
+        blocksize=BLOCK_SIZE,
         compress_statistics=double_quantization,
         quant_type=settings.bnb_4bit_quant_type,
         quant_storage=settings.bnb_4bit_quant_storage,
@@ -226,9 +226,9 @@ def rebind_int8_codes(module: Any) -> None:
 
 
 def unpack_four_bits(model: nn.Module, *_: Any) -> None:
-    """Undo bitsandbytes' packing of 4-bit layers for a CPU, so that they can be saved or moved."""
+    """Undo bitsandbytes' CPU packing of 4-bit layers, so that they can be saved or moved."""
     for module in model.modules():
-        unpack(getattr(module, "weight", None))
+        unpack_weight(getattr(module, "weight", None))
 
 
 def keep_four_bit_scales(model: nn.Module) -> None:
@@ -251,7 +251,7 @@ def prepare_dora_layers(model: nn.Module) -> None:
             base: Any = module.get_submodule("base_layer")
             if hasattr(base, "support_avx512bf16_for_cpu"):
                 base.support_avx512bf16_for_cpu = False
-                unpack(base.weight)
+                unpack_weight(base.weight)
             elif isinstance(getattr(base.weight, "CB", None), Tensor):
                 base.register_forward_pre_hook(_restore_int8_scales)
 
@@ -261,7 +261,7 @@ def _restore_int8_scales(layer: Any, _inputs: object) -> None:
         layer.weight.SCB = layer.state.SCB
 
 
-def _replace(parent: Any, name: str, layer: nn.Module) -> None:
+def _replace_layer(parent: Any, name: str, layer: nn.Module) -> None:
     """Replace a layer, keeping its training mode and accelerate hook."""
     old = parent.get_submodule(name)
     layer.train(old.training)

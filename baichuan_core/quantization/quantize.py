@@ -34,7 +34,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
 from baichuan_core.free_memory import choose_device
 from baichuan_core.model.float_chunks import float_chunks
-from baichuan_core.model.four_bits import BLOCK
+from baichuan_core.model.four_bits import BLOCK_SIZE
 from baichuan_core.model.quantization import (
     OUTLIER_THRESHOLD,
     ComputeDtype,
@@ -55,7 +55,7 @@ from .calibration import (
 )
 
 # Bytes per weight: its code plus its part of the scales, rounded up.
-BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK, "fp4": 0.5 + 4 / BLOCK}
+BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK_SIZE, "fp4": 0.5 + 4 / BLOCK_SIZE}
 OVERHEAD_BYTES_PER_LAYER = 2**13  # upper estimate for code books, quantization state and header entries
 EMBEDDING_AND_HEAD = (EMBEDDING, HEAD)
 PROGRESS_AFTER_CALIBRATION = 0.95  # progress when calibration is done; the rest is for writing the checkpoint

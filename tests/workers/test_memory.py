@@ -102,7 +102,7 @@ def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:
 
 def loaded_from(folder: Path) -> ModelKeeper:
     models = ModelKeeper()
-    models.keep(ModelSource(folder), NATIVE, lambda: "a model")
+    models.get_or_start(ModelSource(folder), NATIVE, lambda: "a model")
     return models
 
 

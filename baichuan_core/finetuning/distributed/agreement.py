@@ -27,13 +27,13 @@ def require_agreement(identity: RunIdentity, group: RankGroup) -> None:
         differences = identity.find_differences(json.loads(theirs), json.loads(reference))
         kind = CheckpointError if json.loads(theirs)["base"] != json.loads(reference)["base"] else DatasetError
         raise kind(
-            f"the ranks disagree: on rank {rank} (machine {host}) and rank 0 (machine {host_0})"
+            f"rank {rank} (machine {host}) and rank 0 (machine {host_0}) disagree:"
             f" {'; '.join(differences)}. Start every machine with the same files and options"
         )
 
 
 def require_shared_directory(directory: Path, group: RankGroup) -> None:
-    """Check that all ranks share the directory, in which they all write their parts of resume points.
+    """Check that all ranks share the directory to which they write their parts of resume points.
 
     Raises:
         CheckpointError: A rank does not see a file that rank 0 has written.
@@ -50,6 +50,6 @@ def require_shared_directory(directory: Path, group: RankGroup) -> None:
     for rank, (host, is_seen) in enumerate(seen):
         if not is_seen:
             raise CheckpointError(
-                f"{directory} on rank {rank} (machine {host}) is not the directory of rank 0 (machine {seen[0][0]});"
+                f"{directory} on rank {rank} (machine {host}) is not the same as on rank 0 (machine {seen[0][0]});"
                 " put checkpoints on a file system that all machines share"
             )

@@ -94,8 +94,8 @@ class Plan:
 
     @property
     def zero_stage(self) -> int:
-        """Stage of ZeRO, 0 without DeepSpeed."""
+        """ZeRO stage; 0 without DeepSpeed."""
         return 0 if self.deepspeed is None else int(self.deepspeed["zero_optimization"]["stage"])
 
 
-SINGLE = Plan("single", "one process was requested")
+SINGLE_PROCESS = Plan("single", "one process was requested")

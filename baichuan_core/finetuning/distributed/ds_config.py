@@ -11,7 +11,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 ZeroStrategy = Literal["zero2", "zero3", "zero3-offload"]
 
 # Top-level keys that are passed on to DeepSpeed.
-KEYS = (
+SUPPORTED_KEYS = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "bf16",
     "fp16", "zero_optimization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
     "communication_data_type", "prescale_gradients", "gradient_predivide_factor", "steps_per_print",
@@ -24,8 +24,8 @@ REPLACED_BY_OPTIONS = {
     "activation_checkpointing": "gradient_checkpointing",
     "seed": "seed",
 }
-STAGES = (1, 2, 3)
-OFFLOADS = ("offload_optimizer", "offload_param")
+ZERO_STAGES = (1, 2, 3)
+OFFLOAD_KEYS = ("offload_optimizer", "offload_param")
 # Use torch's AdamW instead of DeepSpeed's, which has to be compiled at first use.
 FIXED_SETTINGS = {
     "zero_allow_untested_optimizer": True,
@@ -39,7 +39,7 @@ def zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
     """Return the configuration of a strategy; the stages are those of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
     zero: dict[str, Any] = {"stage": 2 if strategy == "zero2" else 3, "overlap_comm": on_gpu}
     if strategy == "zero3-offload":
-        zero |= {name: {"device": "cpu", "pin_memory": on_gpu} for name in OFFLOADS}
+        zero |= {name: {"device": "cpu", "pin_memory": on_gpu} for name in OFFLOAD_KEYS}
     return {"zero_optimization": zero}
 
 
@@ -57,16 +57,16 @@ def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfl
     config = deepcopy(dict(given))
     for key in config:
         if key in REPLACED_BY_OPTIONS:
-            raise _invalid(key, f"is set by {REPLACED_BY_OPTIONS[key]} here; remove it")
-        if key not in KEYS:
-            raise _invalid(key, f"is not supported; supported keys are {', '.join(KEYS)}")
-    _fill_sizes(config, options)
+            raise _invalid_config_error(key, f"is set by {REPLACED_BY_OPTIONS[key]} here; remove it")
+        if key not in SUPPORTED_KEYS:
+            raise _invalid_config_error(key, f"is not supported; supported keys are {', '.join(SUPPORTED_KEYS)}")
+    _fill_auto_values(config, options)
     _check_precision(config, bfloat16=bfloat16)
-    _check_zero(config)
+    _check_zero_section(config)
     return {**FIXED_SETTINGS, **config}
 
 
-def _fill_sizes(config: dict[str, Any], options: FinetuningOptions) -> None:
+def _fill_auto_values(config: dict[str, Any], options: FinetuningOptions) -> None:
     expected = {
         "train_micro_batch_size_per_gpu": ("batch_size", options.batch_size),
         "gradient_accumulation_steps": ("gradient_accumulation_steps", options.gradient_accumulation_steps),
@@ -74,34 +74,40 @@ def _fill_sizes(config: dict[str, Any], options: FinetuningOptions) -> None:
     }
     for key, (option, value) in expected.items():
         if config.get(key, "auto") not in ("auto", value):
-            raise _invalid(key, f'is {config[key]!r}, but {option} is {value}; set it to "auto"')
+            raise _invalid_config_error(key, f'is {config[key]!r}, but {option} is {value}; set it to "auto"')
         config[key] = value
     if config.pop("train_batch_size", "auto") != "auto":
-        raise _invalid("train_batch_size", 'is computed from the number of processes; set it to "auto"')
+        raise _invalid_config_error("train_batch_size", 'is computed from the number of processes; set it to "auto"')
 
 
 def _check_precision(config: dict[str, Any], *, bfloat16: bool) -> None:
-    if _section(config, "fp16").get("enabled", False) not in (False, "auto"):
-        raise _invalid("fp16.enabled", 'must be false or "auto": training computes in float32 or bfloat16')
+    if _get_section(config, "fp16").get("enabled", False) not in (False, "auto"):
+        raise _invalid_config_error("fp16.enabled", 'must be false or "auto": training computes in float32 or bfloat16')
     config.pop("fp16", None)
-    section = _section(config, "bf16")
+    section = _get_section(config, "bf16")
     if section.get("enabled", "auto") not in ("auto", bfloat16):
         dtype = "bfloat16" if bfloat16 else "float32"
-        raise _invalid("bf16.enabled", f'is {section["enabled"]!r}, but dtype is {dtype}; set it to "auto"')
+        raise _invalid_config_error(
+            "bf16.enabled", f'is {section["enabled"]!r}, but dtype is {dtype}; set it to "auto"'
+        )
     config["bf16"] = {**section, "enabled": bfloat16}
 
 
-def _check_zero(config: dict[str, Any]) -> None:
-    zero = _section(config, "zero_optimization")
-    if zero.get("stage") not in STAGES:
-        raise _invalid("zero_optimization.stage", f"is {zero.get('stage')!r}; use 1, 2 or 3, or strategy 'ddp'")
-    for name in OFFLOADS:
+def _check_zero_section(config: dict[str, Any]) -> None:
+    zero = _get_section(config, "zero_optimization")
+    if zero.get("stage") not in ZERO_STAGES:
+        raise _invalid_config_error(
+            "zero_optimization.stage", f"is {zero.get('stage')!r}; use 1, 2 or 3, or strategy 'ddp'"
+        )
+    for name in OFFLOAD_KEYS:
         path = f"zero_optimization.{name}"
-        device = _section(config, path, zero).get("device", "none")
+        device = _get_section(config, path, zero).get("device", "none")
         if device not in ("cpu", "none"):
-            raise _invalid(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
-    if zero["stage"] < 3 and _section(config, "", zero, "offload_param").get("device", "none") != "none":  # noqa: PLR2004
-        raise _invalid("zero_optimization.offload_param", "requires stage 3; change the stage or remove it")
+            raise _invalid_config_error(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
+    if zero["stage"] < 3 and _get_section(config, "", zero, "offload_param").get("device", "none") != "none":  # noqa: PLR2004
+        raise _invalid_config_error(
+            "zero_optimization.offload_param", "requires stage 3; change the stage or remove it"
+        )
     # Off, because `gather_trained_weights` gathers the result, tensor by tensor.
     zero["stage3_gather_16bit_weights_on_model_save"] = False
     config["zero_optimization"] = zero
@@ -118,15 +124,15 @@ def _check_zero_fields(zero: Mapping[str, Any]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(map(str, ("zero_optimization", *first["loc"])))
-        raise _invalid(path, f"is {first['input']!r}: {first['msg']}; correct or remove it") from error
+        raise _invalid_config_error(path, f"is {first['input']!r}: {first['msg']}; correct or remove it") from error
 
 
-def _section(config: Mapping[str, Any], path: str, inside: Any = None, name: str | None = None) -> dict[str, Any]:
+def _get_section(config: Mapping[str, Any], path: str, inside: Any = None, name: str | None = None) -> dict[str, Any]:
     section = (config if inside is None else inside).get(name or path.rpartition(".")[2], {})
     if not isinstance(section, dict):
-        raise _invalid(path or str(name), f"is {json.dumps(section)}; it must be a JSON object")
+        raise _invalid_config_error(path or str(name), f"is {json.dumps(section)}; it must be a JSON object")
     return section
 
 
-def _invalid(path: str, problem: str) -> UnsupportedError:
+def _invalid_config_error(path: str, problem: str) -> UnsupportedError:
     return UnsupportedError(f"the DeepSpeed configuration is invalid: {path} {problem}")

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
 RANKS_PREFIX = "ranks"  # prefix of torch's keys in the launcher's store
-TIMEOUT = timedelta(minutes=30)  # long, because the others wait while one rank loads or saves a large model
+GROUP_TIMEOUT = timedelta(minutes=30)  # long, because the others wait while one rank loads or saves a large model
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,13 @@ def join_group(group: RankGroup, *, address: str, port: int, on_gpu: bool) -> No
     """Connect this rank to the others through the store of machine 0's launcher."""
     if on_gpu:
         torch.cuda.set_device(group.local_rank)
-    store = TCPStore(address, port, is_master=False, timeout=TIMEOUT)
+    store = TCPStore(address, port, is_master=False, timeout=GROUP_TIMEOUT)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         store=PrefixStore(RANKS_PREFIX, store),
         rank=group.rank,
         world_size=group.size,
-        timeout=TIMEOUT,
+        timeout=GROUP_TIMEOUT,
     )
 
 

@@ -21,10 +21,10 @@ from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.free_memory import get_limits
 from baichuan_core.progress import Progress, ProgressCallback
 
-POLL_SECONDS = 0.1
-# Time to wait for further errors after a rank has failed: ranks that depend on the failed one fail too, possibly a
-# moment before it.
-GRACE_SECONDS = 1.0
+POLL_INTERVAL_SECONDS = 0.1
+# Time to wait for other errors after a rank has failed: ranks that depend on it fail too, and may report their errors
+# slightly before it does.
+GRACE_PERIOD_SECONDS = 1.0
 
 
 def launch(
@@ -116,15 +116,15 @@ def _supervise(
 ) -> FinetuningReport:
     pause_requested = False
     while not all(rank.has_ended for rank in ranks):
-        for message in _read_messages(ranks, POLL_SECONDS):
+        for message in _read_messages(ranks, POLL_INTERVAL_SECONDS):
             if isinstance(message, ResumePointSaved):
                 on_resume_point(message.folder)
             else:
                 on_progress(message)
         if any(rank.has_failed for rank in ranks):
-            _wait_for_causes(ranks)
+            _wait_for_other_errors(ranks)
             raise choose_error(ranks)
-        rendezvous.require_all()
+        rendezvous.require_all_machines()
         if not pause_requested and should_pause():
             pause_requested = True
             ranks[0].request_pause()
@@ -150,14 +150,14 @@ def _read_messages(ranks: list[RankProcess], timeout: float) -> list[Progress | 
         return found
 
 
-def _wait_for_causes(ranks: list[RankProcess]) -> None:
-    end = time.monotonic() + GRACE_SECONDS
+def _wait_for_other_errors(ranks: list[RankProcess]) -> None:
+    end = time.monotonic() + GRACE_PERIOD_SECONDS
     while time.monotonic() < end and not all(rank.has_ended for rank in ranks):
-        _read_messages(ranks, POLL_SECONDS)
+        _read_messages(ranks, POLL_INTERVAL_SECONDS)
 
 
 def choose_error(ranks: list[RankProcess]) -> Exception:
-    """Return the most helpful error: one of ours or out of memory, else that of a killed rank, else any other."""
+    """Return the most helpful error: first one of ours or an out-of-memory error, then that of a killed rank."""
     failed = [rank for rank in ranks if rank.has_failed]
     for rank in failed:
         if isinstance(rank.error, BaichuanError):

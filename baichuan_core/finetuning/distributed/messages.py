@@ -13,7 +13,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.progress import Progress
 
-PAUSE = b"pause\n"
+PAUSE_COMMAND = b"pause\n"
 MessageKind = Literal["progress", "resume_point", "report", "error"]
 
 
@@ -77,13 +77,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class ResumePointSaved:
-    """Rank 0 has completed a resume point."""
+    """Message that rank 0 has completed a resume point."""
 
     folder: Path
 
 
 def encode_message(message: Progress | ResumePointSaved | FinetuningReport | Exception) -> bytes:
-    """Return a message of a rank as one line."""
+    """Encode a rank's message as one line."""
     kind: MessageKind
     match message:
         case Progress():
@@ -98,7 +98,7 @@ def encode_message(message: Progress | ResumePointSaved | FinetuningReport | Exc
 
 
 def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningReport | Exception:
-    """Read a line written by `encode_message`; errors of other classes than ours become `RuntimeError`."""
+    """Read a line written by `encode_message`; errors other than ours become `RuntimeError`."""
     message = json.loads(line)
     content = message["content"]
     match message["kind"]:
@@ -117,7 +117,7 @@ def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningRepor
 
 
 def _find_error(base: type[BaichuanError], name: str) -> type[BaichuanError] | None:
-    """Return the class of this name among `base` and its subclasses."""
+    """Return the class with this name among `base` and its subclasses."""
     if base.__name__ == name:
         return base
     found = (_find_error(derived, name) for derived in base.__subclasses__())

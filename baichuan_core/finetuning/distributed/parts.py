@@ -28,15 +28,15 @@ class BatchPart:
     size: int
 
     def __call__(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
-        """Make the tensors of this rank.
+        """Make the tensors for this rank.
 
         If there is no example for this rank, it gets the first tokens of another one without labels, whose loss is 0:
         every rank must run the model, because ranks exchange weights and gradients in each pass.
         """
         part = list(examples[self.rank :: self.size])
-        return self.collate(part or [_without_labels(examples[0])])
+        return self.collate(part or [_make_unlabelled_example(examples[0])])
 
 
-def _without_labels(example: EncodedExample) -> EncodedExample:
+def _make_unlabelled_example(example: EncodedExample) -> EncodedExample:
     ids = example.input_ids[:MIN_TOKENS]
     return EncodedExample(ids, [IGNORED_LABEL] * len(ids))

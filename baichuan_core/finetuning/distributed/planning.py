@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
-from baichuan_core.finetuning.distributed.distribution import SINGLE, ConcreteStrategy, Distribution, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, ConcreteStrategy, Distribution, Plan
 from baichuan_core.finetuning.distributed.ds_config import complete_config, zero_preset
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
@@ -17,12 +17,12 @@ from baichuan_core.free_memory import get_limits, total_bytes
 from baichuan_core.memory import Precision, Shape, Training, read_config
 from footprint import Cluster, choose_strategy, explain_insufficient_memory, rank_footprint
 
-REPLICAS = ("single", "ddp")
+UNSHARDED_STRATEGIES = ("single", "ddp")
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """The properties of a run that determine its memory."""
+class _MemoryInputs:
+    """The properties of a run that determine its memory use."""
 
     shape: Shape
     precision: Precision
@@ -31,17 +31,17 @@ class _Job:
 
 
 def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> Plan:
-    """Return the plan of a run on this machine; without a distribution, this process trains alone.
+    """Return the plan for a run on this machine; without a distribution, this process trains alone.
 
     Raises:
         UnsupportedError: Processes, strategy and options are incompatible, or the DeepSpeed configuration is invalid.
         InsufficientMemoryError: The devices have too little memory; the message has the sizes and a remedy.
     """
-    _require_own_ranks()
+    _reject_other_launchers()
     if distribution is None:
-        return SINGLE
+        return SINGLE_PROCESS
     hardware = Hardware.from_options(options)
-    processes = _count_processes(distribution, hardware)
+    processes = _choose_process_count(distribution, hardware)
     deepspeed = distribution.deepspeed
     if deepspeed is not None:
         deepspeed = complete_config(deepspeed, options, bfloat16=hardware.bfloat16)
@@ -49,12 +49,12 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     shape = Shape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
     training = describe_training(options, hardware, options.max_length or shape.context_length)
-    job = _Job(shape, precision, training, _describe_cluster(distribution, processes, hardware))
+    inputs = _MemoryInputs(shape, precision, training, _describe_cluster(distribution, processes, hardware))
     unshardable = _find_unshardable_reason(options, precision)
-    strategy, reason = _choose_strategy(distribution, deepspeed, job, may_shard=unshardable is None)
-    if unshardable is not None and strategy not in REPLICAS:
+    strategy, reason = _choose_strategy(distribution, deepspeed, inputs, may_shard=unshardable is None)
+    if unshardable is not None and strategy not in UNSHARDED_STRATEGIES:
         raise UnsupportedError(f"strategy {strategy!r} cannot be used: {unshardable}; use 'ddp' or 'single'")
-    _require_processes(strategy, job.cluster.ranks)
+    _check_process_count(strategy, inputs.cluster.ranks)
     if deepspeed is None and strategy in ("zero2", "zero3", "zero3-offload"):
         preset = zero_preset(strategy, on_gpu=not hardware.is_cpu)
         deepspeed = complete_config(preset, options, bfloat16=hardware.bfloat16)
@@ -71,7 +71,7 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
 
 
 def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
-    """Return the properties of a training run that determine its memory.
+    """Return the properties of a training run that determine its memory use.
 
     Args:
         options: Options of the run.
@@ -90,7 +90,7 @@ def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: in
     )
 
 
-def _require_own_ranks() -> None:
+def _reject_other_launchers() -> None:
     """Reject a process that torchrun or another launcher started, because each of its ranks would start ranks again."""
     ranks = os.environ.get("WORLD_SIZE", "1")
     if ranks not in ("", "1"):
@@ -100,8 +100,8 @@ def _require_own_ranks() -> None:
         )
 
 
-def _count_processes(distribution: Distribution, hardware: Hardware) -> int:
-    """Return the number of processes on this machine."""
+def _choose_process_count(distribution: Distribution, hardware: Hardware) -> int:
+    """Return the number of processes to start on this machine."""
     visible = 0 if hardware.is_cpu else torch.cuda.device_count()
     if distribution.processes is None:
         return 1 if distribution.strategy == "single" else max(1, visible)
@@ -112,15 +112,17 @@ def _count_processes(distribution: Distribution, hardware: Hardware) -> int:
     return distribution.processes
 
 
-def _require_processes(strategy: ConcreteStrategy, ranks: int) -> None:
+def _check_process_count(strategy: ConcreteStrategy, ranks: int) -> None:
     if strategy == "single" and ranks > 1:
         raise UnsupportedError(f"strategy 'single' uses one process, but {ranks} were requested; use 'ddp' or 'auto'")
     if strategy in ("ddp", "fsdp2") and ranks == 1:
-        raise UnsupportedError(f"strategy {strategy!r} needs at least two processes, but there is one; use 'single'")
+        raise UnsupportedError(
+            f"strategy {strategy!r} needs at least two processes, but there is only one; use 'single'"
+        )
 
 
 def _find_unshardable_reason(options: FinetuningOptions, precision: Precision) -> str | None:
-    """Return why weights and optimizer cannot be sharded; None if they can."""
+    """Return why the weights and optimizer cannot be sharded; None if they can."""
     if precision.quantization is not None or precision.quantize_head:
         return "the base is quantized, and quantized weights cannot be sharded"
     if options.use_dora:
@@ -142,23 +144,23 @@ def _describe_cluster(distribution: Distribution, processes: int, hardware: Hard
 
 
 def _choose_strategy(
-    distribution: Distribution, deepspeed: Mapping[str, Any] | None, job: _Job, *, may_shard: bool
+    distribution: Distribution, deepspeed: Mapping[str, Any] | None, inputs: _MemoryInputs, *, may_shard: bool
 ) -> tuple[ConcreteStrategy, str]:
     """Return the strategy and the reason for it."""
-    sizes = (job.shape, job.precision, job.training)
-    named = distribution.strategy if deepspeed is None else _name_strategy(deepspeed)
+    sizes = (inputs.shape, inputs.precision, inputs.training)
+    named = distribution.strategy if deepspeed is None else _find_equivalent_strategy(deepspeed)
     if named == "auto":
-        choice = choose_strategy(*sizes, job.cluster, may_shard=may_shard)
+        choice = choose_strategy(*sizes, inputs.cluster, may_shard=may_shard)
         if choice is None:
-            raise InsufficientMemoryError(explain_insufficient_memory(*sizes, job.cluster, may_shard=may_shard))
+            raise InsufficientMemoryError(explain_insufficient_memory(*sizes, inputs.cluster, may_shard=may_shard))
         return choice.strategy, choice.reason
-    if not job.cluster.has_room_for(rank_footprint(*sizes, named, job.cluster.ranks), least=True):
-        raise InsufficientMemoryError(explain_insufficient_memory(*sizes, job.cluster, named))
+    if not inputs.cluster.has_room_for(rank_footprint(*sizes, named, inputs.cluster.ranks), least=True):
+        raise InsufficientMemoryError(explain_insufficient_memory(*sizes, inputs.cluster, named))
     return named, "it was requested" if deepspeed is None else "a DeepSpeed configuration was given"
 
 
-def _name_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
-    """Return the strategy that needs as much memory as a complete configuration."""
+def _find_equivalent_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
+    """Return the strategy that needs as much memory as a complete DeepSpeed configuration."""
     zero = deepspeed["zero_optimization"]
     if zero["stage"] < 3:  # noqa: PLR2004
         return "zero2"

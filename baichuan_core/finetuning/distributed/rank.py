@@ -1,4 +1,4 @@
-"""The run of one rank, in the process that its launcher started."""
+"""Run one rank, in the process that its launcher started."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from baichuan_core.errors import BaichuanError
 from baichuan_core.finetuning.distributed.group import join_group, leave_group
-from baichuan_core.finetuning.distributed.messages import PAUSE, ResumePointSaved, Task, encode_message
+from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, ResumePointSaved, Task, encode_message
 from baichuan_core.finetuning.finetune import run_finetuning
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.free_memory import limit_device
@@ -67,7 +67,7 @@ def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport
 
 
 def _limit_memory(task: Task) -> None:
-    """Limit this rank to its part of the memory that the launcher may use."""
+    """Limit this rank to its share of the memory that the launcher may use."""
     index = task.group.local_rank if task.on_gpu else 0
     limit = task.limits.get(index)
     if limit is not None:
@@ -88,8 +88,8 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
 
 
 def _wait_for_pause(paused: threading.Event) -> None:
-    """Set the event if the launcher requests a pause, and kill this process when stdin closes with the launcher."""
-    # Not through sys.stdin: Python would wait for its lock at exit.
-    while os.read(0, len(PAUSE)):
+    """Set the event if the launcher requests a pause; kill this process if stdin closes because the launcher ended."""
+    # Do not read through sys.stdin, because Python would wait for its lock at exit.
+    while os.read(0, len(PAUSE_COMMAND)):
         paused.set()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from baichuan_core.finetuning.distributed.messages import PAUSE, ResumePointSaved, Task, decode_message
+from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, ResumePointSaved, Task, decode_message
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.progress import Progress
 
-KEPT_LINES = 20
+MAX_OUTPUT_LINES = 20
 READ_BYTES = 1 << 16
-SCRIPT = Path(__file__).with_name("rank_main.py")
-ROOT = SCRIPT.parents[3]  # the folder that contains this package
+RANK_SCRIPT = Path(__file__).with_name("rank_main.py")
+IMPORT_ROOT = RANK_SCRIPT.parents[3]  # the folder that contains this package
 
 
 class RankProcess:
@@ -36,7 +36,7 @@ class RankProcess:
         self.rank = task.group.rank
         self.report: FinetuningReport | None = None
         self.error: Exception | None = None
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.lines: deque[str] = deque(maxlen=MAX_OUTPUT_LINES)
         self._relay = relay
         self._partial: dict[int, bytes] = {}
         messages, rank_messages = os.pipe()
@@ -44,12 +44,12 @@ class RankProcess:
         self._open = {messages: self._read_message, output: self._read_output}
         try:
             self.process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", str(SCRIPT), str(rank_messages), str(os.getpid())],
+                [sys.executable, "-P", str(RANK_SCRIPT), str(rank_messages), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=rank_output,
                 stderr=rank_output,
                 pass_fds=[rank_messages],
-                env={**environment, "PYTHONPATH": _search_path(environment)},
+                env={**environment, "PYTHONPATH": _make_python_path(environment)},
             )
         finally:
             os.close(rank_messages)
@@ -58,7 +58,7 @@ class RankProcess:
 
     @property
     def descriptors(self) -> list[int]:
-        """File descriptors of the rank's messages and output, as long as they are open."""
+        """File descriptors of the rank's messages and output that are still open."""
         return list(self._open)
 
     @property
@@ -72,8 +72,8 @@ class RankProcess:
         return self.error is not None or (self.has_ended and self.report is None)
 
     def request_pause(self) -> None:
-        """Request that all ranks save a resume point after the current step and end."""
-        self._send(PAUSE)
+        """Request that all ranks save a resume point after the current step and then exit."""
+        self._send(PAUSE_COMMAND)
 
     def read(self, descriptor: int) -> Iterator[Progress | ResumePointSaved]:
         """Read from a descriptor; yield progress and resume points, and store reports, errors and output lines."""
@@ -135,6 +135,6 @@ class RankProcess:
         self._relay.write(f"[rank {self.rank}] {text}\n")
 
 
-def _search_path(environment: Mapping[str, str]) -> str:
+def _make_python_path(environment: Mapping[str, str]) -> str:
     """Return a PYTHONPATH with which the rank imports the same package as this process."""
-    return os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    return os.pathsep.join(filter(None, [str(IMPORT_ROOT), environment.get("PYTHONPATH")]))

@@ -1,4 +1,4 @@
-"""Coordination of the launchers of several machines: they compare their plans and notice if one dies."""
+"""Coordinate the launchers of several machines: compare their plans and detect when one dies."""
 
 import json
 import socket
@@ -14,11 +14,11 @@ from baichuan_core.errors import RankFailedError, UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import Plan
 
 ARRIVAL_TIMEOUT = timedelta(minutes=10)  # long, because people may start the launchers by hand, one after the other
-ANSWER_TIMEOUT = timedelta(seconds=15)
+RESPONSE_TIMEOUT = timedelta(seconds=15)
 HEARTBEAT_TIMEOUT_SECONDS = 15.0
-HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_INTERVAL_SECONDS = 1.0
 # Fields of a plan that may differ between machines.
-OWN_FIELDS = ("node_rank", "master_addr", "master_port", "reason")
+MACHINE_SPECIFIC_FIELDS = ("node_rank", "master_addr", "master_port", "reason")
 
 
 class Rendezvous:
@@ -47,7 +47,7 @@ class Rendezvous:
                     self.port,
                     is_master=True,
                     wait_for_workers=False,
-                    timeout=ANSWER_TIMEOUT,
+                    timeout=RESPONSE_TIMEOUT,
                     master_listen_fd=listener.detach(),
                 )
         else:
@@ -59,11 +59,11 @@ class Rendezvous:
             store = TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             raise self._machine_0_error() from error
-        store.set_timeout(ANSWER_TIMEOUT)
+        store.set_timeout(RESPONSE_TIMEOUT)
         return store
 
     def compare_plans(self) -> None:
-        """Check that this machine's `node_rank` is free and that its plan is that of machine 0.
+        """Check that this machine's `node_rank` is free and that its plan matches that of machine 0.
 
         Raises:
             UnsupportedError: The message names the field that differs.
@@ -71,7 +71,7 @@ class Rendezvous:
         """
         if self.plan.nodes == 1:
             return
-        mine = {name: value for name, value in asdict(self.plan).items() if name not in OWN_FIELDS}
+        mine = {name: value for name, value in asdict(self.plan).items() if name not in MACHINE_SPECIFIC_FIELDS}
         node = self.plan.node_rank
         try:
             if self._store.add(f"arrived/{node}", 1) > 1:
@@ -100,15 +100,15 @@ class Rendezvous:
             except RuntimeError:  # machine 0 no longer answers, which all others notice too
                 return
 
-    def require_all(self) -> None:
-        """Send a heartbeat and check those of all other machines, at most once per `HEARTBEAT_SECONDS`.
+    def require_all_machines(self) -> None:
+        """Send a heartbeat and check those of all other machines, at most once per `HEARTBEAT_INTERVAL_SECONDS`.
 
         Raises:
             RankFailedError: A machine has failed or no longer answers.
         """
         if self.plan.nodes == 1 or time.monotonic() < self._next_beat:
             return
-        self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        self._next_beat = time.monotonic() + HEARTBEAT_INTERVAL_SECONDS
         try:
             if self._store.check(["failure"]):
                 raise RankFailedError(f"the run ended on another machine: {self._store.get('failure').decode()}")
@@ -126,7 +126,7 @@ class Rendezvous:
             if beats != known:
                 self._seen[node] = (beats, now + HEARTBEAT_TIMEOUT_SECONDS)
             elif now > deadline and not self._store.check([f"done/{node}"]):
-                problem = "no longer answers" if known else "has not arrived"
+                problem = "no longer answers" if known else "has not joined"
                 raise RankFailedError(f"machine {node} {problem}; start the run again on all machines")
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Rendezvous:
             return
         self._store.set(f"done/{self.plan.node_rank}", "")
         while self.plan.node_rank == 0 and not self._store.check([f"done/{node}" for node in self._seen]):
-            self.require_all()
+            self.require_all_machines()
             time.sleep(0.05)
 
     def _machine_0_error(self) -> RankFailedError:

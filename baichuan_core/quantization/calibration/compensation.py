@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.model.four_bits import BLOCK
+from baichuan_core.model.four_bits import BLOCK_SIZE
 
 from .code_book import CodeBook, Scales, quantize_scales
 
@@ -87,8 +87,8 @@ def search_scales(weight: Tensor, importance: Tensor, book: CodeBook) -> Tensor:
     Returns:
         Float32 [out, in / 64].
     """
-    blocks = weight.unflatten(1, (-1, BLOCK))
-    costs = importance.reshape(1, -1, BLOCK)
+    blocks = weight.unflatten(1, (-1, BLOCK_SIZE))
+    costs = importance.reshape(1, -1, BLOCK_SIZE)
     largest = blocks.abs().amax(dim=-1).clamp(min=torch.finfo(weight.dtype).tiny)
     best = torch.full_like(largest, torch.inf)
     scales: Tensor = largest.clone()
@@ -112,7 +112,7 @@ def _round_columns(
 ) -> tuple[Tensor, Tensor]:
     """Round all columns; return positions in the code book and dequantized values, both [out, in]."""
     # Transposed so that each column is contiguous.
-    remaining, scale_of = weight.T[order], scales.T[order // BLOCK]
+    remaining, scale_of = weight.T[order], scales.T[order // BLOCK_SIZE]
     positions = torch.empty(remaining.shape, dtype=torch.uint8, device=weight.device)
     dequantized = torch.empty_like(remaining)
     places = order.tolist()

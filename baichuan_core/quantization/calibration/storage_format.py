@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.model.four_bits import BLOCK, bitsandbytes_functional
+from baichuan_core.model.four_bits import BLOCK_SIZE, bitsandbytes_functional
 from baichuan_core.model.quantization import QuantizationMethod
 
 from .code_book import SCALES_PER_GROUP, CodeBook, get_scale_code_book
@@ -29,7 +29,7 @@ def compute_scale_offset(weight: Tensor) -> Tensor:
     This is the mean scale of uncalibrated quantization. The checkpoint stores it in decimal digits, so a different
     value would change the size of the file.
     """
-    return weight.cpu().reshape(-1, BLOCK).abs().amax(dim=1).mean().to(weight.device)
+    return weight.cpu().reshape(-1, BLOCK_SIZE).abs().amax(dim=1).mean().to(weight.device)
 
 
 def build_stored_tensors(
@@ -57,7 +57,7 @@ def build_stored_tensors(
         **nested,
         shape=result.positions.shape,
         dtype=dtype,
-        blocksize=BLOCK,
+        blocksize=BLOCK_SIZE,
         code=functional.get_4bit_type(book.name, device="cpu"),
         quant_type=book.name,
     )

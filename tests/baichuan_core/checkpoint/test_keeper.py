@@ -56,7 +56,7 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(checkpoint: Path) -
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError):
-        models.keep(ModelSource(checkpoint, dtype="float16"), NATIVE, fail)
+        models.get_or_start(ModelSource(checkpoint, dtype="float16"), NATIVE, fail)
     assert models.kept is None
 
 
@@ -71,9 +71,9 @@ def test_an_engine_is_kept_with_its_settings_and_closed_when_released(checkpoint
             ended.append(self.name)
 
     models, source = ModelKeeper(), ModelSource(checkpoint)
-    first = models.keep(source, "engine", lambda: Engine("first"), variant=32)
-    assert models.keep(source, "engine", lambda: Engine("again"), variant=32) is first
-    models.keep(source, "engine", lambda: Engine("second"), variant=16)
+    first = models.get_or_start(source, "engine", lambda: Engine("first"), variant=32)
+    assert models.get_or_start(source, "engine", lambda: Engine("again"), variant=32) is first
+    models.get_or_start(source, "engine", lambda: Engine("second"), variant=16)
     assert ended == ["first"]
     assert not models.holds(source)
     models.load(source)

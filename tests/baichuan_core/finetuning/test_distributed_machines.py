@@ -116,7 +116,8 @@ def test_machines_with_different_data_are_rejected(tmp_path: Path) -> None:
     for launcher in (first, other):
         _, errors = launcher.communicate()
         assert launcher.returncode == 1
-        assert "the ranks disagree: on rank 1 (machine" in errors
+        assert "rank 1 (machine" in errors
+        assert " disagree: " in errors
         assert "the training data is different" in errors
 
 

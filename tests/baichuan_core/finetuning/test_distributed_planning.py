@@ -179,7 +179,7 @@ def test_ranks_that_disagree_are_named(
     theirs = json.dumps(
         {**fields, **change, "options": {**fields["options"], **change.get("options", {})}}, sort_keys=True
     )
-    with pytest.raises(error, match=rf"the ranks disagree: on rank 1 \(machine gpu-b\) and rank 0 .*{message}"):
+    with pytest.raises(error, match=rf"rank 1 \(machine gpu-b\) and rank 0 .* disagree: .*{message}"):
         require_agreement(identity, _Pair(0, 0, 2, theirs))
     require_agreement(identity, _Pair(0, 0, 2, json.dumps(fields, sort_keys=True)))
 
@@ -214,23 +214,23 @@ def test_machines_with_different_plans_are_rejected(machines: tuple[Rendezvous, 
 
 def test_a_failure_on_one_machine_ends_the_other(machines: tuple[Rendezvous, Rendezvous]) -> None:
     first, second = machines
-    first.require_all()
+    first.require_all_machines()
     second.report_failure(DatasetError("line 3 is broken"))
     first._next_beat = 0.0
     with pytest.raises(RankFailedError, match=r"ended on another machine: machine 1 .*line 3 is broken"):
-        first.require_all()
+        first.require_all_machines()
 
 
 def test_a_machine_without_heartbeats_is_named(
     machines: tuple[Rendezvous, Rendezvous], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = machines
-    monkeypatch.setattr(rendezvous_module, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(rendezvous_module, "HEARTBEAT_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(rendezvous_module, "HEARTBEAT_TIMEOUT_SECONDS", -1.0)
-    second.require_all()
-    first.require_all()  # it has seen a heartbeat
+    second.require_all_machines()
+    first.require_all_machines()  # it has seen a heartbeat
     with pytest.raises(RankFailedError, match="machine 1 no longer answers"):
-        first.require_all()
+        first.require_all_machines()
 
 
 def test_machine_0_waits_until_the_others_have_finished(machines: tuple[Rendezvous, Rendezvous]) -> None:

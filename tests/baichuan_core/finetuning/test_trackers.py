@@ -104,14 +104,14 @@ def test_a_missing_package_is_named_at_the_start(tmp_path: Path, monkeypatch: py
 
 
 def test_an_unknown_tracker_is_rejected() -> None:
-    with pytest.raises(ValueError, match="report_to has 'comet'; choose from 'wandb', 'mlflow'"):
+    with pytest.raises(ValueError, match="report_to contains 'comet'; choose from 'wandb', 'mlflow'"):
         FinetuningOptions(report_to=("comet",))
 
 
 def test_without_variables_everything_stays_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    with trackers.tracking(("wandb", "mlflow"), tmp_path / "records"):
+    with trackers.tracker_session(("wandb", "mlflow"), tmp_path / "records"):
         assert os.environ["WANDB_MODE"] == "offline"
         assert os.environ["WANDB_DIR"] == str(tmp_path / "records")
         assert os.environ["MLFLOW_TRACKING_URI"].startswith(f"sqlite:///{tmp_path}")
@@ -122,6 +122,6 @@ def test_environment_variables_take_precedence(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("WANDB_API_KEY", "key")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    with trackers.tracking(("wandb", "mlflow"), tmp_path):
+    with trackers.tracker_session(("wandb", "mlflow"), tmp_path):
         assert "WANDB_MODE" not in os.environ
         assert os.environ["MLFLOW_TRACKING_URI"] == "http://tracker"

@@ -18,7 +18,7 @@ from baichuan_core.model.prepacked import (
     MAX_ELEMENTWISE_ROWS,
     PrepackedHead,
     PrepackedLinear,
-    WidenedLinear,
+    UpcastLinear,
 )
 
 Load = Callable[..., BaichuanForCausalLM]
@@ -67,7 +67,7 @@ def test_dtypes_without_kernels_are_rounded_once(dtype: torch.dtype, shape: tupl
     dense = nn.Linear(96, FEATURES_PER_PART + 40, bias=False, dtype=dtype)
     x = torch.randn(*shape, 96).to(dtype)
     exact = x.double() @ dense.weight.double().T
-    found = WidenedLinear(dense)(x)
+    found = UpcastLinear(dense)(x)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-3)
 
