@@ -5,7 +5,7 @@ import socket
 
 from api.access_log import BatchingHandler
 from api.main import create_app
-from api.server import Server, configure
+from api.server import Server, build_server_config
 from api.settings import ApiSettings
 from jobs.settings import read_settings_or_exit
 
@@ -15,7 +15,7 @@ def main() -> None:
     _configure_logging()
     settings = read_settings_or_exit(ApiSettings)
     app = create_app(settings)
-    Server(configure(app, settings), app).run(_inherited_sockets(settings))
+    Server(build_server_config(app, settings), app).run(_inherited_sockets(settings))
 
 
 def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:

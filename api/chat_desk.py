@@ -80,13 +80,13 @@ class ChatDesk:
         if not self._projects[project_id]:
             del self._projects[project_id]
 
-    def begin(self, chat: NewChat) -> None:
+    def record_begin(self, chat: NewChat) -> None:
         """Record a chat that an attempt has begun to answer."""
         self._open.add(chat.id)
         self.loads[chat.attempt_id] += 1
         self._write(chats.begin, chat)
 
-    def end(self, ended: EndedChat) -> None:
+    def record_end(self, ended: EndedChat) -> None:
         """Record how a chat has ended."""
         self._open.discard(ended.chat.id)
         self.loads[ended.chat.attempt_id] -= 1

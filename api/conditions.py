@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
-TAG = re.compile(r'"([^"]*)"')
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+ETAG_PATTERN = re.compile(r'"([^"]*)"')
+RANGE_PATTERN = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
-def matches(header: str | None, etag: str) -> bool:
+def matches_if_none_match(header: str | None, etag: str) -> bool:
     """Whether an If-None-Match header names this entity tag, using weak comparison as the standard requires."""
     if header is None:
         return False
@@ -15,14 +15,14 @@ def matches(header: str | None, etag: str) -> bool:
     return "*" in tags or etag.removeprefix("W/") in tags
 
 
-def allows(header: str | None, etag: str) -> bool:
+def satisfies_if_match(header: str | None, etag: str) -> bool:
     """Whether an If-Match header allows this entity tag, using strong comparison: a weak tag matches nothing."""
     if header is None or header.strip() == "*":
         return True
     return etag in [tag.strip() for tag in header.split(",")]
 
 
-def expected_tags(header: str | None) -> frozenset[str] | None:
+def parse_if_match(header: str | None) -> frozenset[str] | None:
     """Parse an If-Match header into the entity tags that it allows, without quotes; None allows all.
 
     Weak tags are left out: the comparison is strong, so they match nothing.
@@ -30,7 +30,7 @@ def expected_tags(header: str | None) -> frozenset[str] | None:
     if header is None or header.strip() == "*":
         return None
     tags = (tag.strip() for tag in header.split(","))
-    return frozenset(found[1] for tag in tags if (found := TAG.fullmatch(tag)))
+    return frozenset(found[1] for tag in tags if (found := ETAG_PATTERN.fullmatch(tag)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     Raises:
         UnsatisfiableRangeError: the file has no bytes in that range.
     """
-    found = RANGE.fullmatch((header or "").replace(" ", "").lower())
+    found = RANGE_PATTERN.fullmatch((header or "").replace(" ", "").lower())
     if found is None:
         return None
     first, last = found.groups()

@@ -13,7 +13,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from api.chat_desk import ChatDesk
-from api.conditions import expected_tags
+from api.conditions import parse_if_match
 from api.feed_hub import FeedHub
 from api.headers import asks_for_absence
 from api.security import SAFE_METHODS, Credentials, identify, require_admin, require_same_origin
@@ -102,17 +102,17 @@ def get_service(request: Request) -> Service:
 IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the current ETag is one of these")]
 
 
-def refuse_tags(if_match: IfMatch = None) -> None:
+def refuse_if_match(if_match: IfMatch = None) -> None:
     """Reject entity tags for something that has none, because a client that sends one expects a comparison.
 
     Raises:
         VersionConflictError: the request has an If-Match header other than `*`.
     """
-    if expected_tags(if_match) is not None:
+    if parse_if_match(if_match) is not None:
         raise VersionConflictError("this resource has no ETag to compare with; leave If-Match out", param="If-Match")
 
 
-WithoutTags = Depends(refuse_tags)
+WithoutIfMatch = Depends(refuse_if_match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Caller:
         """The project that the key belongs to."""
         return self.key.project_id
 
-    def job(self, job_id: str) -> JobKey:
+    def job_key(self, job_id: str) -> JobKey:
         """Return the key of a job in the caller's project."""
         return JobKey(self.key.project_id, job_id)
 

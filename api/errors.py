@@ -122,7 +122,7 @@ def internal_error(request_id: str) -> JSONResponse:
     return problem(request_id, 500, "internal_error", "Internal error", detail)
 
 
-def install(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI) -> None:
     """Install the application's error handlers."""
     app.add_exception_handler(domain.DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -136,7 +136,7 @@ async def _domain_error(request: Request, error: Exception) -> JSONResponse:
         raise error
     kind = PROBLEM_TYPES[type(error)]
     status = _refusal_status(request, kind.status)
-    headers = _headers(status, error)
+    headers = _error_headers(status, error)
     request_id = request.state.request_id
     return problem(request_id, status, error.code, kind.title, error.message, param=error.param, headers=headers)
 
@@ -147,7 +147,7 @@ def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
     return HTTPStatus.BAD_REQUEST if is_openai and status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
-def _headers(status: int, error: domain.DomainError) -> dict[str, str]:
+def _error_headers(status: int, error: domain.DomainError) -> dict[str, str]:
     # The openai client retries 409, 429 and 5xx unless a header forbids it, but this request may have taken effect.
     if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError | domain.ServingFailedError):
         return {"x-should-retry": "false"}

@@ -35,7 +35,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
     while not service.closing.is_set():
         if time.monotonic() - checked > settings.stream_idle_seconds:
             checked = time.monotonic()
-            if not await is_still_valid(service, watched.credentials):
+            if not await are_credentials_valid(service, watched.credentials):
                 return
         try:
             record = await service.reader.call(jobs.find_records, job)
@@ -54,7 +54,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
         await asyncio.sleep(settings.stream_poll_seconds)
 
 
-async def is_still_valid(service: Service, credentials: Credentials) -> bool:
+async def are_credentials_valid(service: Service, credentials: Credentials) -> bool:
     """Whether the key or the session of a client is still valid."""
     try:
         await identify(service.authenticator, credentials)

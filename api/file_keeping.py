@@ -29,7 +29,7 @@ async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileR
     return await asyncio.shield(_store_file(caller, arrived, add))
 
 
-def add_once(tries: PreviousTries, lifetime_seconds: int | None) -> AddRow:
+def make_idempotent_adder(tries: PreviousTries, lifetime_seconds: int | None) -> AddRow:
     """Return a function that adds a file's row unless the request that this one repeats has already added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:

@@ -30,7 +30,7 @@ class Refusal:
     detail: str
 
 
-INVALID = Refusal(HTTPStatus.BAD_REQUEST, "invalid_http", "the request is not valid HTTP; correct the client")
+INVALID_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "invalid_http", "the request is not valid HTTP; correct the client")
 UNKNOWN_METHOD = Refusal(
     HTTPStatus.NOT_IMPLEMENTED, "unknown_method", "HTTP has no such method; /docs lists the methods of each address"
 )
@@ -118,7 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the base class's interface
         """Answer a request that the base class found invalid."""
-        self._refuse(INVALID)
+        self._refuse(INVALID_REQUEST)
 
     def _enter_section(self) -> None:
         self._in_section, self._section_bytes, self._section_began = True, 0, True
@@ -136,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         except httptools.HttpParserError:
-            self._refuse(INVALID)
+            self._refuse(INVALID_REQUEST)
         if self._in_section and not self._section_began:
             self._section_bytes += len(piece)
             if self._section_bytes > self.settings.max_header_bytes:
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is None or cycle.response_complete
 
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Return the last request and its response; None before the first, although the base class excludes None."""
+        """Return the current request/response cycle; None before the first (the base class's annotation omits None)."""
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-COUNT_HEADER = "x-stainless-retry-count"
+RETRY_COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
 DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
@@ -26,7 +26,7 @@ class PreviousTries:
 
 def read_previous_tries(request: Request) -> PreviousTries:
     """Read the client's retry headers; the count is 0 for clients that do not send them."""
-    count = _parse_number(request.headers.get(COUNT_HEADER), 0.0, MAX_TRIES)
+    count = _parse_number(request.headers.get(RETRY_COUNT_HEADER), 0.0, MAX_TRIES)
     timeout = _parse_number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
     return PreviousTries(int(count), count * (timeout + BACKOFF_SECONDS))
 

@@ -53,11 +53,11 @@ SECURITY_SCHEMES = {
     },
 }
 PUBLIC_OPERATIONS = {("/v1/session", "post")}
-RESOURCES = (
+ROUTE_MODULES = (
     *(jobs, job_deletion, bulk_operations, estimates, events, logs, metrics, resume_points, artifacts),
     *(datasets, files, models, workers, history, keys, session, feed),
 )
-OPENAI_RESOURCES = (uploads, fine_tuning, batches, chats, stored_chats)
+OPENAI_ROUTE_MODULES = (uploads, fine_tuning, batches, chats, stored_chats)
 STREAMED_ROUTES = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/[^/]+/parts"))
 
 
@@ -80,10 +80,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         responses=ERROR_RESPONSES,
         redoc_url=None,
     )
-    errors.install(app)
+    errors.install_error_handlers(app)
     app.include_router(health.router)
     app.include_router(dashboard.router)
-    for resource in (*RESOURCES, *OPENAI_RESOURCES):
+    for resource in (*ROUTE_MODULES, *OPENAI_ROUTE_MODULES):
         app.include_router(resource.router)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=STREAMED_ROUTES)
     app.add_middleware(BodilessResponses)

@@ -58,7 +58,7 @@ class HttpExchange:
             MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
         await self._send(message)
 
-    def line(self) -> str:
+    def format_log_line(self) -> str:
         """Return the line for the access log."""
         client = self._scope.get("client")
         key = self._scope["state"].get("key")
@@ -90,7 +90,7 @@ class OutermostMiddleware:
         try:
             await self._serve(scope, receive, exchange)
         finally:
-            access.info("%s", exchange.line())
+            access.info("%s", exchange.format_log_line())
 
     async def _serve(self, scope: Scope, receive: Receive, exchange: HttpExchange) -> None:
         try:

@@ -46,7 +46,7 @@ class FormReader:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.complete = False
-        self._parser = _parser(boundary, self)
+        self._parser = _create_parser(boundary, self)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the chunks of the file that `data` contains.
@@ -127,7 +127,7 @@ def _filename(options: Mapping[bytes, bytes], disposition: bytes) -> str:
     return header.get_filename("")
 
 
-def _parser(boundary: bytes, reader: FormReader) -> MultipartParser:
+def _create_parser(boundary: bytes, reader: FormReader) -> MultipartParser:
     try:
         return MultipartParser(
             boundary,

@@ -9,11 +9,11 @@ from api.settings import ApiSettings
 SNAPSHOT = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
-def render() -> str:
+def render_document() -> str:
     """Return the document in the format of the snapshot."""
     return json.dumps(create_app(ApiSettings()).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":
     SNAPSHOT.parent.mkdir(exist_ok=True)
-    SNAPSHOT.write_text(render(), encoding="utf-8")
+    SNAPSHOT.write_text(render_document(), encoding="utf-8")

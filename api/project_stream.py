@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 from api.dependencies import Caller
-from api.event_stream import is_still_valid
+from api.event_stream import are_credentials_valid
 from api.schemas.feed import FeedEvent
 from jobs.records import FeedRecord
 from jobs.service import feed
@@ -37,7 +37,7 @@ async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[byt
                 await project.wait(position, idle_seconds)
             if time.monotonic() - checked > idle_seconds:
                 checked = time.monotonic()
-                if not await is_still_valid(service, caller.credentials):
+                if not await are_credentials_valid(service, caller.credentials):
                     return
                 yield b": still here\n\n"
 

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from api.conditions import ByteRange, UnsatisfiableRangeError, allows, matches, parse_range
+from api.conditions import ByteRange, UnsatisfiableRangeError, matches_if_none_match, parse_range, satisfies_if_match
 from api.errors import problem
 from jobs.artifacts import ArtifactStore
 
@@ -51,9 +51,9 @@ async def file_response(
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(PurePosixPath(name).name, safe='')}",
         "X-Content-Type-Options": "nosniff",
     }
-    if not allows(request.headers.get("If-Match"), etag):
+    if not satisfies_if_match(request.headers.get("If-Match"), etag):
         return precondition_failed(request, "the file has changed since; fetch it without If-Match")
-    if matches(request.headers.get("If-None-Match"), etag):
+    if matches_if_none_match(request.headers.get("If-None-Match"), etag):
         return Response(status_code=304, headers=headers)
     try:
         part = parse_range(_wanted_range(request, etag), size)

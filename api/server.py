@@ -13,7 +13,7 @@ from api.settings import ApiSettings
 log = logging.getLogger("api")
 
 
-def configure(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
+def build_server_config(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
     """Return the server's configuration for this application."""
     return uvicorn.Config(
         app,

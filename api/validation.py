@@ -13,7 +13,7 @@ REMEDIES = {
     "union_tag_not_found": f"must be one of {', '.join(KINDS)}",
     "union_tag_invalid": f"must be one of {', '.join(KINDS)}",
 }
-SOURCES = ("body", "query", "path", "header")
+REQUEST_PARTS = ("body", "query", "path", "header")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class FieldError:
 
 def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     """Return the first 20 validation errors, worded for clients."""
-    return [FieldError(_param(entry), _message(entry)) for entry in found[:MAX_SHOWN_ERRORS]]
+    return [FieldError(_find_param(entry), _describe_error(entry)) for entry in found[:MAX_SHOWN_ERRORS]]
 
 
-def _param(entry: Mapping[str, Any]) -> str | None:
+def _find_param(entry: Mapping[str, Any]) -> str | None:
     if entry["type"] == "json_invalid":
         return None
     if entry["type"].startswith("union_tag"):
@@ -37,14 +37,14 @@ def _param(entry: Mapping[str, Any]) -> str | None:
     if entry["type"] == "parameter":  # raised by a rule about several fields, which names the one at fault
         return str(entry["ctx"]["param"])
     location = list(entry["loc"])
-    if location and location[0] in SOURCES:
+    if location and location[0] in REQUEST_PARTS:
         location.pop(0)
     if location and entry["loc"][0] == "body" and location[0] in KINDS:
         location.pop(0)  # pydantic includes the union member's name, which is not part of the request
     return ".".join(str(part) for part in location) or None
 
 
-def _message(entry: Mapping[str, Any]) -> str:
+def _describe_error(entry: Mapping[str, Any]) -> str:
     context = entry.get("ctx") or {}
     match entry["type"]:
         case "json_invalid":

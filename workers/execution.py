@@ -27,7 +27,7 @@ from workers.rendezvous import offer_address
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
-from workers.supervision import Ending, StopReason, Supervision
+from workers.supervision import AttemptOutcome, StopReason, Supervision
 
 GATHER_POLL_SECONDS = 0.2
 
@@ -78,14 +78,14 @@ class Execution:
         self._residents.drain()
 
     def run(self, attempt_id: str) -> None:
-        """Run an attempt to its end, or skip it if this worker must not run it."""
+        """Run an attempt to its end, or skip it if it is not (or no longer) assigned to this worker."""
         if self._draining.is_set():
             self._requeue(attempt_id)
             return
         taken_at = time.monotonic()
         claim = self._claim(attempt_id)
         if claim is None:
-            log.info("%s: skipped, because this worker must not run it (any more)", attempt_id)
+            log.info("%s: skipped, because it is not (or no longer) assigned to this worker", attempt_id)
             return
         log.info("%s: starting %s job %s", attempt_id, claim.job.kind, claim.job.id)
         lease = Lease(
@@ -138,7 +138,7 @@ class Execution:
             message = f"the worker could not run it: {type(error).__name__}: {error}"
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
-    def _supervise(self, claim: Claim, lease: Lease) -> Ending:
+    def _supervise(self, claim: Claim, lease: Lease) -> AttemptOutcome:
         """Run the attempt on a resident that has loaded its model, or on a new runner."""
         keep = self._worker.keep_seconds > 0
         token = self._hub_token if claim.spec.uses_hub else None
@@ -148,21 +148,21 @@ class Execution:
         try:
             for runner in [resident.runner, None] if resident else [None]:
                 supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)
-                ending = supervision.watch(self._starter.start(assignment, runner))
+                outcome = supervision.watch(self._starter.start(assignment, runner))
                 if not supervision.died_without_message:
                     break  # otherwise the resident died before it received the attempt: use a new runner
             remains = supervision.remains or remains
         finally:
             self._residents.end_attempt(claim, resident, *remains)
-        return ending
+        return outcome
 
-    def _settle(self, claim: Claim, lease: Lease, ending: Ending) -> None:
+    def _settle(self, claim: Claim, lease: Lease, outcome: AttemptOutcome) -> None:
         """Record how the attempt ended."""
-        match ending:
+        match outcome:
             case Finished() if claim.allocation.node > 0:
                 self._await_first_node(claim, lease)
             case Finished():
-                self._publish(claim, lease, ending)
+                self._publish(claim, lease, outcome)
             case Failed(failure):
                 self._give_up(claim, lease, Event.FAIL if failure.permanent else Event.STUMBLE, failure)
             case StopReason.RELEASED:
@@ -198,7 +198,7 @@ class Execution:
     def _give_up(self, claim: Claim, lease: Lease, event: Event, failure: Failure | None = None) -> None:
         """End the attempt without a result."""
         attempt_id = claim.attempt.id
-        error = failure.error() if failure else None
+        error = failure.to_job_error() if failure else None
 
         def end(connection: Connection) -> JobState | None:
             held = lease.lock_attempt(connection)

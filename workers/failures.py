@@ -34,7 +34,7 @@ class Failure:
     expected: bool = True
     of_request: bool = False
 
-    def error(self) -> dict[str, str]:
+    def to_job_error(self) -> dict[str, str]:
         """Return the job's error without characters that databases or JSON reject: the message may quote user input."""
         message = self.message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
         return {"code": self.code, "message": message[:MAX_MESSAGE_CHARACTERS]}

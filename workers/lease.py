@@ -90,7 +90,7 @@ class Lease:
         """
         with self._lock:
             last = self._progress
-            if last and last["metrics"] and last["stage"] != progress["stage"] and self._is_event(last):
+            if last and last["metrics"] and last["stage"] != progress["stage"] and self._deserves_event(last):
                 self._log.append(("progress", last))
                 self._last_progress_event, self._progress_events = last, self._progress_events + 1
             self._progress = progress
@@ -174,7 +174,7 @@ class Lease:
         except Exception:
             self._put_back(pending)
             raise
-        if pending.progress is not None and self._is_event(pending.progress):
+        if pending.progress is not None and self._deserves_event(pending.progress):
             self._last_progress_event, self._progress_events = pending.progress, self._progress_events + 1
         self._renewed_at = begun
         self._ends_at = begun + self._settings.lease_seconds
@@ -182,7 +182,7 @@ class Lease:
 
     def _record(self, connection: Connection, pending: PendingUpdates) -> Directive:
         progress, entries = pending.progress, pending.log
-        if progress and self._is_event(progress):
+        if progress and self._deserves_event(progress):
             entries = [*entries, ("progress", progress)]
         held = self.lock_attempt(connection)
         return (
@@ -195,7 +195,7 @@ class Lease:
         """Lock the attempt in a transaction; return None if this worker no longer holds it."""
         return HeldAttempt.lock(connection, self._settings, self._attempt_id, self._worker.id)
 
-    def _is_event(self, progress: dict[str, Any]) -> bool:
+    def _deserves_event(self, progress: dict[str, Any]) -> bool:
         last = self._last_progress_event
         if last is None:
             return True

@@ -14,7 +14,7 @@ from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
-from workers.handlers.contract import MODEL_FOLDER, Context, Handler, Place
+from workers.handlers.contract import MODEL_FOLDER, Context, Handler, HandlerPlacement
 from workers.resume_points import ResumePoints
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
         report=report,
         resume_points=ResumePoints(store, workspace, claim.earlier_attempts),
-        place=_describe_place(claim),
+        placement=_describe_placement(claim),
     )
 
 
@@ -57,14 +57,14 @@ def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> Lo
     return None if field is None else LoadedModel.from_records(found[field], adapter, source.dtype)
 
 
-def _describe_place(claim: Claim) -> Place:
+def _describe_placement(claim: Claim) -> HandlerPlacement:
     devices = max(1, len(claim.allocation.devices))
     if claim.nodes == 1:
-        return Place(devices)
+        return HandlerPlacement(devices)
     if claim.rendezvous is None:
         raise RuntimeError("the first node has not reported its address")
     host, _, port = claim.rendezvous.rpartition(":")
-    return Place(devices, claim.nodes, claim.allocation.node, host, int(port))
+    return HandlerPlacement(devices, claim.nodes, claim.allocation.node, host, int(port))
 
 
 def locate_model(model: ModelRecord, field: str, store: ArtifactStore, model_roots: Sequence[Path]) -> Path:

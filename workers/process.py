@@ -11,7 +11,15 @@ from typing import Protocol
 
 from jobs.chats.messages import Call
 from workers.logs import LineReader
-from workers.messages import MAKE_ROOM, PAUSE, Assignment, Message, decode_message, encode_assignment, encode_call
+from workers.messages import (
+    MAKE_ROOM_COMMAND,
+    PAUSE_COMMAND,
+    Assignment,
+    Message,
+    decode_message,
+    encode_assignment,
+    encode_call,
+)
 from workers.runner import PipeEnds
 
 READ_BYTES = 1 << 16
@@ -47,7 +55,7 @@ class RunnerPipes:
     stdout: int
     stderr: int
     theirs: PipeEnds
-    handed_over: bool = False
+    runner_ends_closed: bool = False
 
     @classmethod
     def open(cls) -> "RunnerPipes":
@@ -59,16 +67,16 @@ class RunnerPipes:
         ends = PipeEnds(their_control, their_messages, their_stdout, their_stderr)
         return cls(control, messages, stdout, stderr, ends)
 
-    def hand_over(self) -> None:
+    def close_runner_ends(self) -> None:
         """Close the runner's ends here; otherwise our ends would never report that the runner has ended."""
-        if not self.handed_over:
-            self.handed_over = True
+        if not self.runner_ends_closed:
+            self.runner_ends_closed = True
             for end in (self.theirs.control, self.theirs.messages, self.theirs.stdout, self.theirs.stderr):
                 os.close(end)
 
     def close(self) -> None:
         """Close both ends of all pipes."""
-        self.hand_over()
+        self.close_runner_ends()
         for end in (self.control, self.messages, self.stdout, self.stderr):
             os.close(end)
 
@@ -88,7 +96,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         """Start listening to the runner's pipes."""
-        self.pipes.hand_over()
+        self.pipes.close_runner_ends()
         self._lines = {
             self.pipes.stdout: ("stdout", LineReader()),
             self.pipes.stderr: ("stderr", LineReader()),
@@ -117,11 +125,11 @@ class Runner:
 
     def ask_to_pause(self) -> None:
         """Ask the runner to save a resume point and give up its place; a stuck runner will not notice."""
-        self._send_request(PAUSE)
+        self._send_request(PAUSE_COMMAND)
 
     def ask_to_make_room(self) -> None:
         """Ask the runner to end once it has nothing left to answer; a stuck runner will not notice."""
-        self._send_request(MAKE_ROOM)
+        self._send_request(MAKE_ROOM_COMMAND)
 
     def _send_request(self, line: bytes) -> None:
         if self._writing.acquire(timeout=REQUEST_TIMEOUT_SECONDS):

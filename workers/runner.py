@@ -40,8 +40,8 @@ from workers.handlers.contract import Context, GivenBackError, import_handler
 from workers.memory import require_memory
 from workers.messages import (
     CALL_PREFIX,
-    MAKE_ROOM,
-    PAUSE,
+    MAKE_ROOM_COMMAND,
+    PAUSE_COMMAND,
     Assignment,
     Failed,
     Finished,
@@ -92,7 +92,7 @@ def run(ends: PipeEnds) -> None:
     _redirect_output(ends)
     # With other start methods, locks that libraries create would outlive a killed runner.
     multiprocessing.set_start_method("fork", force=True)
-    control = Control(os.fdopen(ends.control, "rb"))
+    control = CommandReader(os.fdopen(ends.control, "rb"))
     runner = AttemptRunner(ends.messages, control)
     while True:
         last_word = runner.run(control.wait_for_assignment())
@@ -102,7 +102,7 @@ def run(ends: PipeEnds) -> None:
             os._exit(0)  # do not wait for libraries' threads and exit handlers
 
 
-class Control:
+class CommandReader:
     """Reads what the worker sends: assignments, requests to pause, and calls. This process ends when the worker does.
 
     Attributes:
@@ -127,9 +127,9 @@ class Control:
 
     def _read_commands(self, pipe: io.BufferedReader) -> None:
         for line in pipe:
-            if line == PAUSE:
+            if line == PAUSE_COMMAND:
                 self.pause.set()
-            elif line == MAKE_ROOM:
+            elif line == MAKE_ROOM_COMMAND:
                 self.make_room.set()
             elif line.startswith(CALL_PREFIX):
                 self._deliver_call(line)
@@ -146,7 +146,7 @@ class Control:
 class AttemptRunner:
     """Runs attempts one after another, and keeps their model loaded in between."""
 
-    def __init__(self, messages: int, control: Control) -> None:
+    def __init__(self, messages: int, control: CommandReader) -> None:
         from baichuan_core.checkpoint import ModelKeeper  # noqa: PLC0415 - not in the worker's own process
 
         self._messages = messages

@@ -261,7 +261,7 @@ class ForkedProcess:
     @property
     def exit_code(self) -> int | None:
         """See `Process`; if the fork server has died, the code is 1, because the real one is unknown."""
-        if self._orphaned and self._code is None and not _exists(self.pid):
+        if self._orphaned and self._code is None and not _process_exists(self.pid):
             self.mark_ended(1)
         return self._code
 
@@ -279,7 +279,7 @@ class ForkedProcess:
         self._orphaned = True
 
 
-def _exists(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

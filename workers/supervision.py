@@ -33,7 +33,7 @@ class StopReason(Enum):
 
 IMMEDIATE_STOPS = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
 
-Ending = Finished | Failed | StopReason
+AttemptOutcome = Finished | Failed | StopReason
 
 
 class Supervision:
@@ -72,7 +72,7 @@ class Supervision:
         self.remains: tuple[Runner, ModelKept] | None = None
         self._set_time_limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
 
-    def watch(self, starting: StartingRunner) -> Ending:
+    def watch(self, starting: StartingRunner) -> AttemptOutcome:
         """Watch until the attempt is over, and the runner either has ended with all its children or is in `remains`."""
         while (runner := starting.wait(LISTEN_TIMEOUT_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
@@ -97,8 +97,8 @@ class Supervision:
         self._ends_at = time.monotonic() + seconds
         self._too_late = Failed(failure)
 
-    def _watch_runner(self, runner: Runner) -> Ending | None:
-        reason: Ending | None = None
+    def _watch_runner(self, runner: Runner) -> AttemptOutcome | None:
+        reason: AttemptOutcome | None = None
         while not runner.is_silent and reason is None and self._kept_model is None and not self._is_lingering(runner):
             self._listen(runner, LISTEN_TIMEOUT_SECONDS)
             reason = self._stop_reason(runner)
@@ -123,7 +123,7 @@ class Supervision:
         """Whether the runner was ended because the job is to run elsewhere, later, or not at all."""
         return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOPS
 
-    def _stop_reason(self, runner: Runner | None) -> Ending | None:
+    def _stop_reason(self, runner: Runner | None) -> AttemptOutcome | None:
         """Return the reason why the runner must be ended now; None if there is none."""
         directive = self._lease.directive
         if reason := IMMEDIATE_STOPS.get(directive):
@@ -137,7 +137,7 @@ class Supervision:
             runner.ask_to_make_room()
         return self._too_late if time.monotonic() >= self._ends_at else None
 
-    def _give_back(self, runner: Runner | None) -> Ending | None:
+    def _give_back(self, runner: Runner | None) -> AttemptOutcome | None:
         """Ask a runner that can pause to do so, and release the job once the runner has had time for that."""
         if runner is None or not self._can_pause:
             return StopReason.RELEASED

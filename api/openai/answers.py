@@ -66,7 +66,7 @@ class Answer:
         self._state: ChatState = "cancelled"
         self._error: Mapping[str, Any] | None = None
         self.keep: Callable[[], Json] | None = None
-        service.chats.begin(row)
+        service.chats.record_begin(row)
 
     @property
     def usage(self) -> Usage:
@@ -133,7 +133,7 @@ class Answer:
             error=self._error,
             stored=self.keep() if self.keep and self._state == "succeeded" else None,
         )
-        self._service.chats.end(ended)
+        self._service.chats.record_end(ended)
 
     def _add_delta(self, choice: Choice, delta: Delta) -> CompletionDelta:
         if self._first_token_ms is None:

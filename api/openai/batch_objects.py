@@ -10,7 +10,7 @@ from api.openai.fine_tuning_objects import find_failure
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import JobSummary
 from api.schemas.pages import Identified
-from api.schemas.times import optional_seconds, seconds
+from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import ArtifactRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
@@ -115,13 +115,13 @@ class BatchObject(Identified):
             JobState.FAILED: "failed_at",
             JobState.CANCELLED: "cancelled_at",
         }
-        times = {finished[job.state]: optional_seconds(job.finished_at)} if job.state in finished else {}
+        times = {finished[job.state]: to_optional_seconds(job.finished_at)} if job.state in finished else {}
         return cls(
             id=job.id,
-            created_at=seconds(job.created_at),
+            created_at=to_seconds(job.created_at),
             input_file_id=str(job.spec.get("input_file")),
             status=_status(job),
-            in_progress_at=optional_seconds(job.started_at),
+            in_progress_at=to_optional_seconds(job.started_at),
             output_file_id=_file_id(published.artifacts, OUTPUT_FILE),
             error_file_id=_file_id(published.artifacts, ERROR_FILE),
             errors=_errors(job),

@@ -77,13 +77,13 @@ async def cancel(batch_id: str, caller: FromCaller) -> Response:
     """Cancel a batch; a cancelled batch has no results."""
     await _find(batch_id, caller)
     settings = caller.service.settings
-    changed = await caller.service.writer.run(lambda c: jobs.cancel(c, caller.job(batch_id), settings))
+    changed = await caller.service.writer.run(lambda c: jobs.cancel(c, caller.job_key(batch_id), settings))
     return _respond(changed, caller)
 
 
 async def _find(batch_id: str, caller: Caller) -> PublishedJob:
     try:
-        found = await caller.service.reader.run(lambda c: openai_jobs.get(c, caller.job(batch_id), KIND))
+        found = await caller.service.reader.run(lambda c: openai_jobs.get(c, caller.job_key(batch_id), KIND))
     except NotFoundError:
         found = None
     if found is None or found.job.openai is None:
@@ -101,7 +101,7 @@ async def _parse_body(body: BatchBody, caller: Caller) -> WantedJob:
     model = await choose_model(caller, summary.model, body.baichuan)
     given = {"kind": KIND, "model": model, "input_file": body.input_file_id}
     fields = SpecFields(given, PARAMETER_NAMES, PROTECTED_FIELDS)
-    spec = fields.build(GenerateSpec, body.baichuan)
+    spec = fields.build_spec(GenerateSpec, body.baichuan)
     form = BatchForm.model_validate({"endpoint": summary.endpoint, "model": summary.model})
     stored = StoredGenerateSpec(**spec.model_dump(), batch=form)
     openai: dict[str, Any] = {"endpoint": summary.endpoint, "model": summary.model, "requests": summary.requests}

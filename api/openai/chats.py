@@ -81,7 +81,7 @@ async def _open_answer(body: ChatBody | TextBody, request: Request, caller: Call
     wanted = WantedAnswer(
         answer_id=new_id(prefix),
         endpoint=request.url.path,
-        spec=fields.build(ServeSpec, Extension()),
+        spec=fields.build_spec(ServeSpec, Extension()),
         requests=body.build_requests(),
         choices=body.choices_per_prompt,
         names=body.parameter_names,

@@ -90,26 +90,26 @@ class StreamOptions(Body):
     include_obfuscation: Annotated[object, _accept_only(False)] = None
 
 
-Number = float | None
-Count = int | None
+OptionalNumber = float | None
+OptionalCount = int | None
 
 
 class CompletionBody(Body):
     """Parameters that chat and text completions share."""
 
     model: Annotated[str, _rule_validator("model")]
-    max_tokens: Annotated[Count, _rule_validator("max_tokens")] = None
-    temperature: Annotated[Number, _rule_validator("temperature")] = Field(
+    max_tokens: Annotated[OptionalCount, _rule_validator("max_tokens")] = None
+    temperature: Annotated[OptionalNumber, _rule_validator("temperature")] = Field(
         None, description="The model's own by default"
     )
-    top_p: Annotated[Number, _rule_validator("top_p")] = None
-    top_k: Annotated[Count, _rule_validator("top_k")] = Field(None, description="Not in OpenAI's API")
-    presence_penalty: Annotated[Number, _rule_validator("presence_penalty")] = None
-    frequency_penalty: Annotated[Number, _rule_validator("frequency_penalty")] = None
+    top_p: Annotated[OptionalNumber, _rule_validator("top_p")] = None
+    top_k: Annotated[OptionalCount, _rule_validator("top_k")] = Field(None, description="Not in OpenAI's API")
+    presence_penalty: Annotated[OptionalNumber, _rule_validator("presence_penalty")] = None
+    frequency_penalty: Annotated[OptionalNumber, _rule_validator("frequency_penalty")] = None
     logit_bias: Annotated[dict[str, float] | None, _rule_validator("logit_bias")] = None
-    seed: Annotated[Count, _rule_validator("seed")] = Field(None, description="Random by default")
+    seed: Annotated[OptionalCount, _rule_validator("seed")] = Field(None, description="Random by default")
     stop: Annotated[str | list[str] | None, _rule_validator("stop")] = None
-    n: Annotated[Count, _rule_validator("n")] = None
+    n: Annotated[OptionalCount, _rule_validator("n")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -143,9 +143,9 @@ class ChatBody(CompletionBody):
     """A chat to answer."""
 
     messages: Annotated[list[dict[str, Any]], _rule_validator("messages"), BeforeValidator(_read_messages)]
-    max_completion_tokens: Annotated[Count, _rule_validator("max_completion_tokens")] = None
+    max_completion_tokens: Annotated[OptionalCount, _rule_validator("max_completion_tokens")] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Count, _rule_validator("top_logprobs")] = None
+    top_logprobs: Annotated[OptionalCount, _rule_validator("top_logprobs")] = None
     store: bool | None = Field(None, description="Keep the messages and the answer, to be retrieved later")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from jobs.chats.messages import TokenLogprob
 
-DONE = b"data: [DONE]\n\n"
+DONE_EVENT = b"data: [DONE]\n\n"
 FinishReason = Literal["stop", "length"]
 
 

@@ -13,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 from api.connections import run_while_connected
 from api.errors import openai_error
 from api.openai.answers import Answer, CompletionDelta
-from api.openai.completion_objects import DONE, ChunkWriter, write_error
+from api.openai.completion_objects import DONE_EVENT, ChunkWriter, write_error
 from jobs.errors import DomainError
 
 KEEPALIVE_COMMENT = b": still here\n\n"
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class CompletionStream(Response):
@@ -35,7 +35,7 @@ class CompletionStream(Response):
     def __init__(self, answer: Answer, writer: ChunkWriter, *, counts: bool, idle_seconds: float) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(HEADERS)
+        self.init_headers(STREAM_HEADERS)
         self._answer = answer
         self._writer = writer
         self._counts = counts
@@ -70,7 +70,7 @@ class CompletionStream(Response):
             await emit(write_error(openai_error(error)), more=False)
             return
         count = self._writer.write_usage(answer.usage).encode() if self._counts else b""
-        await emit(count + DONE, more=False)
+        await emit(count + DONE_EVENT, more=False)
 
     def _encode(self, deltas: Sequence[CompletionDelta]) -> bytes:
         write, finish = self._writer.write_text, self._writer.write_finish_reason

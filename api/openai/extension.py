@@ -44,7 +44,7 @@ class SpecFields:
     names: Mapping[str, str]
     protected: Collection[str]
 
-    def build(self, kind: type[S], extension: Extension) -> S:
+    def build_spec(self, kind: type[S], extension: Extension) -> S:
         """Build the spec from the request's parameters and the extension.
 
         Raises:

@@ -52,12 +52,12 @@ def _check_auto_or_factor(value: Any) -> Any:
     return value
 
 
-Count = Annotated[
+AutoOrCount = Annotated[
     Any,
     AfterValidator(_check_auto_or_count),
     Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "integer"}]}),
 ]
-Factor = Annotated[
+AutoOrFactor = Annotated[
     Any,
     AfterValidator(_check_auto_or_factor),
     Field(json_schema_extra={"anyOf": [{"const": AUTO}, {"type": "number"}]}),
@@ -67,9 +67,9 @@ Factor = Annotated[
 class Hyperparameters(Body):
     """`auto` takes the value of the preset, which the job shows once it has started."""
 
-    batch_size: Count = AUTO
-    learning_rate_multiplier: Factor = AUTO
-    n_epochs: Count = AUTO
+    batch_size: AutoOrCount = AUTO
+    learning_rate_multiplier: AutoOrFactor = AUTO
+    n_epochs: AutoOrCount = AUTO
 
 
 class Supervised(Body):
@@ -155,7 +155,7 @@ async def resume(job_id: str, caller: FromCaller) -> Response:
 async def list_events(job_id: str, request: Request, caller: FromCaller) -> Response:
     """List the job's state changes and metrics, newest first."""
     await _find(job_id, caller)
-    query, key = read_query(request), caller.job(job_id)
+    query, key = read_query(request), caller.job_key(job_id)
     before = openai_jobs.parse_event_id(job_id, query.after)
     found = await caller.service.reader.run(
         lambda c: openai_jobs.page_events(c, key, before=before, limit=query.limit + 1, types=EVENT_TYPES)
@@ -178,13 +178,13 @@ async def list_checkpoints(job_id: str, request: Request, caller: FromCaller) ->
 
 
 async def _find(job_id: str, caller: Caller) -> PublishedJob:
-    return await caller.service.reader.run(lambda c: openai_jobs.get(c, caller.job(job_id), KIND))
+    return await caller.service.reader.run(lambda c: openai_jobs.get(c, caller.job_key(job_id), KIND))
 
 
 async def _change(action: Any, job_id: str, caller: Caller) -> Response:
     await _find(job_id, caller)
     settings = caller.service.settings
-    changed: JobDetails = await caller.service.writer.run(lambda c: action(c, caller.job(job_id), settings))
+    changed: JobDetails = await caller.service.writer.run(lambda c: action(c, caller.job_key(job_id), settings))
     return _respond(changed, caller)
 
 
@@ -213,7 +213,7 @@ async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
         raise InvalidRequestError(
             "cannot be combined with suffix; give only one of them", param="baichuan.output_model"
         )
-    spec = fields.build(FinetuneSpec, body.baichuan)
+    spec = fields.build_spec(FinetuneSpec, body.baichuan)
     return WantedJob(job_id, _scale_learning_rate(spec, openai["learning_rate_multiplier"]), fields, openai)
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import JobSummary
 from api.schemas.pages import Identified
-from api.schemas.times import optional_seconds, seconds
+from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import EventRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
@@ -94,10 +94,10 @@ class FineTuningJobObject(Identified):
         loose = [each.id for each in published.artifacts if not each.path.startswith(MODEL_FOLDER)]
         return cls(
             id=job.id,
-            created_at=seconds(job.created_at),
+            created_at=to_seconds(job.created_at),
             error=find_failure(job),
             fine_tuned_model=summary.model if is_done else None,
-            finished_at=optional_seconds(job.finished_at),
+            finished_at=to_optional_seconds(job.finished_at),
             result_files=loose if is_done else [],
             status=STATUSES[job.state],
             trained_tokens=_count_trained_tokens(job),
@@ -140,8 +140,8 @@ class FineTuningEventObject(Identified):
         is_progress = event.type == "progress"
         return cls(
             id=f"{event.job_id}:{event.sequence}",
-            created_at=seconds(event.created_at),
-            level="info" if is_progress else _level(event.data),
+            created_at=to_seconds(event.created_at),
+            level="info" if is_progress else _event_level(event.data),
             message=_describe_progress(event.data) if is_progress else _describe_state(event.data),
             type="metrics" if is_progress else "message",
             data=_rename_metrics(event.data) if is_progress else event.data,
@@ -174,7 +174,7 @@ class FineTuningCheckpointObject(Identified):
         return [
             cls(
                 id=f"{job.id}:checkpoint-{step}",
-                created_at=seconds(job.finished_at or job.created_at),
+                created_at=to_seconds(job.finished_at or job.created_at),
                 fine_tuned_model_checkpoint=model,
                 fine_tuning_job_id=job.id,
                 metrics={name: value for name, value in metrics.items() if value is not None},
@@ -233,7 +233,7 @@ def _estimate_finish(job: JobDetails) -> int | None:
     return None if left is None or job.state is not JobState.RUNNING else int(time.time() + float(left))
 
 
-def _level(data: Json) -> Literal["info", "warn", "error"]:
+def _event_level(data: Json) -> Literal["info", "warn", "error"]:
     if data.get("to") == JobState.FAILED:
         return "error"
     return "warn" if data.get("error") else "info"

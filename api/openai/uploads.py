@@ -20,7 +20,7 @@ from api.responses import json_response
 from api.schemas.pages import Identified
 from api.schemas.purposes import PURPOSES, shown_purpose
 from api.schemas.resources import FileObject
-from api.schemas.times import seconds
+from api.schemas.times import to_seconds
 from api.uploads import (
     ReceivedFile,
     read_filename,
@@ -98,8 +98,8 @@ class UploadObject(Identified):
         return cls(
             id=upload.id,
             bytes=upload.bytes,
-            created_at=seconds(upload.created_at),
-            expires_at=seconds(upload.expires_at),
+            created_at=to_seconds(upload.created_at),
+            expires_at=to_seconds(upload.expires_at),
             filename=upload.filename,
             purpose=shown_purpose(upload.purpose),
             status=UploadStatus(upload.status).value,
@@ -139,7 +139,7 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
             await asyncio.to_thread(service.store.put, arrived.path, expected.key)
     whole = replace(expected, bytes=arrived.bytes)
     part = await service.writer.run(lambda c: uploads.add_part(c, caller.project_id, whole))
-    return json_response(UploadPartObject(id=part.id, created_at=seconds(part.created_at), upload_id=upload_id))
+    return json_response(UploadPartObject(id=part.id, created_at=to_seconds(part.created_at), upload_id=upload_id))
 
 
 @router.post("/{upload_id}/complete", response_model=UploadObject)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.conditions import expected_tags
+from api.conditions import parse_if_match
 from api.dependencies import FromCaller, IfMatch
 from api.responses import FILE_RESPONSES, file_response, json_response
 from api.schemas.jobs import ArtifactObject
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the published files of a job."""
     found = await caller.service.reader.run(
-        lambda c: jobs.page_artifacts(c, caller.job(job_id), after=query.after, limit=query.limit + 1)
+        lambda c: jobs.page_artifacts(c, caller.job_key(job_id), after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
 
@@ -28,7 +28,7 @@ async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, call
 @router.get("/{path:path}", response_class=Response, responses=FILE_RESPONSES)
 async def download(path: str, request: Request, job_id: str, caller: FromCaller) -> Response:
     """Download a file or a range of it; its SHA-256 is the ETag."""
-    found = await caller.service.reader.run(lambda c: jobs.get_artifact(c, caller.job(job_id), path))
+    found = await caller.service.reader.run(lambda c: jobs.get_artifact(c, caller.job_key(job_id), path))
     return await file_response(
         request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
     )
@@ -37,6 +37,6 @@ async def download(path: str, request: Request, job_id: str, caller: FromCaller)
 @router.delete("/{path:path}", response_model=Deleted)
 async def delete(path: str, job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Delete a file; 409 if it is part of a model, which can only be deleted as a whole."""
-    job, hashes = caller.job(job_id), expected_tags(if_match)
+    job, hashes = caller.job_key(job_id), parse_if_match(if_match)
     found = await caller.service.writer.run(lambda c: deletions.delete_artifact(c, job, path, hashes=hashes))
     return json_response(Deleted(id=found.id, object="job.artifact"))

@@ -19,7 +19,7 @@ POLICY = (
     " connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
-HEADERS = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -40,18 +40,18 @@ def find_bundle() -> Path:
 @router.get("/")
 async def go_to_dashboard() -> Response:
     """Redirect browsers to the dashboard."""
-    return RedirectResponse(DASHBOARD_PATH, 307, HEADERS)
+    return RedirectResponse(DASHBOARD_PATH, 307, SECURITY_HEADERS)
 
 
 @router.get("/dashboard")
 async def go_to_folder() -> Response:
     """Redirect browsers to the address with the trailing slash, on which the page's relative addresses depend."""
-    return RedirectResponse(DASHBOARD_PATH, 308, HEADERS)
+    return RedirectResponse(DASHBOARD_PATH, 308, SECURITY_HEADERS)
 
 
 @router.get("/dashboard/{path:path}")
 async def serve_page(path: str, request: Request) -> Response:
-    """Serve a file of the page, or the page itself for any other path, because it does its own routing."""
+    """Serve one of the dashboard's files; any other path gets the page itself, which does its own routing."""
     bundle: Path = getattr(request.app.state, "dashboard", None) or find_bundle()
     return await asyncio.to_thread(_find_response, bundle, path)
 
@@ -59,12 +59,12 @@ async def serve_page(path: str, request: Request) -> Response:
 def _find_response(bundle: Path, path: str) -> Response:
     index = bundle / "index.html"
     if not index.is_file():
-        return HTMLResponse(MISSING_PAGE, headers={**HEADERS, "Cache-Control": NO_CACHE})
+        return HTMLResponse(MISSING_PAGE, headers={**SECURITY_HEADERS, "Cache-Control": NO_CACHE})
     found = bundle / path
     if path and found.is_file() and found.resolve().is_relative_to(bundle.resolve()):
         caching = CACHE_FOREVER if path.startswith(ASSETS) else NO_CACHE
         kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-        return FileResponse(found, headers={**HEADERS, "Cache-Control": caching}, media_type=kind)
+        return FileResponse(found, headers={**SECURITY_HEADERS, "Cache-Control": caching}, media_type=kind)
     if path.startswith(ASSETS):
         raise HTTPException(404)
-    return FileResponse(index, headers={**HEADERS, "Cache-Control": NO_CACHE}, media_type="text/html")
+    return FileResponse(index, headers={**SECURITY_HEADERS, "Cache-Control": NO_CACHE}, media_type="text/html")

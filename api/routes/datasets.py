@@ -40,7 +40,7 @@ async def preview(
     """
     wanted = Submission(caller.project_id, spec, idempotency_key)
     job = (await caller.service.writer.call(submission.submit, wanted)).job
-    seconds = _read_wait(prefer)
+    seconds = _read_wait_seconds(prefer)
     job = await _await_end(caller, job, seconds)
     headers = {"Location": f"/v1/jobs/{job.id}"}
     if seconds:
@@ -48,14 +48,14 @@ async def preview(
     return json_response(JobObject.from_details(job, caller.key), 200 if job.state.final else 202, headers)
 
 
-def _read_wait(prefer: str | None) -> int:
+def _read_wait_seconds(prefer: str | None) -> int:
     """Return the seconds to wait; other preferences are ignored, as the standard requires."""
     found = WAIT_PREFERENCE.search(prefer or "")
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 
 async def _await_end(caller: Caller, job: JobDetails, seconds: int) -> JobDetails:
-    service, key = caller.service, caller.job(job.id)
+    service, key = caller.service, caller.job_key(job.id)
     ends_at = time.monotonic() + seconds
     while not job.state.final and time.monotonic() < ends_at and not service.closing.is_set():
         await asyncio.sleep(service.settings.stream_poll_seconds)

@@ -19,16 +19,18 @@ from jobs.service.jobs import JobKey
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 LOG_PAGE_SIZE = 200
-EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+EVENT_STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
-PLAIN_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+PLAIN_TEXT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 LastEventId = Annotated[
     int | None, Header(ge=0, le=MAX_SEQUENCE, description="Where an event stream goes on; goes before ?after=")
 ]
 
 
-@router.get("/events", response_model=Page[EventObject], responses=EVENT_STREAM)
+@router.get("/events", response_model=Page[EventObject], responses=EVENT_STREAM_RESPONSES)
 async def list_events(
     request: Request,
     query: Annotated[EventQuery, Query()],
@@ -40,7 +42,7 @@ async def list_events(
 
     With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
     """
-    job = caller.job(job_id)
+    job = caller.job_key(job_id)
     types = (query.type,) if query.type else ()
     if "text/event-stream" in request.headers.get("Accept", ""):
         await caller.service.reader.call(jobs.find_records, job)
@@ -54,10 +56,10 @@ async def list_events(
     return json_response(Page[EventObject].of([EventObject.of(event) for event in found], query.limit))
 
 
-@router.get("/logs", response_class=Response, responses=PLAIN_TEXT)
+@router.get("/logs", response_class=Response, responses=PLAIN_TEXT_RESPONSES)
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request."""
-    job = caller.job(job_id)
+    job = caller.job_key(job_id)
     last = (await caller.service.reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(

@@ -15,7 +15,7 @@ from jobs.service.feed import FeedCursor
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
-STREAM: dict[int | str, dict[str, Any]] = {
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "text/event-stream": {
@@ -29,7 +29,7 @@ LastEventId = Annotated[
 ]
 
 
-@router.get("", response_model=FeedPage, responses=STREAM)
+@router.get("", response_model=FeedPage, responses=STREAM_RESPONSES)
 async def follow_events(
     request: Request, query: Annotated[FeedQuery, Query()], caller: FromCaller, last_event_id: LastEventId = None
 ) -> Response:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.conditions import expected_tags
+from api.conditions import parse_if_match
 from api.dependencies import FromCaller, IfMatch
 from api.file_form import REQUEST_BODY
-from api.file_keeping import add_once, keep_file
+from api.file_keeping import keep_file, make_idempotent_adder
 from api.json_bodies import OpenAIRoute
 from api.lost_answers import read_previous_tries
 from api.responses import FILE_RESPONSES, file_response, json_response
@@ -31,7 +31,7 @@ async def upload(request: Request, caller: FromCaller) -> Response:
     """
     tries = read_previous_tries(request)
     async with receive_file(request, caller.service.store, caller.service.settings) as arrived:
-        stored = await keep_file(caller, arrived, add_once(tries, arrived.lifetime_seconds))
+        stored = await keep_file(caller, arrived, make_idempotent_adder(tries, arrived.lifetime_seconds))
     return json_response(FileObject.of(stored))
 
 
@@ -65,6 +65,6 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 @router.delete("/{file_id}", response_model=Deleted)
 async def delete(file_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Delete a file; 409 names the unfinished jobs that use it."""
-    hashes = expected_tags(if_match)
+    hashes = parse_if_match(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id, hashes=hashes))
     return json_response(Deleted(id=file_id, object="file"))

@@ -10,7 +10,7 @@ from api.responses import json_response
 from api.schemas.pool import DeviceHistory, Usage, UsageEntry, WorkerHistory
 from api.schemas.requests import HistoryQuery, UsageQuery
 from api.schemas.resources import DeviceObject
-from api.schemas.times import seconds
+from api.schemas.times import to_seconds
 from jobs.records import UsageRecord
 from jobs.service import history
 from jobs.service.history import DeviceSeries
@@ -25,7 +25,7 @@ async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, 
     found = await caller.service.slow_reader.run(lambda c: history.read_history(c, worker_id, query.points))
     shown = WorkerHistory(
         worker_id=worker_id,
-        times=[seconds(time) for time in found.times],
+        times=[to_seconds(time) for time in found.times],
         host_memory_bytes=found.host.get("memory_bytes"),
         host_available_bytes=found.available_bytes,
         devices=[_to_device_history(each) for each in found.devices],

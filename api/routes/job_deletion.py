@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from api.conditions import expected_tags
+from api.conditions import parse_if_match
 from api.dependencies import FromCaller, IfMatch
 from api.responses import json_response
 from api.schemas.resources import Deleted
@@ -14,6 +14,6 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 @router.delete("/{job_id}", response_model=Deleted)
 async def delete_job(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Delete a finished job with its log, artifacts and model; 409 names the jobs and models that use that model."""
-    job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
+    job, settings, versions = caller.job_key(job_id), caller.service.settings, parse_if_match(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_job(c, job, settings, versions=versions))
     return json_response(Deleted(id=job_id, object="job"))

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
-from api.conditions import allows, expected_tags, matches
+from api.conditions import matches_if_none_match, parse_if_match, satisfies_if_match
 from api.dependencies import Caller, FromCaller, IfMatch
 from api.inline_inputs import submit as submit_job
 from api.json_bodies import JsonRoute
@@ -88,10 +88,10 @@ async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller
 @router.get("/{job_id}", response_model=JobObject)
 async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
     """Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap."""
-    found = await caller.service.reader.call(jobs.find, caller.job(job_id))
-    if not allows(request.headers.get("If-Match"), _etag(found)):
+    found = await caller.service.reader.call(jobs.find, caller.job_key(job_id))
+    if not satisfies_if_match(request.headers.get("If-Match"), _etag(found)):
         return precondition_failed(request, f"job {found.id} has changed since; read it again without If-Match")
-    if matches(request.headers.get("If-None-Match"), _etag(found)):
+    if matches_if_none_match(request.headers.get("If-None-Match"), _etag(found)):
         return Response(status_code=304, headers={"ETag": _etag(found)})
     return _job_response(found, caller)
 
@@ -99,7 +99,7 @@ async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response
 @router.get("/{job_id}/input", response_class=Response, responses=FILE_RESPONSES)
 async def download_input(job_id: str, request: Request, caller: FromCaller) -> Response:
     """Download the prompts or conversations that the spec describes in `inline_input`, as a JSON list."""
-    found = await caller.service.reader.call(jobs.find, caller.job(job_id))
+    found = await caller.service.reader.call(jobs.find, caller.job_key(job_id))
     described = found.spec.get("inline_input")
     if described is None:
         raise NotFoundError(f"job {job_id} has no separate input; `GET /v1/jobs/{job_id}` shows its whole spec")
@@ -116,7 +116,7 @@ async def download_input(job_id: str, request: Request, caller: FromCaller) -> R
 @router.post("/{job_id}/cancel", status_code=202, response_model=JobObject)
 async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Cancel a job: immediately if it is waiting, through its worker if it is running. Cancelling twice is allowed."""
-    job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
+    job, settings, versions = caller.job_key(job_id), caller.service.settings, parse_if_match(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.cancel(c, job, settings, versions=versions))
     return _job_response(changed, caller, 202)
 
@@ -124,7 +124,7 @@ async def cancel(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> R
 @router.post("/{job_id}/retry", status_code=202, response_model=JobObject)
 async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
     """Queue a failed or cancelled job again."""
-    job, settings, versions = caller.job(job_id), caller.service.settings, expected_tags(if_match)
+    job, settings, versions = caller.job_key(job_id), caller.service.settings, parse_if_match(if_match)
     changed = await caller.service.writer.run(lambda c: jobs.retry(c, job, settings, versions=versions))
     return _job_response(changed, caller, 202)
 
@@ -132,21 +132,21 @@ async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Re
 @router.post("/{job_id}/pause", status_code=202, response_model=JobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
     """Pause a fine-tune until it is resumed; a running one saves a resume point first."""
-    job, settings = caller.job(job_id), caller.service.settings
+    job, settings = caller.job_key(job_id), caller.service.settings
     return _job_response(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
 
 
 @router.post("/{job_id}/resume", status_code=202, response_model=JobObject)
 async def resume(job_id: str, caller: FromCaller) -> Response:
     """Resume a paused job from its resume point."""
-    job, settings = caller.job(job_id), caller.service.settings
+    job, settings = caller.job_key(job_id), caller.service.settings
     return _job_response(await caller.service.writer.run(lambda c: jobs.resume(c, job, settings)), caller, 202)
 
 
 @router.get("/{job_id}/attempts", response_model=Page[AttemptObject])
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the attempts of a job, oldest first."""
-    found = await caller.service.reader.run(lambda c: jobs.list_attempts(c, caller.job(job_id)))
+    found = await caller.service.reader.run(lambda c: jobs.list_attempts(c, caller.job_key(job_id)))
     passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
     if query.after and not passed:
         raise UnknownCursorError(query.after)

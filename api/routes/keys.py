@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromAdministrator, WithoutTags
+from api.dependencies import FromAdministrator, WithoutIfMatch
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
@@ -34,7 +34,7 @@ async def list_keys(query: Annotated[PageQuery, Query()], admin: FromAdministrat
     return json_response(Page[KeyObject].of([KeyObject.of(key) for key in found], query.limit))
 
 
-@router.delete("/{key_id}", response_model=Deleted, dependencies=[WithoutTags])
+@router.delete("/{key_id}", response_model=Deleted, dependencies=[WithoutIfMatch])
 async def revoke_key(key_id: str, admin: FromAdministrator) -> Response:
     """Revoke a key; it becomes invalid immediately."""
     if key_id == admin.key.id:

@@ -8,7 +8,7 @@ from api.dependencies import FromCaller
 from api.responses import json_response
 from api.schemas.logs import LogLine, LogLines, LogMatch, LogMatches
 from api.schemas.requests import LogLinesQuery, LogSearchQuery
-from api.schemas.times import seconds
+from api.schemas.times import to_seconds
 from jobs.service import log_lines
 from jobs.service.log_lines import Line, Search
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/logs", tags=["jobs"])
 async def read_log_lines(query: Annotated[LogLinesQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Read some lines of a job's output: from `first` on, or the last ones."""
     total, found = await caller.service.reader.run(
-        lambda c: log_lines.read_lines(c, caller.job(job_id), first=query.first, limit=query.limit)
+        lambda c: log_lines.read_lines(c, caller.job_key(job_id), first=query.first, limit=query.limit)
     )
     lines = [_to_log_line(line) for line in found]
     first, last = (lines[0].number, lines[-1].number) if lines else (None, None)
@@ -30,7 +30,7 @@ async def read_log_lines(query: Annotated[LogLinesQuery, Query()], job_id: str, 
 async def search_log(query: Annotated[LogSearchQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Find the lines of a job's output that contain a text, searching forwards or backwards from a line."""
     wanted = Search(query.query, query.start, query.direction, query.ignore_case, query.limit, query.context)
-    found = await caller.service.slow_reader.run(lambda c: log_lines.search_lines(c, caller.job(job_id), wanted))
+    found = await caller.service.slow_reader.run(lambda c: log_lines.search_lines(c, caller.job_key(job_id), wanted))
     matches = [
         LogMatch(
             line=_to_log_line(match.line),
@@ -47,6 +47,6 @@ def _to_log_line(line: Line) -> LogLine:
         number=line.number,
         stream=line.stream,
         attempt_id=line.attempt_id,
-        created_at=seconds(line.created_at),
+        created_at=to_seconds(line.created_at),
         text=line.text,
     )

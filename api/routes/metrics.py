@@ -24,7 +24,7 @@ async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, cal
 
     With as many buckets as steps, each bucket is one step.
     """
-    job, names = caller.job(job_id), query.names.split(",") if query.names else []
+    job, names = caller.job_key(job_id), query.names.split(",") if query.names else []
     window = Window(names, query.start, query.stop, query.buckets)
     found = await caller.service.slow_reader.run(lambda c: metrics.read(c, job, window))
     if found is None:

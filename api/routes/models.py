@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromCaller, WithoutTags
+from api.dependencies import FromCaller, WithoutIfMatch
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
@@ -40,7 +40,7 @@ async def get_model(model: str, caller: FromCaller) -> Response:
     return json_response(ModelObject.of(found, caller.key))
 
 
-@router.delete("/{model:path}", response_model=Deleted, dependencies=[WithoutTags])
+@router.delete("/{model:path}", response_model=Deleted, dependencies=[WithoutIfMatch])
 async def delete_model(model: str, caller: FromCaller) -> Response:
     """Delete a model that nothing uses; 409 names the jobs or models that use it.
 

@@ -24,7 +24,7 @@ MAX_STEP = 10**12
 @router.get("", response_model=Page[ResumePointObject])
 async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the resume points by step; they exist while the job runs, and after it has failed or been cancelled."""
-    key, store = caller.job(job_id), caller.service.store
+    key, store = caller.job_key(job_id), caller.service.store
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
     found = [
         ResumePointObject.from_point(point)
@@ -48,7 +48,7 @@ async def publish(
 
     The model is a copy: it remains when the job continues, is retried, or deletes its resume points.
     """
-    key, store, writer = caller.job(job_id), caller.service.store, caller.service.writer
+    key, store, writer = caller.job_key(job_id), caller.service.store, caller.service.writer
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
     found = await asyncio.to_thread(resume_points.find, store, key.job_id, attempts, step)
     name = wanted.id if wanted else None

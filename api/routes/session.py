@@ -8,7 +8,7 @@ from api.responses import json_response
 from api.schemas.requests import NewSession
 from api.schemas.resources import KeyObject
 from api.schemas.sessions import SessionObject, SignedOut, SignInLink
-from api.schemas.times import seconds
+from api.schemas.times import to_seconds
 from api.security import SESSION_COOKIE, find_session, require_same_origin
 from jobs.records import SessionRecord
 from jobs.service import sessions
@@ -71,9 +71,9 @@ async def sign_out(caller: FromCaller) -> Response:
 async def make_link(caller: FromCaller) -> Response:
     """Create a one-time link that signs a browser in with the key of this request."""
     token, expires_at = await caller.service.writer.run(lambda c: sessions.make_link(c, caller.key))
-    link = SignInLink(path=f"{SIGN_IN_PATH}{token}", token=token, expires_at=seconds(expires_at))
+    link = SignInLink(path=f"{SIGN_IN_PATH}{token}", token=token, expires_at=to_seconds(expires_at))
     return json_response(link, 201, NO_STORE)
 
 
 def _to_session_object(session: SessionRecord) -> SessionObject:
-    return SessionObject(key=KeyObject.of(session.key), expires_at=seconds(session.expires_at))
+    return SessionObject(key=KeyObject.of(session.key), expires_at=to_seconds(session.expires_at))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromAdministrator, FromCaller, WithoutTags
+from api.dependencies import FromAdministrator, FromCaller, WithoutIfMatch
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import DrainRequest, PageQuery
@@ -22,7 +22,7 @@ async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller)
     return json_response(Page[WorkerObject].of([WorkerObject.of(worker, caller.key) for worker in found], query.limit))
 
 
-@router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[WithoutTags])
+@router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[WithoutIfMatch])
 async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest | None = None) -> Response:
     """Stop giving jobs to a worker.
 
@@ -34,7 +34,7 @@ async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest
     return json_response(WorkerObject.of(drained, caller.key))
 
 
-@router.post("/{worker_id}/undrain", response_model=WorkerObject, dependencies=[WithoutTags])
+@router.post("/{worker_id}/undrain", response_model=WorkerObject, dependencies=[WithoutIfMatch])
 async def undrain(worker_id: str, caller: FromAdministrator) -> Response:
     """Allow a drained worker to take jobs again."""
     settings = caller.service.settings

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.jobs import JobSummary
 from api.schemas.pages import Identified
-from api.schemas.times import optional_seconds, seconds
+from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import BulkAction, BulkRecord, Json
 
 
@@ -56,8 +56,8 @@ class BulkOperation(Identified):
             changed=bulk.changed,
             failed=bulk.failed,
             failures=[BulkFailure(**failure) for failure in bulk.failures],
-            created_at=seconds(bulk.created_at),
-            finished_at=optional_seconds(bulk.finished_at),
+            created_at=to_seconds(bulk.created_at),
+            finished_at=to_optional_seconds(bulk.finished_at),
         )
 
 

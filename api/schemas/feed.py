@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
-from api.schemas.times import seconds
+from api.schemas.times import to_seconds
 from jobs.records import FeedRecord, Json
 
 FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
@@ -35,7 +35,7 @@ class FeedEvent(Identified):
             type=event.type,
             job_id=event.job_id,
             data=event.data,
-            created_at=seconds(event.created_at),
+            created_at=to_seconds(event.created_at),
         )
 
 

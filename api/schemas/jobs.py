@@ -5,7 +5,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
-from api.schemas.times import optional_seconds, seconds
+from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import (
     AllocationRecord,
     ArtifactRecord,
@@ -121,9 +121,9 @@ def _summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
         "labels": job.labels,
         "project": caller.project,
         "submitter": job.submitter,
-        "created_at": seconds(job.created_at),
-        "started_at": optional_seconds(job.started_at),
-        "finished_at": optional_seconds(job.finished_at),
+        "created_at": to_seconds(job.created_at),
+        "started_at": to_optional_seconds(job.started_at),
+        "finished_at": to_optional_seconds(job.finished_at),
         "attempts": job.attempt_count,
         "max_attempts": job.max_attempts,
         "requirements": RequirementObject.of(job.requirement),
@@ -154,7 +154,7 @@ class EventObject(Identified):
             type=event.type,
             attempt_id=event.attempt_id,
             data=event.data,
-            created_at=seconds(event.created_at),
+            created_at=to_seconds(event.created_at),
         )
 
 
@@ -204,9 +204,9 @@ class AttemptObject(Identified):
             number=attempt.number,
             worker_id=attempt.worker_id,
             state=AttemptState(attempt.state),
-            created_at=seconds(attempt.dispatched_at),
-            started_at=optional_seconds(attempt.claimed_at),
-            finished_at=optional_seconds(attempt.finished_at),
+            created_at=to_seconds(attempt.dispatched_at),
+            started_at=to_optional_seconds(attempt.claimed_at),
+            finished_at=to_optional_seconds(attempt.finished_at),
             error=attempt.error,
             allocations=[AllocationObject.of(each) for each in attempt.allocations],
         )
@@ -233,5 +233,5 @@ class ArtifactObject(Identified):
             path=artifact.path,
             bytes=artifact.bytes,
             sha256=artifact.sha256,
-            created_at=seconds(artifact.created_at),
+            created_at=to_seconds(artifact.created_at),
         )

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
 from api.schemas.purposes import shown_purpose
-from api.schemas.times import optional_seconds, seconds
+from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.models.details import ModelDetails, read_details
 from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
 
@@ -31,13 +31,13 @@ class FileObject(Identified):
         return cls(
             id=file.id,
             bytes=file.bytes,
-            created_at=seconds(file.created_at),
+            created_at=to_seconds(file.created_at),
             filename=file.filename,
             purpose=shown_purpose(file.purpose),
             sha256=file.sha256,
             status="error" if file.status == "error" else "processed",
             status_details=file.status_details,
-            expires_at=optional_seconds(file.expires_at),
+            expires_at=to_optional_seconds(file.expires_at),
             job_id=file.job_id,
         )
 
@@ -61,7 +61,7 @@ class ModelObject(Identified):
         """Return the model as clients of its project see it."""
         return cls(
             id=model.id,
-            created=seconds(model.created_at),
+            created=to_seconds(model.created_at),
             owned_by=caller.project,
             kind=model.kind,
             base=model.base,
@@ -132,7 +132,7 @@ class LoadedModelObject(BaseModel):
             engine=reported["engine"],
             devices=[LoadedDeviceObject(**device) for device in reported["devices"]],
             host_bytes=reported["host_bytes"],
-            since=seconds(reported["since"]),
+            since=to_seconds(reported["since"]),
             state="busy" if reported["busy"] else "idle",
         )
 
@@ -168,9 +168,9 @@ class WorkerObject(Identified):
             host=HostObject(**worker.host),
             labels=dict(worker.labels),
             models=[LoadedModelObject.of(model, caller) for model in worker.models],
-            drain_at=optional_seconds(worker.drain_at),
-            created_at=seconds(worker.started_at),
-            seen_at=seconds(worker.seen_at),
+            drain_at=to_optional_seconds(worker.drain_at),
+            created_at=to_seconds(worker.started_at),
+            seen_at=to_seconds(worker.seen_at),
         )
 
 
@@ -194,8 +194,8 @@ class KeyObject(Identified):
             project=key.project,
             role=key.role,
             hint=key.hint,
-            created_at=seconds(key.created_at),
-            revoked_at=optional_seconds(key.revoked_at),
+            created_at=to_seconds(key.created_at),
+            revoked_at=to_optional_seconds(key.revoked_at),
         )
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.schemas.pages import Identified
-from api.schemas.times import seconds
+from api.schemas.times import to_seconds
 from jobs.artifacts.resume_points import ResumePoint
 
 
@@ -30,5 +30,5 @@ class ResumePointObject(Identified):
             step=point.step,
             bytes=point.bytes,
             kind=point.model.kind if point.model else None,
-            created_at=seconds(point.saved_at),
+            created_at=to_seconds(point.saved_at),
         )

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.main import create_app
-from api.server import configure
+from api.server import build_server_config
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, Workspace, describe_files, open_store
 from jobs.bootstrap import prepare
@@ -128,7 +128,7 @@ def serving(settings: ApiSettings, app: FastAPI | None = None) -> Iterator[Api]:
     app = app or create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does this only for its own sockets
-        server = uvicorn.Server(configure(app, settings))
+        server = uvicorn.Server(build_server_config(app, settings))
         started = threading.Event()
         thread = threading.Thread(target=asyncio.run, args=[_serve(server, listener, started)])
         thread.start()

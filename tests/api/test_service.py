@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.openapi import SNAPSHOT, render
+from api.openapi import SNAPSHOT, render_document
 from jobs.records import KeyRecord, WorkerRecord
 from jobs.service import keys, workers
 from tests.api.conftest import ADMIN_KEY, Api, problem_of
@@ -135,7 +135,9 @@ def test_the_documentation_needs_nothing_from_the_internet(shared_api: Api) -> N
 
 
 def test_the_openapi_document_equals_its_snapshot() -> None:
-    assert render() == SNAPSHOT.read_text(encoding="utf-8"), "run `python -m api.openapi` and review the difference"
+    assert render_document() == SNAPSHOT.read_text(encoding="utf-8"), (
+        "run `python -m api.openapi` and review the difference"
+    )
 
 
 def test_every_operation_names_its_errors_and_asks_for_a_key() -> None:

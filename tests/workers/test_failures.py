@@ -55,6 +55,6 @@ def test_a_runner_that_dies_may_be_tried_again() -> None:
 
 
 def test_a_message_fits_every_database_whatever_it_quotes() -> None:
-    message = failures.make_failure(DatasetError("role '\0\ud800' " + "x" * 10_000)).error()["message"]
+    message = failures.make_failure(DatasetError("role '\0\ud800' " + "x" * 10_000)).to_job_error()["message"]
     assert message.startswith("role '\N{REPLACEMENT CHARACTER}?' ")
     assert len(message) == failures.MAX_MESSAGE_CHARACTERS

@@ -135,7 +135,7 @@ class ChatDesk:
             self._count(prompt_tokens=stream.prompt_tokens)
             self._send_soon(Started(ask.id, next(numbers), stream.prompt_tokens))
             async for event in stream:
-                self._send_soon(self._translate(event, ask.id, next(numbers)))
+                self._send_soon(self._to_reply(event, ask.id, next(numbers)))
             self._count(chats=1)
             self._send_soon(Ended(ask.id, next(numbers)))
         except asyncio.CancelledError:
@@ -154,7 +154,7 @@ class ChatDesk:
             known["logit_bias"] = {int(token): bias for token, bias in known["logit_bias"].items()}
         return self._generator.submit(GenerationRequest(**known, place=REQUEST_PLACE))
 
-    def _translate(self, event: TextDelta | Completion, chat_id: str, number: int) -> Reply:
+    def _to_reply(self, event: TextDelta | Completion, chat_id: str, number: int) -> Reply:
         if isinstance(event, TextDelta):
             return Delta(chat_id, number, event.sample, event.text, self._convert_logprobs(event.logprobs))
         self._count(completion_tokens=event.completion_tokens)
@@ -162,7 +162,7 @@ class ChatDesk:
 
     def _convert_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenLogprob]:
         content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
-        return [_read_chance(entry) for entry in content]
+        return [_to_token_logprob(entry) for entry in content]
 
     def _make_refusal(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
         message = str(error).removeprefix(f"{REQUEST_PLACE}: ")
@@ -194,6 +194,6 @@ def _count_choices(request: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) else 1
 
 
-def _read_chance(entry: Mapping[str, Any]) -> TokenLogprob:
-    alternatives = [_read_chance(each) for each in entry.get("top_logprobs", ())]
+def _to_token_logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    alternatives = [_to_token_logprob(each) for each in entry.get("top_logprobs", ())]
     return TokenLogprob(entry["token"], entry["bytes"], max(entry["logprob"], MIN_LOGPROB), alternatives)

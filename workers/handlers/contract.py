@@ -20,7 +20,7 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HandlerPlacement:
     """Devices and machines on which a handler runs.
 
     Attributes:
@@ -54,7 +54,7 @@ class Context:
         resume_points: Resume points of this attempt and of earlier ones, in the artifact store; None outside a runner.
         should_pause: Whether the job must save what it needs to continue, and give up its place.
         should_make_room: Whether other jobs are waiting, so that a serving job must end when it is idle.
-        place: Devices and machines of the job.
+        placement: Devices and machines of the job.
         chats: Calls to the attempt and its replies; None outside a runner.
         hub_token: The worker's access to a model hub, if the job's kind may use it and the worker has one.
         reserve_bytes: Bytes to leave free on the disk.
@@ -70,7 +70,7 @@ class Context:
     resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
     should_make_room: Callable[[], bool] = lambda: False
-    place: Place = field(default_factory=Place)
+    placement: HandlerPlacement = field(default_factory=HandlerPlacement)
     chats: ChatChannel | None = None
     hub_token: str | None = field(default=None, repr=False)
     reserve_bytes: int = 0

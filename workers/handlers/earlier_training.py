@@ -17,7 +17,9 @@ def find_resume_point(context: Context) -> Path | None:
 
     Resume points on this machine are preferred, because they may be newer than the uploaded ones.
     """
-    local = {step: path for folder in context.earlier_checkpoints for step, path in _list_local(folder).items()}
+    local = {
+        step: path for folder in context.earlier_checkpoints for step, path in _list_local_resume_points(folder).items()
+    }
     points = context.resume_points
     shared = {point.step: point for point in points.list_earlier()} if points else {}
     newest = max([*local, *shared], default=None)
@@ -27,19 +29,19 @@ def find_resume_point(context: Context) -> Path | None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
 
-    def place(step: int) -> Path:
+    def link_resume_point(step: int) -> Path:
         link = folder / f"checkpoint-{step}"
         link.symlink_to((local[step] if step in local or points is None else points.fetch(shared[step])).absolute())
         return link
 
-    found = place(newest)
+    found = link_resume_point(newest)
     best = _read_best_step(found)
     if best is not None and best != newest and (best in local or best in shared):
-        place(best)
+        link_resume_point(best)
     return found
 
 
-def _list_local(folder: Path) -> Mapping[int, Path]:
+def _list_local_resume_points(folder: Path) -> Mapping[int, Path]:
     """Return the complete resume points in a folder, by step: those with a state file, which is written last."""
     states = {path: _read_state(path) for path in folder.glob("checkpoint-*")}
     return {int(state["global_step"]): path for path, state in states.items() if "global_step" in state}

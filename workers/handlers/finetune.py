@@ -8,12 +8,12 @@ from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.finetuning.resume_points import ignore_resume_point
 from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
-from workers.handlers.contract import Context, Outcome, Place
+from workers.handlers.contract import Context, HandlerPlacement, Outcome
 from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import describe_produced_model
 
 RECORDS_FOLDER = "training"
-SPEC_NAMES = {"lr_scheduler": "scheduler"}  # the spec's names for the library's options, if different
+SPEC_FIELD_BY_OPTION = {"lr_scheduler": "scheduler"}  # the spec's names for the library's options, if different
 OPTIONS_SET_BY_WORKER = ("device",)
 
 
@@ -35,7 +35,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
             validation_data=context.files.get("validation_file"),
             resume_from=find_resume_point(context),
             records=context.output / RECORDS_FOLDER,
-            distribution=make_distribution(spec, context.place),
+            distribution=make_distribution(spec, context.placement),
             should_pause=context.should_pause,
             on_resume_point=points.share if points else ignore_resume_point,
             on_progress=context.report,
@@ -43,20 +43,20 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
     finally:
         if points:
             points.flush()  # even after a failure, so that another machine can continue from them
-    model = describe_produced_model(context) if context.place.node == 0 else None
+    model = describe_produced_model(context) if context.placement.node == 0 else None
     return Outcome(FinetuneResult(**asdict(report)), model)
 
 
-def make_distribution(spec: FinetuneSpec, place: Place) -> Distribution:
+def make_distribution(spec: FinetuneSpec, placement: HandlerPlacement) -> Distribution:
     """Return the distribution of the work over a job's devices: one process per device."""
     return Distribution(
         strategy=spec.strategy,
         deepspeed=spec.deepspeed,
-        processes=place.devices,
-        nodes=place.nodes,
-        node_rank=place.node,
-        master_addr=place.address,
-        master_port=place.port,
+        processes=placement.devices,
+        nodes=placement.nodes,
+        node_rank=placement.node,
+        master_addr=placement.address,
+        master_port=placement.port,
     )
 
 
@@ -70,7 +70,7 @@ def _find_training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Pat
 def make_options(spec: FinetuneSpec) -> FinetuningOptions:
     """Return the library's options for a spec."""
     names = [field.name for field in fields(FinetuningOptions) if field.name not in OPTIONS_SET_BY_WORKER]
-    values = {name: getattr(spec, SPEC_NAMES.get(name, name)) for name in names}
+    values = {name: getattr(spec, SPEC_FIELD_BY_OPTION.get(name, name)) for name in names}
     values["dtype"] = None if spec.dtype == "auto" else spec.dtype
     values["lora_target_modules"] = tuple(spec.lora_target_modules)
     values["report_to"] = tuple(spec.report_to)
