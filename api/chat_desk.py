@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from api.settings import ApiSettings
 from jobs.chats.client import ChatClient
-from jobs.database import OUTAGES
+from jobs.database import OUTAGE_ERRORS
 from jobs.database.batching import Lane
 from jobs.errors import OutcomeUnknownError, TooManyRequestsError
 from jobs.service import chats
@@ -102,7 +102,7 @@ class ChatDesk:
     async def _try_to_write(self, operation: Callable[[Connection, Any], Any], item: object) -> None:
         try:
             await self._writer.call(operation, item)
-        except (*OUTAGES, OutcomeUnknownError) as error:
+        except (*OUTAGE_ERRORS, OutcomeUnknownError) as error:
             log.warning("a chat was not recorded because the database failed: %s", error)
 
     async def _renew_chats(self) -> None:
@@ -111,5 +111,5 @@ class ChatDesk:
             if ids := list(self._open):
                 try:
                     await self._writer.run(lambda connection, ids=ids: chats.renew(connection, ids))  # type: ignore[misc]
-                except (*OUTAGES, OutcomeUnknownError) as error:
+                except (*OUTAGE_ERRORS, OutcomeUnknownError) as error:
                     log.warning("chats will be renewed later because the database failed: %s", error)

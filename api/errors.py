@@ -18,7 +18,7 @@ from starlette.routing import Match
 
 from api.validation import FieldError, field_errors
 from jobs import errors as domain
-from jobs.database import OUTAGES
+from jobs.database import OUTAGE_ERRORS
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -127,7 +127,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(domain.DomainError, _domain_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    for outage in OUTAGES:
+    for outage in OUTAGE_ERRORS:
         app.add_exception_handler(outage, _database_error)
 
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api.settings import ApiSettings
-from jobs.database import OUTAGES
+from jobs.database import OUTAGE_ERRORS
 from jobs.database.batching import Lane
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
@@ -98,7 +98,7 @@ class FeedHub:
                     self._wake(project)
             try:
                 last = await self._reader.call(feed.get_last_positions, list(self._projects))
-            except OUTAGES as error:
+            except OUTAGE_ERRORS as error:
                 log.debug("cannot read the feeds, trying again: %s", error)
                 continue
             for project_id, position in last.items():

@@ -10,7 +10,7 @@ from api.dependencies import Caller
 from api.lost_answers import PreviousTries
 from api.schemas.purposes import shown_purpose
 from api.uploads import ReceivedFile, translate_storage_errors
-from jobs.database import OUTAGES
+from jobs.database import OUTAGE_ERRORS
 from jobs.inputs import check_file
 from jobs.records import FileRecord
 from jobs.service import files
@@ -35,7 +35,7 @@ def make_idempotent_adder(tries: PreviousTries, lifetime_seconds: int | None) ->
     def add(connection: Connection, file: FileRecord) -> FileRecord:
         if tries.count:
             within = tries.within_seconds
-            found = files.find_repeated(connection, file, lifetime_seconds=lifetime_seconds, within_seconds=within)
+            found = files.find_identical(connection, file, lifetime_seconds=lifetime_seconds, within_seconds=within)
             if found is not None:
                 return found
         return files.add(connection, file, lifetime_seconds=lifetime_seconds)
@@ -55,7 +55,7 @@ async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> Fil
             await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)
         kept = await writer.run(lambda c: add(c, record))
     except Exception:
-        with suppress(*OUTAGES):
+        with suppress(*OUTAGE_ERRORS):
             await writer.run(lambda c: files.give_up(c, record))
         raise
     if kept.id != record.id:

@@ -28,8 +28,8 @@ from api.openai.completion_objects import Choice, ChunkWriter
 from benchmarks.chat_client import Measurement, measure
 from jobs.bootstrap import prepare
 from jobs.chats.messages import (
-    CALL,
-    REPLIES,
+    CALL_ADAPTER,
+    REPLIES_ADAPTER,
     Ask,
     ChoiceEnded,
     Delta,
@@ -63,7 +63,7 @@ def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
             time.sleep(POLL_SECONDS)
         replies_by_process: dict[str, list[Reply]] = {}
         while isinstance(found, bytes):
-            call = CALL.validate_json(found)
+            call = CALL_ADAPTER.validate_json(found)
             if isinstance(call, Ask):
                 open_chats[call.id] = (call, 2)
                 first: list[Reply] = [Started(call.id, 0, 5), Delta(call.id, 1, 0, TEXT)]
@@ -82,7 +82,7 @@ def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
                     replies += [ChoiceEnded(ask.id, number, 0, "stop", number - 1), Ended(ask.id, number + 1)]
                     del open_chats[ask.id]
         for process, replies in replies_by_process.items():
-            client.xadd(reply_stream(process), {"replies": REPLIES.dump_json(replies)}, maxlen=10_000)
+            client.xadd(reply_stream(process), {"replies": REPLIES_ADAPTER.dump_json(replies)}, maxlen=10_000)
 
 
 @contextmanager

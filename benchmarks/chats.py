@@ -23,7 +23,7 @@ import redis
 
 from baichuan_core.generation import GenerationRequest, TextGenerator
 from examples.tiny_checkpoint import make_tiny_checkpoint
-from jobs.chats.messages import REPLIES, Delta
+from jobs.chats.messages import REPLIES_ADAPTER, Delta
 from tests.workers.chatting import asking, start_serving
 from tests.workers.deployment import RedisServer, deployment
 
@@ -83,7 +83,7 @@ def write_entries(send: Callable[[bytes], None]) -> None:
     for step in range(RATE * SECONDS):
         begun = time.monotonic()
         replies: list[Any] = [Delta(f"chat-{n:026d}", step, 0, f" token {time.monotonic()!r}") for n in range(STREAMS)]
-        send(REPLIES.dump_json(replies))
+        send(REPLIES_ADAPTER.dump_json(replies))
         time.sleep(max(0.0, 1 / RATE - (time.monotonic() - begun)))
     print(f"{time.process_time() - used:.2f}")
 
@@ -116,7 +116,7 @@ def read(name: str, argument: str, take: Callable[[], list[bytes]], server: Redi
     delays: list[float] = []
     while len(delays) < RATE * SECONDS:
         for text in take():
-            REPLIES.validate_json(text)
+            REPLIES_ADAPTER.validate_json(text)
             delays.append(time.monotonic() - float(json.loads(text)[-1]["text"].split()[-1]))
     spent = writer.communicate()[0].strip()
     broker = f", broker {_read_cpu_seconds(server) - used:.2f} s" if server else ""

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from jobs.specs.finetune import FinetuneSpec
-from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, SWITCHES
+from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, TRANSLATED_OPTIONS
 
 SCRIPT = "fine-tune.py"
 META_KEY = "published"
@@ -78,7 +78,7 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
-    if name in PUBLISHED_NAMES or name in SWITCHES or name in DATA_OPTIONS:
+    if name in PUBLISHED_NAMES or name in TRANSLATED_OPTIONS or name in DATA_OPTIONS:
         return True
     # Without a value, `--tf32` is our own flag.
     return name in SAME_NAMES and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))

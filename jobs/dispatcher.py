@@ -12,7 +12,7 @@ from jobs.maintenance import BulkOperations, Janitor
 from jobs.maintenance.reaper import reap
 from jobs.records import QueuedJob
 from jobs.repository import jobs, workers
-from jobs.scheduling import Placement, Requirement, Round, WaitingJob, explain, place
+from jobs.scheduling import Placement, PlacementRound, Requirement, WaitingJob, explain, place
 from jobs.service.dispatching import dispatch, requeue
 from jobs.service.pool import read_machines
 from jobs.settings import Settings, read_settings_or_exit
@@ -95,18 +95,18 @@ class Dispatcher:
         self._send(made)
         return len(made)
 
-    def _decide(self) -> tuple[list[QueuedJob], Round]:
+    def _decide(self) -> tuple[list[QueuedJob], PlacementRound]:
         """Read the pool and the queue, and place the jobs that can start now."""
         with self._database.reading() as connection:
             queued = jobs.list_queued(connection, now=now_ms(connection), limit=LOOKAHEAD_JOBS)
             if not queued:
-                return [], Round([], [], [])
+                return [], PlacementRound([], [], [])
             silent = {worker for worker in self._expired_at if self._expired_lately(worker)}
             machines = read_machines(connection, self._settings, expired_lately=silent)
         waiting = [WaitingJob(j.id, j.kind, j.priority, Requirement.from_row(j.requirement)) for j in queued]
         return queued, place(waiting, machines)
 
-    def _explain(self, queued: Sequence[QueuedJob], decided: Round) -> None:
+    def _explain(self, queued: Sequence[QueuedJob], decided: PlacementRound) -> None:
         """Record why jobs are waiting, if the reason has changed."""
         if time.monotonic() < self._explain_at:
             return

@@ -6,7 +6,7 @@ import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's Base32
 _lock = threading.Lock()
-_last = 0
+_last_value = 0
 
 
 def new_id(prefix: str) -> str:
@@ -14,11 +14,11 @@ def new_id(prefix: str) -> str:
 
     Specification: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
     """
-    global _last  # noqa: PLW0603 - the only state, which makes the ids of a process monotonic
+    global _last_value  # noqa: PLW0603 - the only state, which makes the ids of a process monotonic
     with _lock:
         value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-        _last = value if value > _last else _last + 1
-        value = _last
+        _last_value = value if value > _last_value else _last_value + 1
+        value = _last_value
     return f"{prefix}-{_encode(value)}"
 
 

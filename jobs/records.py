@@ -256,7 +256,7 @@ class DeletionRecord:
     """One thing to delete: the key of a file or folder in the artifact store, or the job itself if `key` is None.
 
     Attributes:
-        reason: Why it is deleted; see `jobs.service.unneeded.Reason`.
+        reason: Why it is deleted; see `jobs.service.unneeded.DeletionReason`.
         not_before: Time from which the leader may delete it.
         attempts: How many times the leader has tried to delete it.
     """

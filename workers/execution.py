@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 
 from jobs.artifacts import cache_folder
 from jobs.chats.serving import ChatExchange
-from jobs.database import OUTAGES, Database
+from jobs.database import OUTAGE_ERRORS, Database
 from jobs.service import attempts
-from jobs.service.attempts import Directive, Gathering
+from jobs.service.attempts import ClaimStatus, Directive
 from jobs.service.claims import Claim
 from jobs.service.dispatching import requeue
 from jobs.settings import Settings
@@ -100,22 +100,22 @@ class Execution:
     def _claim(self, attempt_id: str) -> Claim | None:
         """Claim the attempt; wait out a short database outage, and wait for the attempt's other nodes."""
         gives_up_at = time.monotonic() + self._settings.pickup_seconds
-        answer: Claim | Gathering | None = Gathering.NOT_BEGUN
+        answer: Claim | ClaimStatus | None = ClaimStatus.NOT_BEGUN
         while True:
             try:
                 with self._database.writing() as connection:
-                    if answer is Gathering.NOT_BEGUN:
+                    if answer is ClaimStatus.NOT_BEGUN:
                         answer = attempts.claim(
                             connection, attempt_id, self._worker.id, self._settings, self._offer_address
                         )
                     else:
                         answer = attempts.poll_claim(connection, attempt_id, self._worker.id, self._settings)
-                if not isinstance(answer, Gathering):
+                if not isinstance(answer, ClaimStatus):
                     return answer
                 if self._draining.wait(GATHER_POLL_SECONDS):
                     self._requeue(attempt_id)
                     return None
-            except OUTAGES as error:
+            except OUTAGE_ERRORS as error:
                 if time.monotonic() > gives_up_at or self._draining.is_set():
                     raise
                 log.warning("%s: cannot be claimed yet: %s", attempt_id, error)

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.database import OUTAGES, Database
+from jobs.database import OUTAGE_ERRORS, Database
 from jobs.service import attempts
 from jobs.service.attempts import Directive, HeldAttempt
 from jobs.service.metrics import Point
@@ -123,7 +123,7 @@ class Lease:
             try:
                 with self._database.writing() as connection:
                     return operation(connection)
-            except OUTAGES as error:
+            except OUTAGE_ERRORS as error:
                 log.warning("%s: the database does not answer, trying again: %s", self._attempt_id, error)
             if time.monotonic() + RETRY_INTERVAL_SECONDS >= self._ends_at:
                 raise LeaseExpiredError(self._attempt_id)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from jobs.artifacts import StoredFile
-from jobs.chats.messages import CALL, Call, Reply
+from jobs.chats.messages import CALL_ADAPTER, Call, Reply
 from jobs.results import AnyResult
 from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
@@ -173,10 +173,10 @@ def decode_message(line: bytes) -> Message:
 
 def encode_call(attempt_id: str, call: Call) -> bytes:
     """Return a call to an attempt as a line for its runner."""
-    return CALL_PREFIX + attempt_id.encode() + b" " + CALL.dump_json(call) + b"\n"
+    return CALL_PREFIX + attempt_id.encode() + b" " + CALL_ADAPTER.dump_json(call) + b"\n"
 
 
 def decode_call(line: bytes) -> tuple[str, Call]:
     """Read a line that `encode_call` wrote; return the attempt's id and the call."""
     attempt_id, _, text = line.removeprefix(CALL_PREFIX).partition(b" ")
-    return attempt_id.decode(), CALL.validate_json(text)
+    return attempt_id.decode(), CALL_ADAPTER.validate_json(text)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.artifacts import ArtifactStore, Workspace, describe_files
-from jobs.artifacts.resume_points import PointModel, ResumePoint, delete_point, describe_point, list_points
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_point, describe_point, list_points
 from jobs.errors import InvalidRequestError
-from jobs.models.directories import inspect
+from jobs.models.directories import inspect_directory
 
 # Files of a resume point that are part of its model; all other files are training state.
 MODEL_FILES = (
@@ -119,13 +119,13 @@ def _report_failure(step: int, error: Exception) -> None:
     print(f"resume point {step} is not in the artifact store: {error}")  # noqa: T201 - the job's log
 
 
-def _describe_model(folder: Path) -> PointModel | None:
+def _describe_model(folder: Path) -> ResumePointModel | None:
     try:
-        found = inspect(folder)
+        found = inspect_directory(folder)
     except InvalidRequestError:
         return None
     files = describe_files(folder, MODEL_FILES)
     if not any(file.path.endswith(WEIGHTS_SUFFIX) for file in files):
         return None  # a sharded run saves no weights that can be used as a model
     size = sum(file.bytes for file in files)
-    return PointModel(found.kind, {**found.details, "bytes": size}, files)
+    return ResumePointModel(found.kind, {**found.details, "bytes": size}, files)

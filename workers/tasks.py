@@ -2,13 +2,13 @@
 
 from celery import Celery
 
-from jobs.transport import TASK
+from jobs.transport import TASK_NAME
 from workers.execution import Execution
 
 
 def register_task(app: Celery, execution: Execution) -> None:
     """Register the application's only task, which runs an attempt."""
 
-    @app.task(name=TASK)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
     def run_attempt(attempt_id: str) -> None:
         execution.run(attempt_id)

@@ -10,7 +10,7 @@ from api.dependencies import Service
 from api.openai.completion_objects import Choice, Usage
 from jobs.chats.client import ChatReply, OpenChat
 from jobs.chats.messages import ChoiceEnded, Delta, Ended, Refused, Started, TokenLogprob
-from jobs.database import OUTAGES
+from jobs.database import OUTAGE_ERRORS
 from jobs.errors import DomainError, InvalidRequestError, NotReadyError, TooManyRequestsError
 from jobs.records import ChatState, Json
 from jobs.service import chats
@@ -156,7 +156,7 @@ async def require_alive(service: Service, chat: OpenChat) -> None:
         return
     try:
         running = await service.reader.run(lambda connection: chats.is_attempt_open(connection, chat.attempt_id))
-    except OUTAGES:
+    except OUTAGE_ERRORS:
         running = True
     if not running:
         raise NotReadyError("the job that was answering has ended; try again", seconds=RETRY_SECONDS)

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
+from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older_than, delete_path
 from jobs.identifiers import new_id
 
 ENTRY_DEPTHS = {"jobs": 3}  # path depth of an entry, which is evicted as a whole: jobs/JOB/ATTEMPT or files/FILE
@@ -41,7 +41,7 @@ class Cache:
 
     def evict(self) -> None:
         """Delete abandoned downloads, then the least recently used entries until the rest is within the limit."""
-        delete_older(self._folder.rglob("*.arriving-*"), STALE_TRANSFER_SECONDS)
+        delete_older_than(self._folder.rglob("*.arriving-*"), STALE_TRANSFER_SECONDS)
         if not self._limit:
             return
         entries = sorted((entry.stat().st_mtime, entry) for entry in self._entries())

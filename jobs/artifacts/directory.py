@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
+from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older_than, delete_path
 
 CHUNK_BYTES = 1 << 20
 
@@ -93,7 +93,7 @@ class DirectoryStore:
 
     def tidy(self) -> None:
         """See `ArtifactStore.tidy`."""
-        delete_older((self.root / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
+        delete_older_than((self.root / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
 
     def free_bytes(self) -> int:
         """See `ArtifactStore.free_bytes`."""

@@ -13,7 +13,7 @@ from obstore.store import ObjectStore as Backend
 from obstore.store import from_url
 
 from jobs.artifacts.cache import Cache
-from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older, delete_path
+from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older_than, delete_path
 from jobs.artifacts.workspace import Workspace
 from jobs.identifiers import new_id
 
@@ -113,7 +113,7 @@ class ObjectStore:
 
     def tidy(self) -> None:
         """See `ArtifactStore.tidy`."""
-        delete_older((self._cache / "work" / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
+        delete_older_than((self._cache / "work" / "incoming").glob("*"), STALE_TRANSFER_SECONDS)
         self._fetched.evict()
 
     def list_workspaces(self) -> list[Workspace]:

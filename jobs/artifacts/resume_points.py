@@ -19,7 +19,7 @@ _MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKER_FOLDER}/(\d+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
-class PointModel:
+class ResumePointModel:
     """The model in a resume point: its kind, its details, and its files within the folder."""
 
     kind: str
@@ -45,7 +45,7 @@ class ResumePoint:
     step: int
     saved_at: int
     sizes: Mapping[str, int]
-    model: PointModel | None
+    model: ResumePointModel | None
 
     @property
     def key(self) -> str:
@@ -58,13 +58,13 @@ class ResumePoint:
         return sum(self.sizes.values())
 
 
-_POINT: TypeAdapter[ResumePoint] = TypeAdapter(ResumePoint)
+_RESUME_POINT_ADAPTER: TypeAdapter[ResumePoint] = TypeAdapter(ResumePoint)
 
 
 def describe_point(store: ArtifactStore, point: ResumePoint) -> None:
     """Write the description of a resume point after all its files are in the store."""
     file = store.scratch() / new_id("marker")
-    file.write_bytes(_POINT.dump_json(point))
+    file.write_bytes(_RESUME_POINT_ADAPTER.dump_json(point))
     store.put(file, Workspace(point.job_id, point.attempt_id).marker(point.step))
 
 
@@ -102,7 +102,7 @@ def _read_point(
     prefix = f"jobs/{job_id}/"
     try:
         marker = workspace.marker(step)
-        point = _POINT.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
+        point = _RESUME_POINT_ADAPTER.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
     except (FileNotFoundError, ValueError):
         return None  # it was deleted in the meantime, or written by another version of the service
     folder = workspace.resume_point(step).removeprefix(prefix)

@@ -90,7 +90,7 @@ class ArtifactStore(Protocol):
         ...
 
 
-def delete_older(paths: Iterable[Path], seconds: float) -> None:
+def delete_older_than(paths: Iterable[Path], seconds: float) -> None:
     """Delete files and folders that have not been written to for this many seconds."""
     for path in paths:
         with suppress(FileNotFoundError):  # the upload has completed, or another process is deleting it too

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from jobs.chats.messages import (
-    CALL,
-    REPLIES,
+    CALL_ADAPTER,
+    REPLIES_ADAPTER,
     Abort,
     Alive,
     Ask,
@@ -37,7 +37,7 @@ from jobs.identifiers import new_id
 PROCESS_KEY_TTL_SECONDS = 10  # without this key, workers consider the process dead and abort its chats
 RENEWAL_INTERVAL_SECONDS = 3.0
 CALL_TTL_SECONDS = 60  # a call that no worker reads within this time expires
-BLOCK_MS = 1000
+READ_BLOCK_MS = 1000
 CONNECT_TIMEOUT_SECONDS = 1.0
 RETRY_INTERVAL_SECONDS = 0.5  # between attempts to read while Redis is unreachable
 LOST_REPLIES_MESSAGE = "replies were lost in transit; send the request again"
@@ -180,20 +180,20 @@ class ChatClient:
         queue = call_queue(attempt_id)
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_TTL_SECONDS)
-            pipeline.rpush(queue, *(CALL.dump_json(call) for call in calls))
+            pipeline.rpush(queue, *(CALL_ADAPTER.dump_json(call) for call in calls))
             pipeline.expire(queue, CALL_TTL_SECONDS)
             await pipeline.execute()
 
     async def _read(self) -> None:
         last: bytes | str = "0"
         client = Redis.from_url(
-            self._url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=BLOCK_MS / 1000 + 2
+            self._url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=READ_BLOCK_MS / 1000 + 2
         )
         async with client:
             while True:
                 await self._busy.wait()
                 try:
-                    found = await client.xread({reply_stream(self.process_id): last}, block=BLOCK_MS)
+                    found = await client.xread({reply_stream(self.process_id): last}, block=READ_BLOCK_MS)
                 except (RedisError, OSError) as error:
                     log.warning("cannot read replies to chats: %s", error)
                     await asyncio.sleep(RETRY_INTERVAL_SECONDS)
@@ -204,7 +204,7 @@ class ChatClient:
 
     def _deliver(self, text: bytes) -> None:
         try:
-            replies: list[Reply] = REPLIES.validate_json(text)
+            replies: list[Reply] = REPLIES_ADAPTER.validate_json(text)
         except ValidationError as error:  # the gap in the sequence numbers will end the affected chats
             log.error("dropped unusable replies to chats: %s", error)  # noqa: TRY400
             return

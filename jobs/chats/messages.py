@@ -114,8 +114,9 @@ class Alive:
 Call = Annotated[Ask | Abort, Field(discriminator="type")]
 Reply = Annotated[Started | Delta | ChoiceEnded | Ended | Refused | Alive, Field(discriminator="type")]
 
-CALL: TypeAdapter[Call] = TypeAdapter(Call)
-REPLIES: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])  # each entry of a reply stream contains one such list
+CALL_ADAPTER: TypeAdapter[Call] = TypeAdapter(Call)
+# Each entry of a reply stream contains one such list.
+REPLIES_ADAPTER: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])
 
 
 def call_queue(attempt_id: str) -> str:

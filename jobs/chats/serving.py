@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from jobs.chats.messages import (
-    CALL,
-    REPLIES,
+    CALL_ADAPTER,
+    REPLIES_ADAPTER,
     Abort,
     Alive,
     Ask,
@@ -143,7 +143,7 @@ class ServedAttempt:
 
     def _receive(self, text: bytes | str) -> None:
         try:
-            call = CALL.validate_json(text)
+            call = CALL_ADAPTER.validate_json(text)
         except ValidationError as error:
             log.error("%s: dropped an unusable call: %s", self._attempt_id, error)  # noqa: TRY400
             return
@@ -189,7 +189,7 @@ class ServedAttempt:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for process_id, replies in streams.items():
-                    stream, fields = reply_stream(process_id), {"replies": REPLIES.dump_json(replies)}
+                    stream, fields = reply_stream(process_id), {"replies": REPLIES_ADAPTER.dump_json(replies)}
                     pipeline.xadd(stream, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
                     pipeline.expire(stream, STREAM_TTL_SECONDS)
                 pipeline.execute()

@@ -1,7 +1,7 @@
 """The SQL database: connections, tables, migrations and group commit."""
 
 from jobs.database.connection import (
-    OUTAGES,
+    OUTAGE_ERRORS,
     Database,
     alembic_config,
     insert,
@@ -10,4 +10,4 @@ from jobs.database.connection import (
     now_ms,
 )
 
-__all__ = ["OUTAGES", "Database", "alembic_config", "insert", "is_outage", "is_rolled_back", "now_ms"]
+__all__ = ["OUTAGE_ERRORS", "Database", "alembic_config", "insert", "is_outage", "is_rolled_back", "now_ms"]

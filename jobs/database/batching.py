@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.database import OUTAGES, is_outage, is_rolled_back
+from jobs.database import OUTAGE_ERRORS, is_outage, is_rolled_back
 from jobs.errors import DomainError, OutcomeUnknownError
 
 MAX_BATCH_SIZE = 256
@@ -135,7 +135,7 @@ class Lane:
         ends_at = time.monotonic() + ONE_BY_ONE_LIMIT_SECONDS
         for call in calls:
             previous = answers[-1] if answers else None
-            if isinstance(previous, OUTAGES) and (is_outage(previous) or time.monotonic() >= ends_at):
+            if isinstance(previous, OUTAGE_ERRORS) and (is_outage(previous) or time.monotonic() >= ends_at):
                 answers.append(previous)
             else:
                 answers += self._run_calls([call])
@@ -160,7 +160,7 @@ class Lane:
         try:
             with self._begin() as connection:
                 answers = list(_run_operations(connection, calls))
-        except OUTAGES as error:
+        except OUTAGE_ERRORS as error:
             if answers is None or self._read_only or is_rolled_back(error):
                 raise
             message = (

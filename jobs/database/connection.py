@@ -23,11 +23,11 @@ from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
 # PostgreSQL ends the session of a process that hangs in a transaction; psycopg reports that as an internal error.
-OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+OUTAGE_ERRORS = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 # SQLSTATE classes of errors that concern only one statement: lock conflicts and timeouts, deadlocks, and
 # exceeded limits (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-STATEMENT_CLASSES = ("40", "54", "55")
-STATEMENT_TIMEOUT = "57014"
+STATEMENT_ERROR_CLASSES = ("40", "54", "55")
+STATEMENT_TIMEOUT_CODE = "57014"
 # A server that disappears silently, or a client that hangs in the middle of a transaction, must not block others
 # forever. DATABASE_URL can override each of these options.
 POSTGRESQL_OPTIONS = {
@@ -69,8 +69,8 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
             if self.url.database:
                 self._file = DatabaseFile(Path(self.url.database))
-                event.listen(self.engine, "do_connect", self._file.require_before_connecting)
-                event.listen(self.engine, "connect", self._file.remember)
+                event.listen(self.engine, "do_connect", self._file.require_unchanged_before_connecting)
+                event.listen(self.engine, "connect", self._file.remember_file)
                 event.listen(self.engine, "commit", self._file.require_unchanged)
 
     @contextmanager
@@ -116,7 +116,11 @@ def now_ms(connection: Connection) -> int:
 def is_outage(error: BaseException) -> bool:
     """Whether an error means that the database is unusable, so that any other call would fail as well."""
     code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
-    return isinstance(error, OUTAGES) and code != STATEMENT_TIMEOUT and not code.startswith(STATEMENT_CLASSES)
+    return (
+        isinstance(error, OUTAGE_ERRORS)
+        and code != STATEMENT_TIMEOUT_CODE
+        and not code.startswith(STATEMENT_ERROR_CLASSES)
+    )
 
 
 def is_rolled_back(error: Exception) -> bool:
@@ -124,7 +128,7 @@ def is_rolled_back(error: Exception) -> bool:
 
     That is known if SQLite's disk is full, or if PostgreSQL failed to get a lock for the last statements before it.
     """
-    if isinstance(error, OUTAGES) and not is_outage(error):
+    if isinstance(error, OUTAGE_ERRORS) and not is_outage(error):
         return True
     code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
     return code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED"))

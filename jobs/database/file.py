@@ -23,7 +23,7 @@ class DatabaseFile:
         self._path = path
         self._opened: tuple[int, int] | None = None
 
-    def remember(self, *_: object) -> None:
+    def remember_file(self, *_: object) -> None:
         """Remember which file is open."""
         if self._opened is None:
             self._opened = self._read_identity()
@@ -43,7 +43,7 @@ class DatabaseFile:
             "service, put the file back or restore a backup, and start it again"
         )
 
-    def require_before_connecting(self, *_: object) -> None:
+    def require_unchanged_before_connecting(self, *_: object) -> None:
         """Call `require_unchanged`, because a new connection would create an empty database."""
         self.require_unchanged()
 

@@ -107,7 +107,7 @@ def write_journal(connection: Connection) -> frozenset[str]:
 def follow_savepoints(engine: Engine) -> None:
     """Whenever the engine rolls back to a savepoint, discard the entries recorded since that savepoint."""
 
-    def remember(connection: Connection, name: str) -> None:
+    def remember_savepoint(connection: Connection, name: str) -> None:
         journal = _get_journal(connection)
         journal.savepoints[name] = len(journal.entries)
 
@@ -115,7 +115,7 @@ def follow_savepoints(engine: Engine) -> None:
         journal = _get_journal(connection)
         del journal.entries[journal.savepoints.get(name, 0) :]
 
-    event.listen(engine, "savepoint", remember)
+    event.listen(engine, "savepoint", remember_savepoint)
     event.listen(engine, "rollback_savepoint", discard_entries)
 
 

@@ -8,7 +8,7 @@ from jobs.inputs.lines import InputError
 from jobs.inputs.prompts import check_prompts
 from jobs.inputs.training import check_training_data
 
-CHECKS = {"batch": check_batch, "fine-tune": check_training_data, "prompts": check_prompts}
+CHECKS_BY_PURPOSE = {"batch": check_batch, "fine-tune": check_training_data, "prompts": check_prompts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class CheckedFile:
 
 
 def check_file(path: Path, purpose: str) -> CheckedFile:
-    """Check that the content suits the purpose; purposes that are not in `CHECKS` accept any content."""
-    check = CHECKS.get(purpose)
+    """Check that the content suits the purpose; purposes that are not in `CHECKS_BY_PURPOSE` accept any content."""
+    check = CHECKS_BY_PURPOSE.get(purpose)
     if check is None:
         return CheckedFile()
     try:

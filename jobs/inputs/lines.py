@@ -11,7 +11,7 @@ from jobs.inputs.repetition import RepeatedFieldFinder
 
 MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
 CHUNK_CHARACTERS = 2**20
-BEGINNING_BYTES = 1024
+SNIFF_BYTES = 1024
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -34,7 +34,7 @@ class InputError(ValueError):
 def read_beginning(path: Path) -> bytes:
     """Return the first bytes of a file after leading white space; empty if the file has only white space."""
     with path.open("rb") as file:
-        beginning = file.read(BEGINNING_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        beginning = file.read(SNIFF_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
         while not beginning and (more := file.read(CHUNK_CHARACTERS)):
             beginning = more.lstrip()
     return beginning

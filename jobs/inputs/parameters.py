@@ -24,7 +24,7 @@ def has_lone_surrogate(text: str) -> bool:
 
 def find_fault(name: str, value: Any) -> str | None:
     """Return what is wrong with a value, worded to follow the parameter's name, or None if it is valid."""
-    return CHECKS[name](value)
+    return CHECKS_BY_PARAMETER[name](value)
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
@@ -100,7 +100,7 @@ def _check_message(message: Any) -> tuple[str, str] | None:
     return None
 
 
-CHECKS: Mapping[str, Check] = {
+CHECKS_BY_PARAMETER: Mapping[str, Check] = {
     "model": _check_text,
     "messages": _check_messages,
     "prompt": _check_text,

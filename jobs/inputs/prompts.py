@@ -19,7 +19,7 @@ from jobs.inputs.parameters import (
     number_check,
 )
 
-SOURCES = ("prompt", "messages")
+PROMPT_FIELDS = ("prompt", "messages")
 SHARED_PARAMETERS = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
 # Parameters with wider bounds in our own jobs than in OpenAI's API.
 OWN_CHECKS: Mapping[str, Check] = {
@@ -28,11 +28,11 @@ OWN_CHECKS: Mapping[str, Check] = {
     "seed": lambda value: None if type(value) is int else "must be a whole number",
     "logprobs": integer_check(0, 20),
 }
-KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED_PARAMETERS[2:], *OWN_CHECKS)
+LINE_KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED_PARAMETERS[2:], *OWN_CHECKS)
 BATCH_KEYS = ("custom_id", "method", "url", "body")
 IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # have no effect in the body of a batch line
 NEUTRAL_VALUES: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # have no effect with these values
-EXAMPLE = 'write {"prompt": …} or {"messages": […]}'
+EXAMPLE_HINT = 'write {"prompt": …} or {"messages": […]}'
 
 
 def check_prompts(path: Path) -> None:
@@ -56,7 +56,7 @@ def check_prompts(path: Path) -> None:
 
 def _check_line(item: Any) -> None:
     if not isinstance(item, dict):
-        raise InputError(f"is not an object; {EXAMPLE}")
+        raise InputError(f"is not an object; {EXAMPLE_HINT}")
     fields = _unpack_batch_line(item) if "body" in item or "custom_id" in item else item
     given = {name: value for name, value in fields.items() if value is not None and not _is_neutral(name, value)}
     _normalize_logprobs(given)
@@ -107,14 +107,14 @@ def _find_fault(name: str, value: Any) -> str | None:
         return OWN_CHECKS[name](value)
     if name in SHARED_PARAMETERS or name in LENGTH_LIMITS:
         return find_fault(name, value)
-    return f"is not known; use {', '.join(KEYS)}, or set it for the whole job"
+    return f"is not known; use {', '.join(LINE_KEYS)}, or set it for the whole job"
 
 
 def _check_combinations(given: Mapping[str, Any]) -> None:
-    sources = [name for name in SOURCES if name in given]
+    sources = [name for name in PROMPT_FIELDS if name in given]
     if len(sources) != 1:
         found = "both prompt and messages" if sources else "neither prompt nor messages"
-        raise InputError(f"has {found}; {EXAMPLE}")
+        raise InputError(f"has {found}; {EXAMPLE_HINT}")
     limits = [name for name in LENGTH_LIMITS if name in given]
     if len(limits) > 1:
         raise _input_error(limits[1], f"cannot be combined with {limits[0]}; keep one of them")

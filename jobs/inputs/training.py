@@ -17,7 +17,7 @@ UNSUPPORTED_SIGNATURES = {
 }
 ROLES = {"from": ("human", "user", "gpt", "assistant", "system"), "role": ("user", "assistant", "system")}
 # For each format, the key that identifies it and all keys that an example may have.
-KEYS: Mapping[str, tuple[str, ...]] = {
+KEYS_BY_FORMAT: Mapping[str, tuple[str, ...]] = {
     "conversations": ("id", "conversations", "system"),
     "messages": ("id", "messages"),
     "instruction": ("id", "instruction", "input", "output", "system", "history"),
@@ -63,12 +63,12 @@ def _check_example(item: Any, first: str | None) -> str:
     """Check an example and return the key that identifies its format; `first` is the key of the first example."""
     if not isinstance(item, dict):
         raise InputError("is not an object; write an example with 'messages' or 'conversations'")
-    found = next((key for key in KEYS if key in item), None)
+    found = next((key for key in KEYS_BY_FORMAT if key in item), None)
     if found is None:
-        raise InputError(f"has none of the keys {', '.join(KEYS)}")
+        raise InputError(f"has none of the keys {', '.join(KEYS_BY_FORMAT)}")
     if first not in (None, found):
         raise InputError(f"has {found!r}, but the file began with {first!r}; use one format")
-    _reject_unknown_keys(item, KEYS[found], "")
+    _reject_unknown_keys(item, KEYS_BY_FORMAT[found], "")
     _CHECKS[found](item)
     return found
 

@@ -11,7 +11,7 @@ from jobs.service import deletions, uploads
 from jobs.service.chats import fail_abandoned
 from jobs.service.feed import MAX_KEPT_ENTRIES
 from jobs.service.history import HOUR_MS
-from jobs.service.unneeded import DAY_MS, Reason, record_deletions
+from jobs.service.unneeded import DAY_MS, DeletionReason, record_deletions
 from jobs.settings import Settings
 from jobs.state import JobState
 
@@ -94,7 +94,7 @@ class Retention:
         removal.delete_artifacts(connection, [artifact.id for artifact in loose])
         for artifact in loose:
             now = now_ms(connection)
-            record_deletions(connection, [artifact.key], Reason.EXPIRED, now=now, job_id=artifact.job_id)
+            record_deletions(connection, [artifact.key], DeletionReason.EXPIRED, now=now, job_id=artifact.job_id)
 
 
 def _belongs_to_model(connection: Connection, artifact: ArtifactRecord) -> bool:

@@ -19,10 +19,10 @@ from jobs.errors import InvalidRequestError, PathNotAllowedError
 from jobs.models.details import check_details
 from jobs.models.shown_config import ShownAdapterConfig, ShownConfig
 
-CONFIG = "config.json"
-ADAPTER_CONFIG = "adapter_config.json"
-GGUF = "gguf"  # the kind of model that llama.cpp runs
-LLAMA = "llama"  # the kind of converted model that only other programs can read
+CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+GGUF_KIND = "gguf"  # the kind of model that llama.cpp runs
+LLAMA_KIND = "llama"  # the kind of converted model that only other programs can read
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +82,26 @@ def _printable(path: Path) -> str:
     return path.name.encode("utf-8", "backslashreplace").decode()
 
 
-def inspect(folder: Path) -> Inspection:
+def inspect_directory(folder: Path) -> Inspection:
     """Return what the directory contains.
 
     Raises:
         InvalidRequestError: it is neither a complete Baichuan checkpoint nor a LoRA adapter; says what is missing.
     """
     try:
-        return _inspect(folder)
+        return _inspect_directory(folder)
     except FileError as error:
         raise InvalidRequestError(str(error), param="path") from None
 
 
-def _inspect(folder: Path) -> Inspection:
+def _inspect_directory(folder: Path) -> Inspection:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    if (folder / ADAPTER_CONFIG).exists():
+    if (folder / ADAPTER_CONFIG_FILE).exists():
         AdapterSettings.read(folder)
-        adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG, read_object(folder / ADAPTER_CONFIG))
+        adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG_FILE, read_object(folder / ADAPTER_CONFIG_FILE))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
-        return _make_inspection("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG)
-    shown = ShownConfig.from_file(CONFIG, read_config(folder))
+        return _make_inspection("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG_FILE)
+    shown = ShownConfig.from_file(CONFIG_FILE, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf:
         find_weights(folder)
@@ -110,11 +110,11 @@ def _inspect(folder: Path) -> Inspection:
         raise InvalidRequestError(message, param="path")
     details = {"bytes": size, **shown.details()}
     if is_gguf:
-        return _make_inspection(GGUF, details, CONFIG)
+        return _make_inspection(GGUF_KIND, details, CONFIG_FILE)
     settled = read_settled_config(folder)  # omits quantization settings that were never applied
-    quantization = ShownConfig.from_file(CONFIG, settled).quantization
+    quantization = ShownConfig.from_file(CONFIG_FILE, settled).quantization
     return _make_inspection(
-        "checkpoint", {**details, "quantization": quantization, "precision": _precision(settled)}, CONFIG
+        "checkpoint", {**details, "quantization": quantization, "precision": _read_precision(settled)}, CONFIG_FILE
     )
 
 
@@ -122,7 +122,7 @@ def _make_inspection(kind: str, found: dict[str, Any], file: str) -> Inspection:
     return Inspection(kind, check_details(kind, found, file))
 
 
-def _precision(config: dict[str, Any]) -> dict[str, Any] | None:
+def _read_precision(config: dict[str, Any]) -> dict[str, Any] | None:
     """Return the precision of the weights as `footprint` defines it; None if `footprint` does not know it."""
     try:
         return asdict(Precision.from_config(config))

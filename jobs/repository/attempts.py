@@ -13,7 +13,7 @@ from jobs.records import CAPACITY_CAUSES, AttemptRecord
 from jobs.repository import allocations
 from jobs.state import AttemptState
 
-OPEN = (AttemptState.DISPATCHED, AttemptState.RUNNING)
+OPEN_STATES = (AttemptState.DISPATCHED, AttemptState.RUNNING)
 
 
 def add(connection: Connection, attempt: AttemptRecord) -> None:
@@ -75,7 +75,7 @@ def set_accepts_chats(connection: Connection, attempt_id: str, *, accepts: bool)
     connection.execute(sa.update(Attempt).where(Attempt.id == attempt_id).values(accepts_chats=accepts))
 
 
-def get_with_places(connection: Connection, attempt_id: str) -> AttemptRecord:
+def get_with_allocations(connection: Connection, attempt_id: str) -> AttemptRecord:
     """Return an existing attempt with its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).one()
     places = allocations.map_by_attempt(connection, [attempt_id])[attempt_id]

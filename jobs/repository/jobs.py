@@ -13,10 +13,10 @@ from jobs.identifiers import first_id_at
 from jobs.records import JobDetails, JobRecord, QueuedJob
 from jobs.state import JobState
 
-RECORD = [getattr(Job, field.name) for field in fields(JobRecord)]
+RECORD_COLUMNS = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
 # Polls and submissions run these. Building each statement only once halves the Python time of a query.
-_RECORDS_BY_ID = sa.select(*RECORD).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
+_RECORDS_BY_ID = sa.select(*RECORD_COLUMNS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 _DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
 
@@ -56,13 +56,13 @@ def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDeta
 
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
     """Lock the job until the transaction ends and return it (on SQLite the transaction already holds the lock)."""
-    row = connection.execute(sa.select(*RECORD).where(Job.id == job_id).with_for_update()).first()
+    row = connection.execute(sa.select(*RECORD_COLUMNS).where(Job.id == job_id).with_for_update()).first()
     return to_record(row) if row else None
 
 
 def lock_available(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """Lock those jobs that no other transaction has locked, until this one ends; return them by id."""
-    query = sa.select(*RECORD).where(Job.id.in_(list(ids))).order_by(Job.id)
+    query = sa.select(*RECORD_COLUMNS).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
 
 
@@ -149,7 +149,7 @@ def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any
 
 
 def to_record(row: sa.Row[Any]) -> JobRecord:
-    """Convert a row of the columns in `RECORD` to a job."""
+    """Convert a row of the columns in `RECORD_COLUMNS` to a job."""
     return JobRecord(**_values(row))
 
 

@@ -12,7 +12,7 @@ from jobs.database.tables import MetricPoint
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class MetricSpan:
     """The first and last step of one metric of a run."""
 
     name: str
@@ -51,14 +51,14 @@ def remove(connection: Connection, job_ids: Collection[str]) -> None:
     connection.execute(sa.delete(MetricPoint).where(MetricPoint.job_id.in_(list(job_ids))))
 
 
-def list_spans(connection: Connection, job_id: str) -> list[Span]:
+def list_spans(connection: Connection, job_id: str) -> list[MetricSpan]:
     """Return the metrics of a run with their first and last steps, by name, with one index look-up per metric."""
-    found: list[Span] = []
+    found: list[MetricSpan] = []
     while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
         steps = sa.select(sa.func.min(MetricPoint.step)).where(MetricPoint.job_id == job_id, MetricPoint.name == name)
         first = connection.execute(steps).scalar_one()
         last = connection.execute(steps.with_only_columns(sa.func.max(MetricPoint.step))).scalar_one()
-        found.append(Span(name, first, last))
+        found.append(MetricSpan(name, first, last))
     return found
 
 

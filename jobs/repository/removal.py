@@ -18,7 +18,7 @@ from jobs.database.tables import (
     Model,
 )
 from jobs.records import ArtifactRecord, FileRecord, ModelRecord
-from jobs.repository.uses import FINAL
+from jobs.repository.uses import FINAL_STATES
 
 
 def lock_model(connection: Connection, project_id: str, name: str) -> ModelRecord | None:
@@ -41,7 +41,7 @@ def lock_file(connection: Connection, file_id: str) -> None:
 
 def lock_final_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, list[str]]:
     """Lock the jobs that are final, so that nobody can retry them, and return their ids by project."""
-    query = sa.select(Job.project_id, Job.id).where(Job.id.in_(list(job_ids)), Job.state.in_(FINAL))
+    query = sa.select(Job.project_id, Job.id).where(Job.id.in_(list(job_ids)), Job.state.in_(FINAL_STATES))
     found: dict[str, list[str]] = {}
     for row in connection.execute(query.order_by(Job.id).with_for_update()):
         found.setdefault(row.project_id, []).append(row.id)
@@ -79,7 +79,7 @@ def delete_artifacts_below(connection: Connection, job_id: str, key: str) -> Non
 
 def list_jobs_finished_before(connection: Connection, time: int, *, after: str, limit: int) -> list[str]:
     """Return up to `limit` final jobs that finished before a time, after the id `after`, in the order of their ids."""
-    query = sa.select(Job.id).where(Job.state.in_(FINAL), Job.finished_at < time, Job.id > after)
+    query = sa.select(Job.id).where(Job.state.in_(FINAL_STATES), Job.finished_at < time, Job.id > after)
     return list(connection.execute(query.order_by(Job.id).limit(limit)).scalars())
 
 

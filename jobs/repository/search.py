@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from jobs.database.tables import Job, JobLabel, JobSearch
 from jobs.records import JobFilter, JobRecord
-from jobs.repository.jobs import RECORD, to_record
+from jobs.repository.jobs import RECORD_COLUMNS, to_record
 from jobs.specs.searchable import describe_error, field_lines
 
 
@@ -31,7 +31,7 @@ def page(
     """Return up to `limit` jobs of a project, newest first, after the job `after`."""
     ids = _select_ids(connection, project_id, wanted)
     found = _limit_to_newest(ids, after=after, limit=limit).subquery()
-    query = sa.select(*RECORD).join(found, found.c.id == Job.id).order_by(Job.id.desc())
+    query = sa.select(*RECORD_COLUMNS).join(found, found.c.id == Job.id).order_by(Job.id.desc())
     return [to_record(row) for row in connection.execute(query)]
 
 

@@ -7,15 +7,15 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database.tables import Artifact, Attempt, File, Job, Model
-from jobs.repository.attempts import OPEN
+from jobs.repository.attempts import OPEN_STATES
 from jobs.state import JobState
 
 # Spec fields that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")
 FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
 FILE_LISTS = ("training_files",)  # lists of objects with the key "file"
-FINAL = tuple(state for state in JobState if state.final)
-UNFINISHED = tuple(state for state in JobState if not state.final)
+FINAL_STATES = tuple(state for state in JobState if state.final)
+UNFINISHED_STATES = tuple(state for state in JobState if not state.final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def find_jobs_naming(
     fields: Sequence[str],
     names: Collection[str],
     *,
-    states: Collection[JobState] = UNFINISHED,
+    states: Collection[JobState] = UNFINISHED_STATES,
 ) -> list[Reference]:
     """Return the jobs in these states whose specs name one of `names` in one of `fields`."""
     found = []
@@ -60,7 +60,7 @@ def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str)
     for field in FILE_LISTS:
         # A text search is enough: no other text in such a list can contain the id of a file.
         named = sa.cast(Job.spec[field], sa.Text).contains(file_id, autoescape=True)
-        query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(UNFINISHED), named)
+        query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(UNFINISHED_STATES), named)
         found += connection.execute(query.order_by(Job.id)).scalars()
     return found
 
@@ -111,7 +111,7 @@ def is_published(connection: Connection, job_id: str, key: str) -> bool:
 
 def list_open_attempts(connection: Connection, job_id: str) -> list[str]:
     """Return the ids of the attempts at a job that have not ended."""
-    query = sa.select(Attempt.id).where(Attempt.job_id == job_id, Attempt.state.in_(OPEN))
+    query = sa.select(Attempt.id).where(Attempt.job_id == job_id, Attempt.state.in_(OPEN_STATES))
     return list(connection.execute(query).scalars())
 
 
@@ -128,4 +128,4 @@ def is_workspace_needed(connection: Connection, job_id: str, *, ended_since: int
         return False
     if state.state in (JobState.FAILED, JobState.CANCELLED):
         return bool((state.finished_at or 0) >= ended_since)
-    return state.state in UNFINISHED
+    return state.state in UNFINISHED_STATES

@@ -28,13 +28,13 @@ def set_state(connection: Connection, worker_id: str, state: str, *, now: int) -
     connection.execute(sa.update(Worker).where(Worker.id == worker_id).values(state=state, seen_at=now))
 
 
-def set_drain_time(connection: Connection, worker_id: str, drain_at: int | None) -> bool:
+def set_drain_deadline(connection: Connection, worker_id: str, drain_at: int | None) -> bool:
     """Set or clear the time by which a worker must give back its jobs; return whether the worker exists."""
     statement = sa.update(Worker).where(Worker.id == worker_id).values(drain_at=drain_at)
     return connection.execute(statement).rowcount == 1
 
 
-def get_drain_time(connection: Connection, worker_id: str) -> int | None:
+def get_drain_deadline(connection: Connection, worker_id: str) -> int | None:
     """Return the time by which a worker must give back its jobs, if an administrator is draining it."""
     return connection.execute(sa.select(Worker.drain_at).where(Worker.id == worker_id)).scalar_one_or_none()
 

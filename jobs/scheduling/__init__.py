@@ -3,7 +3,7 @@
 from jobs.scheduling.explanation import Explanation, Holder, describe_missing_packages, explain
 from jobs.scheduling.loaded_model import LoadedModel, find_source
 from jobs.scheduling.machine import Device, Holding, Machine, Reservation, Resident, Room
-from jobs.scheduling.placement import NodePlacement, Placement, Round, WaitingJob, place
+from jobs.scheduling.placement import NodePlacement, Placement, PlacementRound, WaitingJob, place
 from jobs.scheduling.requirement import Requirement
 
 __all__ = [
@@ -15,11 +15,11 @@ __all__ = [
     "Machine",
     "NodePlacement",
     "Placement",
+    "PlacementRound",
     "Requirement",
     "Reservation",
     "Resident",
     "Room",
-    "Round",
     "WaitingJob",
     "describe_missing_packages",
     "explain",

@@ -87,7 +87,7 @@ def _explain_capacity(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     if not with_slots:
         return _explain_slots(large)
     fitting = sum(room.choose_devices(need) is not None for room in with_slots)
-    if fitting:  # some machines have room, but fewer than the job has nodes
+    if fitting:  # some machines have room, but not as many as the job needs
         message = (
             f"needs {need.nodes} machines with {_describe_node(need)} each; {fitting} of {len(large)} have that free"
         )

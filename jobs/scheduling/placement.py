@@ -36,7 +36,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class PlacementRound:
     """The decisions of one round, the jobs that are still waiting, and the resources that remain free."""
 
     placements: Sequence[Placement]
@@ -44,7 +44,7 @@ class Round:
     rooms: Sequence[Room]
 
 
-def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
+def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> PlacementRound:
     """Place jobs by priority and then by age.
 
     Ids increase monotonically, so they are in order of age. A job that does not fit now does not block those
@@ -60,7 +60,7 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
     """
     rooms = list_rooms(machines)
     placements, left = [], []
-    # Skip a job if an equal one could not be placed: free room only shrinks during a round.
+    # Skip a job if one of the same kind and requirement could not be placed: free room only shrinks during a round.
     hopeless: set[tuple[str, Requirement]] = set()
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
@@ -70,7 +70,7 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Round:
             hopeless.add(same)
         else:
             placements.append(placement)
-    return Round(placements, left, rooms)
+    return PlacementRound(placements, left, rooms)
 
 
 def _place_job(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
@@ -80,7 +80,7 @@ def _place_job(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
         if room.free_slots > 0 and room.machine.is_eligible(job.kind, job.requirement):
             chosen = room.choose_devices(job.requirement)
             if chosen is not None:
-                able.append((_rank(room, chosen, job.requirement.model), room, chosen))
+                able.append((_placement_sort_key(room, chosen, job.requirement.model), room, chosen))
     if len(able) < job.requirement.nodes:
         return None
     able.sort(key=lambda each: each[0])
@@ -92,7 +92,7 @@ def _place_job(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
     return Placement(job.id, tuple(nodes), job.requirement.exclusive)
 
 
-def _rank(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, bool, int, int, str]:
+def _placement_sort_key(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, bool, int, int, str]:
     """Return the sort key of a possible place; the smallest key is the best.
 
     Example:

@@ -43,7 +43,7 @@ class Directive(Enum):
     ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing it does has an effect
 
 
-class Gathering(Enum):
+class ClaimStatus(Enum):
     """The state of the claims on an attempt that runs on several nodes."""
 
     NOT_BEGUN = auto()  # this worker has not claimed its node
@@ -75,12 +75,12 @@ class HeldAttempt:
         job = jobs.lock(connection, known.job_id) if known else None  # lock jobs first to avoid deadlocks
         if job is None or job.attempt_id != attempt_id:
             return None
-        attempt = attempts.get_with_places(connection, attempt_id)
+        attempt = attempts.get_with_allocations(connection, attempt_id)
         if attempt.state != state or worker_id not in {place.worker_id for place in attempt.allocations}:
             return None
         return cls(connection, settings, worker_id, job, attempt, now_ms(connection))
 
-    def claim(self, offer_address: Callable[[], str] | None = None) -> Claim | Gathering | None:
+    def claim(self, offer_address: Callable[[], str] | None = None) -> Claim | ClaimStatus | None:
         """Claim this worker's node; once all nodes are claimed, the attempt begins.
 
         Args:
@@ -88,7 +88,7 @@ class HeldAttempt:
                 of several.
 
         Returns:
-            The claim, or `Gathering.WAITING` until the other workers have claimed theirs, or None if this version of
+            The claim, or `ClaimStatus.WAITING` until the other workers have claimed theirs, or None if this version of
             the service does not accept the job's spec: then the job has failed.
         """
         address = offer_address() if offer_address is not None and self._leads_others else None
@@ -96,7 +96,7 @@ class HeldAttempt:
         allocations.update(self.connection, self.attempt.id, mine, worker_id=self.worker_id)
         others = [place for place in self.attempt.allocations if place.worker_id != self.worker_id]
         if any(place.claimed_at is None for place in others):
-            return Gathering.WAITING
+            return ClaimStatus.WAITING
         self._extend_all_leases()
         claimed = {"claimed_at": self.now}
         advance(self.connection, self.job, Event.CLAIM, now=self.now, settings=self.settings, attempt_changes=claimed)
@@ -141,7 +141,7 @@ class HeldAttempt:
             steps = [point.step for point in points]
             self._add_to_feed("metrics", {"first_step": min(steps), "last_step": max(steps)})
         events.append(self.connection, self.job.id, entries, attempt_id=self.attempt.id, now=self.now)
-        return _choose_directive(self.job.state, workers.get_drain_time(self.connection, self.worker_id), self.now)
+        return _choose_directive(self.job.state, workers.get_drain_deadline(self.connection, self.worker_id), self.now)
 
     def succeed(self, result: Mapping[str, Any], stored: Sequence[StoredFile], model: ProducedModel | None) -> bool:
         """Publish the result: artifacts, model and state become visible with this one transaction, or not at all.
@@ -204,7 +204,7 @@ def claim(
     worker_id: str,
     settings: Settings,
     offer_address: Callable[[], str] | None = None,
-) -> Claim | Gathering | None:
+) -> Claim | ClaimStatus | None:
     """Claim a dispatched attempt for a worker; see `HeldAttempt.claim`.
 
     Return None if it was claimed, cancelled or given up before; then there is nothing to do.
@@ -216,10 +216,12 @@ def claim(
     return held.claim(offer_address) if mine.claimed_at is None else None
 
 
-def poll_claim(connection: Connection, attempt_id: str, worker_id: str, settings: Settings) -> Claim | Gathering | None:
+def poll_claim(
+    connection: Connection, attempt_id: str, worker_id: str, settings: Settings
+) -> Claim | ClaimStatus | None:
     """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended."""
     if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
-        return Gathering.WAITING
+        return ClaimStatus.WAITING
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
     return held.make_claim() if held else None
 

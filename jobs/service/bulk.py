@@ -146,7 +146,7 @@ def process_chunk(connection: Connection, settings: Settings) -> bool:
         limit=limit,
     )
     taken = _lock_jobs(connection, ids)
-    outcome = ACTIONS[operation.action](connection, taken, settings)
+    outcome = ACTION_HANDLERS[operation.action](connection, taken, settings)
     _record_progress(connection, operation, taken, outcome, done=len(ids) < limit and len(taken) == len(ids))
     return True
 
@@ -197,7 +197,7 @@ def _delete(connection: Connection, taken: Sequence[JobRecord], settings: Settin
     return outcome
 
 
-ACTIONS: Mapping[BulkAction, Callable[[Connection, Sequence[JobRecord], Settings], _Outcome]] = {
+ACTION_HANDLERS: Mapping[BulkAction, Callable[[Connection, Sequence[JobRecord], Settings], _Outcome]] = {
     "cancel": _cancel,
     "retry": _retry,
     "delete": _delete,

@@ -166,7 +166,7 @@ def fail_abandoned(connection: Connection) -> int:
 def is_attempt_open(connection: Connection, attempt_id: str) -> bool:
     """Whether an attempt has not ended yet."""
     attempt = attempts.get(connection, attempt_id)
-    return attempt is not None and attempt.state in attempts.OPEN
+    return attempt is not None and attempt.state in attempts.OPEN_STATES
 
 
 def get_stored(connection: Connection, project_id: str, chat_id: str) -> ChatRecord:

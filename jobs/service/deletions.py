@@ -14,7 +14,7 @@ from jobs.service import jobs as job_service
 from jobs.service import models as model_service
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import Reason, record_deletions, record_job_files
+from jobs.service.unneeded import DeletionReason, record_deletions, record_job_files
 from jobs.settings import Settings
 from jobs.state import JobState
 
@@ -45,7 +45,7 @@ def erase_jobs(
     job_ids: Sequence[str],
     settings: Settings,
     *,
-    users: Collection[JobState] = uses.UNFINISHED,
+    users: Collection[JobState] = uses.UNFINISHED_STATES,
 ) -> list[str]:
     """Delete the given jobs if they are final and nothing uses their models; return the ids of the deleted ones.
 
@@ -90,7 +90,7 @@ def delete_artifact(
     if model := removal.find_owning_model(connection, found):
         raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
     removal.delete_artifacts(connection, [found.id])
-    record_deletions(connection, [found.key], Reason.USER, now=now_ms(connection), job_id=key.job_id)
+    record_deletions(connection, [found.key], DeletionReason.USER, now=now_ms(connection), job_id=key.job_id)
     return found
 
 
@@ -107,7 +107,7 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
     removal.delete_model(connection, project_id, name)
     if model.key is not None and model.job_id is not None:
         removal.delete_artifacts_below(connection, model.job_id, model.key)
-        record_deletions(connection, [model.key], Reason.USER, now=now_ms(connection), job_id=model.job_id)
+        record_deletions(connection, [model.key], DeletionReason.USER, now=now_ms(connection), job_id=model.job_id)
 
 
 def delete_file(
@@ -127,7 +127,7 @@ def delete_file(
         return
     _check_hash(file_id, found.sha256, hashes)
     _require_unused_file(connection, project_id, file_id)
-    _erase_file(connection, found, Reason.USER)
+    _erase_file(connection, found, DeletionReason.USER)
 
 
 def _require_unused_file(connection: Connection, project_id: str, file_id: str) -> None:
@@ -142,7 +142,7 @@ def expire_file(connection: Connection, file: FileRecord) -> bool:
     removal.lock_file(connection, file.id)
     if uses.find_jobs_naming_file(connection, file.project_id, file.id):
         return False
-    _erase_file(connection, file, Reason.EXPIRED)
+    _erase_file(connection, file, DeletionReason.EXPIRED)
     return True
 
 
@@ -151,7 +151,7 @@ def find_blocked_jobs(
     project_id: str,
     job_ids: Sequence[str],
     *,
-    users: Collection[JobState] = uses.UNFINISHED,
+    users: Collection[JobState] = uses.UNFINISHED_STATES,
 ) -> set[str]:
     """Return the given jobs whose models are used by anything that is not deleted together with them."""
     wanted = set(job_ids)
@@ -181,7 +181,7 @@ def _is_kept(model: uses.ModelOrigin, wanted: Collection[str], blocked: Collecti
     return model.job_id not in wanted or model.job_id in blocked
 
 
-def _erase_file(connection: Connection, file: FileRecord, reason: Reason) -> None:
+def _erase_file(connection: Connection, file: FileRecord, reason: DeletionReason) -> None:
     files.delete_file(connection, file.id)
     record_deletions(connection, [file.key], reason, now=now_ms(connection))
 

@@ -45,9 +45,9 @@ def end_overdue(connection: Connection, late: AllocationRecord, settings: Settin
     job = jobs.lock(connection, late.job_id)
     if job is None or job.attempt_id != late.attempt_id:
         return None
-    now, attempt = now_ms(connection), attempts.get_with_places(connection, late.attempt_id)
+    now, attempt = now_ms(connection), attempts.get_with_allocations(connection, late.attempt_id)
     overdue = [place for place in attempt.allocations if place.deadline is not None and place.deadline < now]
-    if attempt.state not in attempts.OPEN or not overdue:
+    if attempt.state not in attempts.OPEN_STATES or not overdue:
         return None
     if attempt.state == AttemptState.DISPATCHED:
         return end_attempt(connection, job, Event.EXPIRE, settings)

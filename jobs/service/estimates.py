@@ -4,7 +4,7 @@ from sqlalchemy import Connection
 
 from footprint import Footprint
 from jobs.errors import InvalidRequestError, UnknownModelError
-from jobs.models.directories import GGUF
+from jobs.models.directories import GGUF_KIND
 from jobs.repository import models
 from jobs.specs import AnySpec, KnownModel
 
@@ -31,7 +31,7 @@ def _find_known_model(connection: Connection, project_id: str, field: str, name:
         model = models.get_many(connection, project_id, [model.base]).get(model.base)
     if model is None or model.state != "ready":
         raise UnknownModelError(f"there is no model {name!r} that is ready; `GET /v1/models` lists yours", param=field)
-    if model.kind == GGUF:
+    if model.kind == GGUF_KIND:
         size = model.details["bytes"]
         message = f"{model.id!r} is a GGUF file, which llama.cpp maps: all that is known is its size, {size} bytes"
         raise InvalidRequestError(message, param=field)

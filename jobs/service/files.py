@@ -11,7 +11,7 @@ from jobs.identifiers import new_id
 from jobs.inputs import CheckedFile
 from jobs.records import FileFilter, FileRecord
 from jobs.repository import deletions, files
-from jobs.service.unneeded import DAY_MS, Reason, record_deletions
+from jobs.service.unneeded import DAY_MS, DeletionReason, record_deletions
 from jobs.specs.fields import FILE_ID_PATTERN
 
 FILE_ID = re.compile(FILE_ID_PATTERN)
@@ -40,18 +40,18 @@ def new_file(
 def expect(connection: Connection, file: FileRecord) -> None:
     """Before the bytes of a file are stored, record that they will be deleted unless `add` is called within a day."""
     now = now_ms(connection)
-    record_deletions(connection, [file.key], Reason.UPLOAD, now=now, not_before=now + DAY_MS)
+    record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now, not_before=now + DAY_MS)
 
 
 def give_up(connection: Connection, file: FileRecord) -> None:
     """Record that the bytes of a file are to be deleted now, because it could not be added."""
-    deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
-    record_deletions(connection, [file.key], Reason.UPLOAD, now=now_ms(connection))
+    deletions.remove_by_key(connection, file.key, DeletionReason.UPLOAD)
+    record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now_ms(connection))
 
 
 def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | None = None) -> FileRecord:
     """Make a stored file visible, for its lifetime or until it is deleted."""
-    deletions.remove_by_key(connection, file.key, Reason.UPLOAD)
+    deletions.remove_by_key(connection, file.key, DeletionReason.UPLOAD)
     now = now_ms(connection)
     expires_at = None if lifetime_seconds is None else now + lifetime_seconds * 1000
     stamped = replace(file, created_at=now, expires_at=expires_at)
@@ -59,7 +59,7 @@ def add(connection: Connection, file: FileRecord, *, lifetime_seconds: int | Non
     return stamped
 
 
-def find_repeated(
+def find_identical(
     connection: Connection, file: FileRecord, *, lifetime_seconds: int | None, within_seconds: float
 ) -> FileRecord | None:
     """Return the file that an identical request added recently, if any."""

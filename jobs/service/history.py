@@ -64,17 +64,17 @@ def _merge_samples(found: Sequence[SampleRecord], since: int, points: int) -> Ma
         for each in series:
             states = [state.get(each.device["uuid"], {}) for state in measured]
             for name, values in each.values.items():
-                values.append(_extreme(max, (state.get(name) for state in states)))
+                values.append(_find_extreme(max, (state.get(name) for state in states)))
     return MachineHistory(
         times=[group[-1].at for group in groups.values()],
         host=found[-1].host if found else {},
         available_bytes=[
-            _extreme(min, (sample.host.get("available_bytes") for sample in group)) for group in groups.values()
+            _find_extreme(min, (sample.host.get("available_bytes") for sample in group)) for group in groups.values()
         ],
         devices=series,
     )
 
 
-def _extreme(choose: Callable[[Iterable[Any]], Any], values: Iterable[Any]) -> int | None:
+def _find_extreme(choose: Callable[[Iterable[Any]], Any], values: Iterable[Any]) -> int | None:
     known = [value for value in values if value is not None]
     return int(choose(known)) if known else None

@@ -32,13 +32,13 @@ class JobKey:
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
     """Read the jobs with these keys in one query; one answer per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
-    return [_own_or_error(found.get(key.job_id), key) for key in keys]
+    return [_owned_job_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
     """Read the jobs with these keys in one query, without specs and results; one answer per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
-    return [_own_or_error(found.get(key.job_id), key) for key in keys]
+    return [_owned_job_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def get(connection: Connection, key: JobKey) -> JobDetails:
@@ -193,7 +193,7 @@ def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactReco
     return found
 
 
-def _own_or_error(job: Job | None, key: JobKey) -> Job | NotFoundError:
+def _owned_job_or_error(job: Job | None, key: JobKey) -> Job | NotFoundError:
     return _unknown_job_error(key) if job is None or job.project_id != key.project_id else job
 
 

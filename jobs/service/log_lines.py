@@ -53,7 +53,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Matches:
+class SearchResult:
     """Result of a search.
 
     Attributes:
@@ -79,7 +79,7 @@ def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit:
     return total, _read_lines(connection, key.job_id, start, min(total, start + limit - 1))
 
 
-def search_lines(connection: Connection, key: JobKey, wanted: Search) -> Matches:
+def search_lines(connection: Connection, key: JobKey, wanted: Search) -> SearchResult:
     """Find the lines that contain the given text.
 
     Raises:
@@ -90,7 +90,7 @@ def search_lines(connection: Connection, key: JobKey, wanted: Search) -> Matches
     chosen = _choose_matches(numbers, wanted)
     found = [_read_match(connection, key.job_id, number, wanted.context) for number in chosen]
     position = bisect_right(numbers, chosen[0]) if chosen else 0
-    return Matches(len(numbers), position, found)
+    return SearchResult(len(numbers), position, found)
 
 
 def _choose_matches(numbers: Sequence[int], wanted: Search) -> list[int]:

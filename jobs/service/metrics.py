@@ -13,7 +13,7 @@ from jobs.repository import files, metrics
 from jobs.service.jobs import JobKey, require_job
 
 ARTIFACT_PATH = "training/series.jsonl"
-NOT_METRICS = frozenset({"step", "steps", "eta_seconds"})  # progress values, not measurements
+NON_METRIC_FIELDS = frozenset({"step", "steps", "eta_seconds"})  # progress values, not measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class DownsampledMetrics:
 def to_point(reported: Mapping[str, float | None]) -> Point | None:
     """Return the point in a progress report, or None if it has no step."""
     step = reported.get("step")
-    values = {name: _finite(value) for name, value in reported.items() if name not in NOT_METRICS}
+    values = {name: _finite(value) for name, value in reported.items() if name not in NON_METRIC_FIELDS}
     return Point(int(step), values) if step is not None and values else None
 
 

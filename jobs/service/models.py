@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from checkpoint_files import FileError, check_directory
 from jobs.database import now_ms
 from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
-from jobs.models.directories import Inspection, inspect, resolve_allowed_path
+from jobs.models.directories import Inspection, inspect_directory, resolve_allowed_path
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings
@@ -31,7 +31,7 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
     """
     try:
         folder = resolve_allowed_path(path, settings.allowed_model_roots)
-        found = inspect(folder)
+        found = inspect_directory(folder)
         check_directory(folder)
         return CheckedDirectory(folder, found)
     except FileError as error:

@@ -60,7 +60,7 @@ def page_events(
     return events.page_back(connection, key.job_id, before=before, limit=limit, types=types)
 
 
-def find_repeated(
+def claim_repeated_request(
     connection: Connection, submission: Submission, *, count: int, within_seconds: float
 ) -> JobDetails | None:
     """Return the job that an identical earlier request created, if this request is a repetition of it.

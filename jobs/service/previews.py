@@ -9,7 +9,7 @@ from jobs.errors import DomainError, InvalidRequestError
 from jobs.repository import jobs
 from jobs.scheduling import Requirement
 from jobs.service.estimates import estimate
-from jobs.service.submission import Submission, check
+from jobs.service.submission import Submission, check_submissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def preview(connection: Connection, submission: Submission) -> Preview:
     Raises:
         DomainError: it would not be accepted.
     """
-    refused, required = check(connection, {0: submission})
+    refused, required = check_submissions(connection, {0: submission})
     answer = refused.get(0)
     if isinstance(answer, DomainError):
         raise answer

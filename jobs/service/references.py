@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 
 from jobs.errors import InvalidRequestError, UnknownFileError, UnknownModelError
-from jobs.models.directories import GGUF, LLAMA
+from jobs.models.directories import GGUF_KIND, LLAMA_KIND
 from jobs.records import ModelRecord
 from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelReadingSpec
 
@@ -32,9 +32,9 @@ def resolve_models(
     resolved = _split_adapter(spec, named, bases)
     for field, model in resolved.items():
         if field != ADAPTER:
-            _require_whole(spec, field, model)
+            _require_whole_model(spec, field, model)
     _require_adapter(spec, resolved)
-    _require_fit(spec, resolved)
+    _require_compatible_model(spec, resolved)
     return resolved
 
 
@@ -82,13 +82,15 @@ def _split_adapter(
     return {**named, "model": base, ADAPTER: model}
 
 
-def _require_whole(spec: ModelReadingSpec, field: str, model: ModelRecord) -> None:
+def _require_whole_model(spec: ModelReadingSpec, field: str, model: ModelRecord) -> None:
     """Check that a model other than the adapter can be loaded for this field."""
     if model.kind == ADAPTER:
         message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
         raise InvalidRequestError(message, param=field)
-    if model.kind == LLAMA or (model.kind == GGUF and not (spec.runs_gguf and field == "model")):
-        found = LLAMA_DESCRIPTION if model.kind == LLAMA else "a GGUF file, which only generate and serve jobs can run"
+    if model.kind == LLAMA_KIND or (model.kind == GGUF_KIND and not (spec.runs_gguf and field == "model")):
+        found = (
+            LLAMA_DESCRIPTION if model.kind == LLAMA_KIND else "a GGUF file, which only generate and serve jobs can run"
+        )
         made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
         raise InvalidRequestError(f"model {model.id!r} is {found}; name {made_from}", param=field)
 
@@ -104,10 +106,10 @@ def _require_adapter(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]
         raise InvalidRequestError(message, param=ADAPTER)
 
 
-def _require_fit(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:
+def _require_compatible_model(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:
     model = resolved["model"]
     chosen = ChosenModel(
-        is_gguf=model.kind == GGUF,
+        is_gguf=model.kind == GGUF_KIND,
         is_quantized=bool(model.details.get("quantization")),
         has_adapter=ADAPTER in resolved,
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from footprint import Footprint, in_gib, smaller_models, smaller_trainings
 from jobs.errors import InvalidRequestError
-from jobs.models.directories import GGUF
+from jobs.models.directories import GGUF_KIND
 from jobs.records import ModelRecord
 from jobs.scheduling import LoadedModel, Machine, Requirement, describe_missing_packages
 from jobs.service.pool import will_use_gpus
@@ -14,7 +14,7 @@ from jobs.specs import AnySpec, KnownModel, Resources
 RUNNER_HOST_BYTES = 512 * 2**20
 RUNNER_DEVICE_BYTES = 512 * 2**20
 # Memory per byte of a GGUF file: llama.cpp maps the file and stores keys and values separately.
-GGUF_FACTOR = 1.25
+HOST_BYTES_PER_GGUF_BYTE = 1.25
 
 
 def find_requirement(
@@ -34,7 +34,7 @@ def find_requirement(
     errors = []
     for way in spec.list_alternatives(on_gpu=on_gpu, sharded=sharded):
         requirement = derive_requirement(way, named, bases, on_gpu=on_gpu)
-        error = check_pool(requirement, machines, {**bases, **named}, asked=_asks_for_memory(spec))
+        error = find_shortage(requirement, machines, {**bases, **named}, asked=_asks_for_memory(spec))
         if error is None:
             return requirement
         errors.append(error)
@@ -84,7 +84,7 @@ def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapp
     return loaded.key
 
 
-def check_pool(
+def find_shortage(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool = False
 ) -> InvalidRequestError | None:
     """Return an error if no machine of the pool could ever hold the job; None if one could, or if no machine is known.
@@ -144,8 +144,8 @@ def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> 
     host, steps = 0, list[Footprint]()
     for model in models:
         known = KnownModel.from_details(model.details)
-        if model.kind == GGUF:
-            host = max(host, int(int(model.details.get("bytes", 0)) * GGUF_FACTOR))
+        if model.kind == GGUF_KIND:
+            host = max(host, int(int(model.details.get("bytes", 0)) * HOST_BYTES_PER_GGUF_BYTE))
         elif known is None:
             return Requirement(host_memory_bytes=RUNNER_HOST_BYTES, exclusive=True)
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from jobs.artifacts import ArtifactStore, published_key
-from jobs.artifacts.resume_points import PointModel, ResumePoint, list_points
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, list_points
 from jobs.database import now_ms
 from jobs.errors import ConflictError, NameTakenError, NotFoundError
 from jobs.identifiers import new_id
@@ -15,7 +15,7 @@ from jobs.repository import files, models
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import DAY_MS, Reason, list_resumable, record_deletions
+from jobs.service.unneeded import DAY_MS, DeletionReason, list_resumable, record_deletions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Publication:
 
     name: str
     point: ResumePoint
-    model: PointModel
+    model: ResumePointModel
     key: str
 
 
@@ -45,7 +45,9 @@ def list_attempts(connection: Connection, key: JobKey) -> list[str]:
     return list_resumable(connection, key.job_id, tries, due=now_ms(connection))
 
 
-def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int) -> tuple[ResumePoint, PointModel]:
+def find(
+    store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int
+) -> tuple[ResumePoint, ResumePointModel]:
     """Return the resume point at a step, and the model in it; reads the store, so call it outside any transaction.
 
     Raises:
@@ -67,7 +69,9 @@ def find(store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: in
     return point, point.model
 
 
-def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[ResumePoint, PointModel]) -> Publication:
+def begin(
+    connection: Connection, key: JobKey, name: str | None, found: tuple[ResumePoint, ResumePointModel]
+) -> Publication:
     """Prepare a publication: the copied files are deleted after a day unless they have become a model.
 
     Raises:
@@ -81,7 +85,9 @@ def begin(connection: Connection, key: JobKey, name: str | None, found: tuple[Re
         raise _name_taken_error(name)
     wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
     now = now_ms(connection)
-    record_deletions(connection, [wanted.key], Reason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS)
+    record_deletions(
+        connection, [wanted.key], DeletionReason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS
+    )
     return wanted
 
 
@@ -143,7 +149,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
 def give_up(connection: Connection, key: JobKey, publication: Publication) -> None:
     """Record that the copied files are to be deleted now."""
     now = now_ms(connection)
-    record_deletions(connection, [publication.key], Reason.UPLOAD, now=now, job_id=key.job_id)
+    record_deletions(connection, [publication.key], DeletionReason.UPLOAD, now=now, job_id=key.job_id)
 
 
 def _name_taken_error(name: str) -> NameTakenError:

@@ -86,8 +86,8 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[An
 def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
     """Answer repeated requests, and the first new request with each idempotency key."""
     answers = _find_replays(connection, waiting)
-    first = _first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
-    refused, required = check(connection, first)
+    first = _choose_first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
+    refused, required = check_submissions(connection, first)
     # Another process may have accepted the same request in the meantime and reserved the name of the result.
     # Or this submission was committed before, and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
@@ -95,7 +95,7 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     return answers | _record_jobs(connection, {index: first[index] for index in required}, required)
 
 
-def _first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
+def _choose_first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
     chosen: dict[object, int] = {}
     for index, each in submissions.items():
         chosen.setdefault((each.project_id, each.idempotency_key) if each.idempotency_key else index, index)
@@ -168,7 +168,7 @@ def _answer_replay(submission: Submission, job: JobDetails) -> Answer:
     )
 
 
-def check(
+def check_submissions(
     connection: Connection, submissions: Mapping[int, Submission]
 ) -> tuple[dict[int, Answer], dict[int, Requirement]]:
     """Return the errors of submissions that cannot be accepted, and the requirements of the others."""

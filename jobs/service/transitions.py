@@ -49,7 +49,7 @@ def advance(
         raise IllegalTransitionError(f"job {job.id} is no longer {row.source}")
     attempt_id = columns.get("attempt_id") or job.attempt_id
     if row.attempt and attempt_id:
-        ended = {} if row.attempt in attempts.OPEN else {"finished_at": now}
+        ended = {} if row.attempt in attempts.OPEN_STATES else {"finished_at": now}
         if ended:
             used_ms = attempts.get_device_ms(connection, attempt_id, now=now)
             add_usage(connection, job.project_id, job.key_id, now=now, device_ms=used_ms)
@@ -62,7 +62,7 @@ def advance(
         models.drop_pending(connection, [job.id])
     if row.event is Event.RETRY:
         keep_resume_points(connection, job.id)
-    ended_attempt = attempt_id if row.attempt and row.attempt not in attempts.OPEN else None
+    ended_attempt = attempt_id if row.attempt and row.attempt not in attempts.OPEN_STATES else None
     record_unneeded(connection, job.id, row.target, ended_attempt, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
     events.append(connection, job.id, [("state", data)], attempt_id=attempt_id, now=now)

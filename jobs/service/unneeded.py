@@ -21,7 +21,7 @@ DAY_MS = 24 * 3600 * 1000
 ZOMBIE_LEASES = 2
 
 
-class Reason(StrEnum):
+class DeletionReason(StrEnum):
     """The reason for a deletion."""
 
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
@@ -35,7 +35,7 @@ class Reason(StrEnum):
 def record_deletions(
     connection: Connection,
     keys: Iterable[str],
-    reason: Reason,
+    reason: DeletionReason,
     *,
     now: int,
     job_id: str | None = None,
@@ -69,7 +69,7 @@ def record_unneeded(
     repeat_at = _get_repeat_time(now, settings) if AttemptState.LOST in states.values() else None
     for reason, keys in _find_unneeded(job_id, target, states).items():
         kept_days = settings.keep_resume_points_days
-        if reason is not Reason.RESUME_POINTS:
+        if reason is not DeletionReason.RESUME_POINTS:
             record_deletions(connection, keys, reason, now=now, job_id=job_id, repeat_at=repeat_at)
         elif kept_days:
             not_before = now + int(kept_days * DAY_MS)
@@ -79,17 +79,19 @@ def record_unneeded(
 def expect_input(connection: Connection, job_id: str) -> None:
     """Before the input of a new job is stored, record that it will be deleted after a day unless the job exists."""
     now = now_ms(connection)
-    record_deletions(connection, [input_key(job_id)], Reason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS)
+    record_deletions(
+        connection, [input_key(job_id)], DeletionReason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS
+    )
 
 
 def give_up_input(connection: Connection, job_id: str) -> None:
     """Record that the input of a rejected job is to be deleted now."""
-    record_deletions(connection, [input_key(job_id)], Reason.UPLOAD, now=now_ms(connection), job_id=job_id)
+    record_deletions(connection, [input_key(job_id)], DeletionReason.UPLOAD, now=now_ms(connection), job_id=job_id)
 
 
 def keep_resume_points(connection: Connection, job_id: str) -> None:
     """Cancel the deletion of a job's resume points, because a user is retrying the job."""
-    deletions.remove_unclaimed(connection, job_id, Reason.RESUME_POINTS)
+    deletions.remove_unclaimed(connection, job_id, DeletionReason.RESUME_POINTS)
 
 
 def list_resumable(
@@ -106,7 +108,11 @@ def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int
     times = (now, _get_repeat_time(now, settings))
     deletions.add(
         connection,
-        [_make_record(f"jobs/{job_id}", job_id, Reason.USER, now, time) for job_id in job_ids for time in times],
+        [
+            _make_record(f"jobs/{job_id}", job_id, DeletionReason.USER, now, time)
+            for job_id in job_ids
+            for time in times
+        ],
     )
 
 
@@ -122,24 +128,26 @@ def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:
     return any(f"{space}/".startswith(f"{key}/") or key.startswith(f"{space}/") for space in spaces)
 
 
-def _find_unneeded(job_id: str, target: JobState, states: Mapping[str, str]) -> dict[Reason, list[str]]:
+def _find_unneeded(job_id: str, target: JobState, states: Mapping[str, str]) -> dict[DeletionReason, list[str]]:
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in states}
     outputs = [space.output for space in spaces.values()]
     match target:
         case JobState.SUCCEEDED:
             kept = {attempt_id for attempt_id, state in states.items() if state == AttemptState.SUCCEEDED}
             keys = [space.checkpoints if each in kept else space.key for each, space in spaces.items()]
-            return {Reason.JOB_ENDED: keys}
+            return {DeletionReason.JOB_ENDED: keys}
         case JobState.FAILED | JobState.CANCELLED:
             resume_points = [space.checkpoints for space in spaces.values()]
-            return {Reason.ATTEMPT_ENDED: outputs, Reason.RESUME_POINTS: resume_points}
+            return {DeletionReason.ATTEMPT_ENDED: outputs, DeletionReason.RESUME_POINTS: resume_points}
         case _:
-            return {Reason.ATTEMPT_ENDED: outputs}
+            return {DeletionReason.ATTEMPT_ENDED: outputs}
 
 
 def _get_repeat_time(now: int, settings: Settings) -> int:
     return now + int(ZOMBIE_LEASES * settings.lease_seconds * 1000)
 
 
-def _make_record(key: str | None, job_id: str | None, reason: Reason, now: int, not_before: int) -> DeletionRecord:
+def _make_record(
+    key: str | None, job_id: str | None, reason: DeletionReason, now: int, not_before: int
+) -> DeletionRecord:
     return DeletionRecord(new_id("del"), key, job_id, reason, not_before, attempts=0, created_at=now)

@@ -13,7 +13,7 @@ from jobs.records import FileRecord, UploadPartRecord, UploadRecord
 from jobs.repository import files as file_rows
 from jobs.repository import uploads
 from jobs.service import files
-from jobs.service.unneeded import DAY_MS, Reason, record_deletions
+from jobs.service.unneeded import DAY_MS, DeletionReason, record_deletions
 
 UPLOAD_TTL_MS = 3_600_000  # lifetime of a pending upload, as in OpenAI's API
 EXPIRED_RETENTION_MS = DAY_MS  # time for which the row of an expired upload is kept
@@ -68,7 +68,7 @@ def expect_part(connection: Connection, project_id: str, upload_id: str) -> Uplo
     part_id = new_id("part")
     key = f"uploads/{upload_id}/{part_id}"
     not_before = upload.expires_at + UPLOAD_TTL_MS
-    record_deletions(connection, [key], Reason.UPLOAD, now=now_ms(connection), not_before=not_before)
+    record_deletions(connection, [key], DeletionReason.UPLOAD, now=now_ms(connection), not_before=not_before)
     return UploadPartRecord(part_id, upload_id, key, bytes=0, created_at=0)
 
 
@@ -173,4 +173,4 @@ def _end_upload(connection: Connection, upload_id: str, status: UploadStatus, *,
     keys = [part.key for part in uploads.list_parts(connection, upload_id)]
     uploads.delete_parts(connection, upload_id)
     uploads.update(connection, upload_id, {"status": status, "file_id": file_id})
-    record_deletions(connection, keys, Reason.UPLOAD, now=now_ms(connection))
+    record_deletions(connection, keys, DeletionReason.UPLOAD, now=now_ms(connection))

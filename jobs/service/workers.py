@@ -1,4 +1,4 @@
-"""Workers: records their reports, lists those that are alive, and drains them."""
+"""Records the reports of workers, lists the workers that are alive, and drains them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ def report(connection: Connection, worker: WorkerRecord) -> Directions:
     reported = replace(worker, seen_at=now_ms(connection))
     workers.save(connection, reported)
     samples.add(connection, reported)
-    is_drained = workers.get_drain_time(connection, worker.id) is not None
+    is_drained = workers.get_drain_deadline(connection, worker.id) is not None
     return Directions(is_drained, _list_obsolete(connection, worker.models))
 
 
@@ -78,8 +78,8 @@ def drain(connection: Connection, worker_id: str, deadline_seconds: float | None
         NotFoundError: no worker with this id is alive.
     """
     now = now_ms(connection)
-    at = NEVER if deadline_seconds is None else now + int(deadline_seconds * 1000)
-    return _set_drain_time(connection, worker_id, at, settings)
+    at = NO_DRAIN_DEADLINE_MS if deadline_seconds is None else now + int(deadline_seconds * 1000)
+    return _set_drain_deadline(connection, worker_id, at, settings)
 
 
 def undrain(connection: Connection, worker_id: str, settings: Settings) -> WorkerRecord:
@@ -88,15 +88,15 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
     Raises:
         NotFoundError: no worker with this id is alive.
     """
-    return _set_drain_time(connection, worker_id, None, settings)
+    return _set_drain_deadline(connection, worker_id, None, settings)
 
 
-# Drain time of a worker that is drained without a deadline: in the year 5138.
-NEVER = 10**14
+# Stored for a worker that is drained without a deadline: a time in the year 5138.
+NO_DRAIN_DEADLINE_MS = 10**14
 
 
-def _set_drain_time(connection: Connection, worker_id: str, at: int | None, settings: Settings) -> WorkerRecord:
-    workers.set_drain_time(connection, worker_id, at)
+def _set_drain_deadline(connection: Connection, worker_id: str, at: int | None, settings: Settings) -> WorkerRecord:
+    workers.set_drain_deadline(connection, worker_id, at)
     for worker in list_alive(connection, settings):
         if worker.id == worker_id:
             return worker

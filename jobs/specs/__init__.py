@@ -23,7 +23,7 @@ AnySpec = Annotated[
     Field(discriminator="kind"),
 ]
 
-# The spec as rows, claims and runners contain it, including fields that clients cannot send.
+# The spec as stored in rows and passed to workers and runners, including fields that clients cannot send.
 StoredSpec = Annotated[
     StoredGenerateSpec | QuantizeSpec | ConvertSpec | FinetuneSpec | EvaluateSpec | PreviewSpec | PullSpec | ServeSpec,
     Field(discriminator="kind"),

@@ -123,7 +123,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         return self
 
     @model_validator(mode="after")
-    def _require_effect(self) -> Self:
+    def _reject_ineffective_options(self) -> Self:
         """Reject combinations of options in which one would have no effect."""
         if self.scheduler == "constant" and (self.warmup_ratio or self.warmup_steps):
             raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or no warmup_*")
@@ -137,7 +137,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         return self
 
     @model_validator(mode="after")
-    def _require_devices(self) -> Self:
+    def _check_strategy(self) -> Self:
         """Reject a strategy that does not suit the devices or the method."""
         if self.deepspeed is not None and self.strategy != "auto":
             raise ValueError("deepspeed and strategy are both given; leave one out")

@@ -20,7 +20,7 @@ PUBLISHED_NAMES: Mapping[str, str] = {
     "optim": "optimizer",
 }
 # Published options whose values have to be translated, not only their names.
-SWITCHES = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
+TRANSLATED_OPTIONS = ("use_lora", "bf16", "report_to", "deepspeed", "hostfile")
 PUBLISHED_LORA_RANK = 1
 TRACKERS = ("wandb", "mlflow")
 DEEPSPEED_PRESETS = ("zero2", "zero3", "zero3-offload")
@@ -68,11 +68,13 @@ def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: A field is given twice, or a published switch has a value that is not possible here.
     """
-    ours = {name: value for name, value in body.items() if name not in PUBLISHED_NAMES and name not in SWITCHES}
+    ours = {
+        name: value for name, value in body.items() if name not in PUBLISHED_NAMES and name not in TRANSLATED_OPTIONS
+    }
     for name, value in body.items():
         if (field := PUBLISHED_NAMES.get(name)) is not None:
             _set_field(ours, name, field, value)
-    for switch, apply in _SWITCH_HANDLERS.items():
+    for switch, apply in _OPTION_TRANSLATORS.items():
         if switch in body:
             apply(ours, body[switch])
     if "data_path" in body and "method" not in ours and "preset" not in ours:
@@ -85,7 +87,7 @@ def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _set_field(fields: dict[str, Any], given: str, field: str, value: Any) -> None:
     if field in fields:
-        raise ValueError(f"{given} is another name of {field}, and both are given; leave one out")
+        raise ValueError(f"{given} is another name for {field}, and both are given; leave one out")
     fields[field] = value
 
 
@@ -154,7 +156,7 @@ def _apply_hostfile(fields: dict[str, Any], value: Any) -> None:
     fields["resources"] = resources or None
 
 
-_SWITCH_HANDLERS: Mapping[str, Callable[[dict[str, Any], Any], None]] = {
+_OPTION_TRANSLATORS: Mapping[str, Callable[[dict[str, Any], Any], None]] = {
     "use_lora": _apply_use_lora,
     "bf16": _apply_bf16,
     "report_to": _apply_report_to,

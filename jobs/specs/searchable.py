@@ -15,7 +15,7 @@ def searchable_fields(spec: Mapping[str, Any]) -> str:
     Example: `{"bits": 4, "resources": {"nodes": 1}, "stop": ["a", "b"]}` becomes
     `"\nbits=4\nresources.nodes=1\nstop=a\nstop=b\n"`.
     """
-    return "\n".join(["", *(f"{name}={value}" for name, value in _scalars("", spec)), ""])
+    return "\n".join(["", *(f"{name}={value}" for name, value in _iterate_scalars("", spec)), ""])
 
 
 def field_lines(name: str, value: str) -> list[str]:
@@ -28,15 +28,15 @@ def describe_error(error: Mapping[str, Any] | None) -> str | None:
     return None if error is None else f"{error.get('code', '')} {error.get('message', '')}"
 
 
-def _scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _iterate_scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
     match value:
         case Mapping():
             for key, inner in value.items():
-                yield from _scalars(f"{name}.{key}" if name else str(key), inner)
+                yield from _iterate_scalars(f"{name}.{key}" if name else str(key), inner)
         case list():
             for inner in value if len(value) <= MAX_LIST_LENGTH else ():
                 if not isinstance(inner, Mapping | list):  # skip nested lists and objects, such as conversations
-                    yield from _scalars(name, inner)
+                    yield from _iterate_scalars(name, inner)
         case _:
             text = _format_scalar(value)
             if len(text) <= MAX_VALUE_LENGTH and "\n" not in text:

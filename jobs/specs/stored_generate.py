@@ -15,7 +15,7 @@ from jobs.specs.job_spec import JobSpec
 
 # Longer inputs are stored as a file, which costs an fsync. A row with a shorter input takes one or two SQLite pages.
 MAX_ROW_CHARACTERS = 1024
-CHARACTERS_PER_TEXT = 32  # characters of JSON around each message
+OVERHEAD_CHARACTERS_PER_TEXT = 32  # characters of JSON around each message
 MAX_PREVIEW_CHARACTERS = 200
 
 
@@ -71,7 +71,7 @@ def has_long_input(spec: JobSpec) -> bool:
     if not isinstance(spec, GenerateSpec):
         return False
     texts = spec.prompts or [turn.content for turns in spec.conversations or () for turn in turns]
-    return sum(len(text) + CHARACTERS_PER_TEXT for text in texts) > MAX_ROW_CHARACTERS
+    return sum(len(text) + OVERHEAD_CHARACTERS_PER_TEXT for text in texts) > MAX_ROW_CHARACTERS
 
 
 def separate_input(spec: GenerateSpec) -> SeparatedInput:

@@ -13,7 +13,7 @@ from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_core.generation`
 
-EngineChoice = Literal["auto", "transformers", "vllm", "llama_cpp"]
+EngineName = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
 
 class TextGenerationSpec(ModelReadingSpec):
@@ -23,7 +23,7 @@ class TextGenerationSpec(ModelReadingSpec):
     runs_gguf: ClassVar[bool] = True
 
     adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
-    engine: EngineChoice = Field(
+    engine: EngineName = Field(
         "auto", description="What runs the model; auto takes the fastest that can, and the result says which and why"
     )
     batch_size: int = Field(32, ge=1, le=256, description="Maximum number of completions that run at the same time")
@@ -73,7 +73,7 @@ class TextGenerationSpec(ModelReadingSpec):
         )
 
 
-def _find_gguf_incompatibility(engine: EngineChoice, dtype: Dtype, *, has_adapter: bool) -> Incompatibility | None:
+def _find_gguf_incompatibility(engine: EngineName, dtype: Dtype, *, has_adapter: bool) -> Incompatibility | None:
     if has_adapter:
         return Incompatibility(
             "adapter", "is a GGUF file, which does not support adapters; merge the adapter, then convert to gguf"

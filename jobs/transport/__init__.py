@@ -3,7 +3,7 @@
 from jobs.transport.announcer import Announcer
 from jobs.transport.celery_client import (
     FEED_CHANNEL,
-    TASK,
+    TASK_NAME,
     WAKE_KEY,
     BrokerUnreachableError,
     Transport,
@@ -14,7 +14,7 @@ from jobs.transport.waker import Waker
 
 __all__ = [
     "FEED_CHANNEL",
-    "TASK",
+    "TASK_NAME",
     "WAKE_KEY",
     "Announcer",
     "BrokerUnreachableError",

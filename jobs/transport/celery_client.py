@@ -11,7 +11,7 @@ from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TASK = "workers.run_attempt"
+TASK_NAME = "workers.run_attempt"
 WAKE_KEY = "baichuan:wake"
 FEED_CHANNEL = "baichuan:feed"
 CONNECT_TIMEOUT_SECONDS = 1
@@ -62,7 +62,7 @@ class Transport:
             BrokerUnreachableError: Redis does not answer.
         """
         try:
-            self._celery.send_task(TASK, args=[attempt_id], queue=worker_queue(worker_id), retry=False)
+            self._celery.send_task(TASK_NAME, args=[attempt_id], queue=worker_queue(worker_id), retry=False)
         except (OperationalError, redis.RedisError) as error:
             raise BrokerUnreachableError(str(error)) from error
 

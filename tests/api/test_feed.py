@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from jobs.database import OUTAGES
+from jobs.database import OUTAGE_ERRORS
 from jobs.database.tables import Feed, FeedPosition
 from tests.api.conftest import Api, serving, small
 from tests.api.server_sent_events import STREAM, Event, following
@@ -99,7 +99,7 @@ def test_concurrent_writers_leave_no_gap_and_no_late_position(either_api: Api) -
     def report(attempt: str) -> None:
         done = 0
         while done < reports:
-            with suppress(*OUTAGES):  # on SQLite a writer may time out, and retries as a worker does
+            with suppress(*OUTAGE_ERRORS):  # on SQLite a writer may time out, and retries as a worker does
                 api.report(attempt, f"line {done}", progress={"fraction": 0.1, "stage": "x", "metrics": {}})
                 done += 1
 

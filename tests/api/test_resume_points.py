@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import Workspace, describe_files
-from jobs.artifacts.resume_points import PointModel, ResumePoint, delete_point, describe_point
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_point, describe_point
 from jobs.state import Event
 from tests.api.conftest import Api, problem_of, serving, small
 from tests.jobs.pool import hold
@@ -31,7 +31,7 @@ def save(api: Api, job_id: str, attempt: str, step: int, *, in_shards: bool = Fa
     folder = store.workspace(workspace.resume_point(step))
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
-    model = PointModel("checkpoint", {"bytes": 1002}, describe_files(folder, ("*.json", "*.safetensors")))
+    model = ResumePointModel("checkpoint", {"bytes": 1002}, describe_files(folder, ("*.json", "*.safetensors")))
     sizes = {name: len(content) for name, content in FILES.items()}
     store.share(store.hold(workspace.resume_point(step)), workspace.resume_point(step))
     describe_point(store, ResumePoint(job_id, attempt, step, 1_000, sizes, None if in_shards else model))

@@ -12,7 +12,7 @@ import pytest
 from baichuan_core import FinetuningOptions
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from jobs.specs import FinetuneSpec
-from jobs.specs.published_finetuning import PUBLISHED_NAMES, SWITCHES
+from jobs.specs.published_finetuning import PUBLISHED_NAMES, TRANSLATED_OPTIONS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "finetuning.md"
 OF_EVERY_KIND = {"kind", "priority", "labels", "max_attempts", "timeout_seconds", "resources"}
@@ -39,4 +39,4 @@ def test_the_guide_names_every_option() -> None:
     assert {field.name for field in fields(FinetuningOptions)} - {"device"} <= named
     command = set(re.findall(r"--([a-z0-9_]+)", text))
     assert PUBLISHED_NAMES.keys() <= named
-    assert set(SWITCHES) <= named | command
+    assert set(TRANSLATED_OPTIONS) <= named | command

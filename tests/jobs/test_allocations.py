@@ -14,7 +14,7 @@ from jobs.repository import allocations
 from jobs.scheduling import NodePlacement, Placement, Reservation
 from jobs.service import attempts, workers
 from jobs.service import jobs as service
-from jobs.service.attempts import Directive, Gathering, HeldAttempt
+from jobs.service.attempts import ClaimStatus, Directive, HeldAttempt
 from jobs.service.claims import Claim
 from jobs.service.dispatching import dispatch
 from jobs.service.jobs import JobKey
@@ -40,11 +40,11 @@ class Gang:
         assert attempt_id is not None
         self.attempt_id = attempt_id
 
-    def claim(self, worker: str) -> Claim | Gathering | None:
+    def claim(self, worker: str) -> Claim | ClaimStatus | None:
         with self.database.writing() as connection:
             return attempts.claim(connection, self.attempt_id, worker, self.settings)
 
-    def poll_claim(self, worker: str) -> Claim | Gathering | None:
+    def poll_claim(self, worker: str) -> Claim | ClaimStatus | None:
         with self.database.writing() as connection:
             return attempts.poll_claim(connection, self.attempt_id, worker, self.settings)
 
@@ -70,9 +70,9 @@ class Gang:
 
 def test_a_gang_begins_once_all_have_claimed(deployment: Deployment) -> None:
     gang = Gang(deployment, "a", "b", "c")
-    assert [gang.claim("a"), gang.claim("b")] == [Gathering.WAITING] * 2
+    assert [gang.claim("a"), gang.claim("b")] == [ClaimStatus.WAITING] * 2
     assert gang.claim("a") is None  # a message delivered twice
-    assert (gang.job.state, gang.poll_claim("a")) == (JobState.DISPATCHED, Gathering.WAITING)
+    assert (gang.job.state, gang.poll_claim("a")) == (JobState.DISPATCHED, ClaimStatus.WAITING)
     last = gang.claim("c")
     assert isinstance(last, Claim)
     assert (last.allocation.node, last.allocation.worker_id) == (2, "c")

@@ -316,7 +316,7 @@ class AnyOrder(RuleBasedStateMachine):
                 tries = service.list_attempts(connection, JobKey(self.pool.project_id, job_id))
                 log = service.page_events(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
                 model = connection.execute(sa.select(Model.state).where(Model.job_id == job_id)).scalar_one_or_none()
-            alive = [attempt for attempt in tries if attempt.state in rows.OPEN]
+            alive = [attempt for attempt in tries if attempt.state in rows.OPEN_STATES]
             busy = job.state in (JobState.DISPATCHED, JobState.RUNNING, JobState.CANCELLING, JobState.PAUSING)
             assert [attempt.id for attempt in alive] == ([job.attempt_id] if busy else [])
             assert job.charged_attempts <= job.max_attempts

@@ -6,7 +6,19 @@ from contextlib import contextmanager
 import pytest
 
 from jobs.chats import serving
-from jobs.chats.messages import REPLIES, Abort, Alive, Ask, Call, Delta, Ended, Refused, Reply, Started, call_queue
+from jobs.chats.messages import (
+    REPLIES_ADAPTER,
+    Abort,
+    Alive,
+    Ask,
+    Call,
+    Delta,
+    Ended,
+    Refused,
+    Reply,
+    Started,
+    call_queue,
+)
 from jobs.chats.serving import ChatExchange, ServedAttempt
 from jobs.identifiers import new_id
 from tests.workers.chatting import Asker
@@ -48,7 +60,7 @@ def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) 
         assert {call.id for call in calls if isinstance(call, Ask)} == {mine, theirs}
         news: list[Reply] = [Started(mine, 0, 1), Started(theirs, 0, 1), Delta(mine, 1, 0, "é"), Ended(mine, 2)]
         served.forward(news)
-        assert REPLIES.dump_json(one.finish(mine)[0]) == REPLIES.dump_json([news[0], *news[2:]])
+        assert REPLIES_ADAPTER.dump_json(one.finish(mine)[0]) == REPLIES_ADAPTER.dump_json([news[0], *news[2:]])
         other.read_until(lambda: theirs in other.alive)
         assert not one.alive
         served.forward([Delta(mine, 3, 0, "after the end")])

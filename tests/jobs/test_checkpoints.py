@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import InvalidRequestError, PathNotAllowedError
-from jobs.models.directories import inspect, resolve_allowed_path
+from jobs.models.directories import inspect_directory, resolve_allowed_path
 from tests.model_files import write_model_files
 
 
@@ -29,7 +29,7 @@ def make_checkpoint(folder: Path, **config: object) -> Path:
 def test_a_complete_checkpoint_is_described(root: Path) -> None:
     quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
     write_model_files(root / "a", quantization_config=quantization)
-    found = inspect(resolve_allowed_path(str(root / "a"), [root]))
+    found = inspect_directory(resolve_allowed_path(str(root / "a"), [root]))
     assert (found.kind, found.details["hidden_size"], found.details["quantization"]) == ("checkpoint", 8, "nf4")
 
 
@@ -38,7 +38,7 @@ def test_settings_of_a_quantization_that_was_never_applied_are_not_shown(root: P
     config = json.loads((root / "a" / "config.json").read_text())
     settings = config | {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
     (root / "a" / "config.json").write_text("\N{ZERO WIDTH NO-BREAK SPACE}" + json.dumps(settings), encoding="utf-8")
-    found = inspect(root / "a")
+    found = inspect_directory(root / "a")
     assert found.details["quantization"] is None
     assert found.details["precision"]["quantization"] is None
 
@@ -46,13 +46,13 @@ def test_settings_of_a_quantization_that_was_never_applied_are_not_shown(root: P
 def test_adapters_are_distinguished_from_checkpoints(root: Path) -> None:
     (root / "lora").mkdir()
     (root / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
-    assert inspect(root / "lora").kind == "adapter"
+    assert inspect_directory(root / "lora").kind == "adapter"
 
 
 def test_a_gguf_file_with_configuration_and_tokenizer_is_a_model(root: Path) -> None:
     folder = make_checkpoint(root / "gguf")
     (folder / "model.safetensors").rename(folder / "model.gguf")
-    found = inspect(folder)
+    found = inspect_directory(folder)
     assert (found.kind, found.details["hidden_size"], "precision" in found.details) == ("gguf", 64, False)
 
 
@@ -87,7 +87,7 @@ def test_missing_files_are_named(root: Path, break_it: object, says: str) -> Non
     folder = make_checkpoint(root / "broken")
     break_it(folder)  # type: ignore[operator]
     with pytest.raises(InvalidRequestError, match=says):
-        inspect(folder)
+        inspect_directory(folder)
 
 
 def test_a_directory_instead_of_a_file_is_named(root: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_directory_instead_of_a_file_is_named(root: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     with pytest.raises(InvalidRequestError, match=r"config.json cannot be read: Is a directory"):
-        inspect(folder)
+        inspect_directory(folder)
 
 
 def test_a_fifo_does_not_block_even_if_it_appears_after_the_check(root: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_fifo_does_not_block_even_if_it_appears_after_the_check(root: Path) ->
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     with pytest.raises(InvalidRequestError, match=r"config.json is not a regular file"):
-        inspect(folder)
+        inspect_directory(folder)
 
 
 def test_a_registered_name_must_be_utf8(root: Path) -> None:

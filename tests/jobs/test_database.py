@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from jobs.database import OUTAGES, Database
+from jobs.database import OUTAGE_ERRORS, Database
 from jobs.repository import jobs
 from tests.jobs.conftest import Deployment
 
@@ -49,7 +49,7 @@ def test_a_process_that_stops_within_a_transaction_loses_its_locks(deployment: D
                 assert jobs.lock(connection, job.id) is not None
             jobs.lock(holder, job.id)
 
-    with pytest.raises(OUTAGES):
+    with pytest.raises(OUTAGE_ERRORS):
         stop_and_go_on()
     stopped.close()
     patient.close()

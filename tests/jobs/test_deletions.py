@@ -588,7 +588,7 @@ class Deleting(RuleBasedStateMachine):
         with self.site.database.reading() as connection:
             keys = [row[0] for row in connection.execute(sa.text("SELECT key FROM artifacts"))]
             keys += [row[0] for row in connection.execute(sa.text("SELECT key FROM models WHERE key IS NOT NULL"))]
-            unfinished = connection.execute(sa.select(Job.spec).where(Job.state.in_(uses.UNFINISHED))).scalars()
+            unfinished = connection.execute(sa.select(Job.spec).where(Job.state.in_(uses.UNFINISHED_STATES))).scalars()
             named = {spec["model"] for spec in unfinished}
             present = set(connection.execute(sa.text("SELECT id FROM models")).scalars())
         assert [key for key in keys if not self.site.exists(key)] == []

@@ -69,8 +69,8 @@ def test_data_path_alone_means_full_training_as_in_the_script() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"epochs": 1, "num_train_epochs": 2}, "num_train_epochs is another name of epochs, and both are given"),
-        ({"use_lora": True, "method": "full"}, "use_lora is another name of method"),
+        ({"epochs": 1, "num_train_epochs": 2}, "num_train_epochs is another name for epochs, and both are given"),
+        ({"use_lora": True, "method": "full"}, "use_lora is another name for method"),
         ({"use_lora": "yes"}, "use_lora is 'yes'; use true or false"),
         ({"report_to": "comet"}, "report_to is 'comet'; use 'none'"),
         ({"report_to": ["wandb", 3]}, "report_to is .*; use 'none'"),

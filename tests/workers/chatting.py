@@ -8,8 +8,8 @@ from typing import Any
 import redis
 
 from jobs.chats.messages import (
-    CALL,
-    REPLIES,
+    CALL_ADAPTER,
+    REPLIES_ADAPTER,
     Abort,
     Alive,
     Ask,
@@ -52,12 +52,12 @@ class Asker:
     def ask(self, attempt_id: str, **request: Any) -> str:
         """Send a chat and return its id."""
         chat_id = new_id("chat")
-        self.redis.rpush(call_queue(attempt_id), CALL.dump_json(Ask(chat_id, self.process_id, request)))
+        self.redis.rpush(call_queue(attempt_id), CALL_ADAPTER.dump_json(Ask(chat_id, self.process_id, request)))
         return chat_id
 
     def abort(self, attempt_id: str, chat_id: str) -> None:
         """Hang up."""
-        self.redis.rpush(call_queue(attempt_id), CALL.dump_json(Abort(chat_id)))
+        self.redis.rpush(call_queue(attempt_id), CALL_ADAPTER.dump_json(Abort(chat_id)))
 
     def read(self, seconds: float = 1.0) -> list[Reply]:
         """Return the next entries, at least one unless the time is over."""
@@ -66,7 +66,7 @@ class Asker:
         for _, entries in found or ():
             for entry_id, fields in entries:
                 self._last = entry_id
-                news += REPLIES.validate_json(fields[b"replies"])
+                news += REPLIES_ADAPTER.validate_json(fields[b"replies"])
         for reply in news:
             if isinstance(reply, Alive):
                 self.alive.update(reply.ids)

@@ -8,7 +8,7 @@ from pathlib import Path
 from celery import Celery
 
 from jobs.repository import allocations
-from jobs.transport import TASK, celery_app, worker_queue
+from jobs.transport import TASK_NAME, celery_app, worker_queue
 from tests.workers.deployment import Deployment, wait_for
 
 
@@ -104,7 +104,7 @@ def test_a_message_that_comes_twice_runs_once(service: Deployment) -> None:
     attempt_id = wait_for("an attempt", lambda: service.attempts(job_id))[0].id
     app: Celery = celery_app(service.settings)
     for _ in range(2):
-        app.send_task(TASK, args=[attempt_id], queue=worker_queue("main"))
+        app.send_task(TASK_NAME, args=[attempt_id], queue=worker_queue("main"))
     service.wait(job_id)
     wait_for("both messages", lambda: service.log_of("main").count(f"{attempt_id}: skipped") == 2)
     assert len(service.attempts(job_id)) == 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from jobs.transport import TASK, WAKE_KEY, worker_queue
+from jobs.transport import TASK_NAME, WAKE_KEY, worker_queue
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from workers.delivery_watch import DeliveryWatch
 
@@ -154,7 +154,7 @@ def send(server: RedisServer, *messages: str | bytes) -> None:
         client.lpush(worker_queue("w"), *messages)
 
 
-def message(attempt_id: object, task: object = TASK, **changes: object) -> str:
+def message(attempt_id: object, task: object = TASK_NAME, **changes: object) -> str:
     """A message as Celery writes it."""
     return json.dumps(
         {

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from baichuan_core.conversion import ConversionReport, convert
 from jobs.models.details import LlamaDetails
-from jobs.models.directories import LLAMA
+from jobs.models.directories import LLAMA_KIND
 from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from jobs.specs import ConvertSpec
@@ -37,4 +37,4 @@ def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:
 
 def _describe_llama_model(report: ConversionReport) -> ProducedModel:
     """Return the converted model as files for download, because no job can use a Llama model."""
-    return ProducedModel(MODEL_FOLDER, LLAMA, LlamaDetails(bytes=report.bytes_after).model_dump())
+    return ProducedModel(MODEL_FOLDER, LLAMA_KIND, LlamaDetails(bytes=report.bytes_after).model_dump())

@@ -1,6 +1,6 @@
 """Describes the model that a handler has written."""
 
-from jobs.models.directories import inspect
+from jobs.models.directories import inspect_directory
 from jobs.service.attempts import ProducedModel
 from workers.handlers.contract import MODEL_FOLDER, Context
 
@@ -11,5 +11,5 @@ def describe_produced_model(context: Context) -> ProducedModel:
     Raises:
         InvalidRequestError: It is not a complete checkpoint or adapter.
     """
-    found = inspect(context.model_output)
+    found = inspect_directory(context.model_output)
     return ProducedModel(MODEL_FOLDER, found.kind, found.details)

@@ -14,8 +14,8 @@ from typing import Any
 import redis
 
 from jobs.chats.messages import (
-    CALL,
-    REPLIES,
+    CALL_ADAPTER,
+    REPLIES_ADAPTER,
     Abort,
     Alive,
     Ask,
@@ -68,7 +68,7 @@ class ScriptedRunner:
         while not self._stopping.is_set():
             found = self._redis.blpop([self._queue], timeout=BEAT_SECONDS)
             if found:
-                call = CALL.validate_json(found[1])
+                call = CALL_ADAPTER.validate_json(found[1])
                 if isinstance(call, Abort):
                     self.aborted.append(call.id)
                     self._endless.pop(call.id, None)
@@ -97,7 +97,7 @@ class ScriptedRunner:
 
     def _reply(self, ask: Ask, replies: list[Reply]) -> None:
         if replies:
-            self._redis.xadd(reply_stream(ask.reply_to), {"replies": REPLIES.dump_json(replies)})
+            self._redis.xadd(reply_stream(ask.reply_to), {"replies": REPLIES_ADAPTER.dump_json(replies)})
 
 
 def prompt_of(request: Any) -> str:
