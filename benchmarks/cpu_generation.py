@@ -27,7 +27,7 @@ import torch
 from baichuan_client import Client
 from baichuan_core import GenerationOptions, GenerationRequest, TextGenerator, convert, load_model, load_tokenizer
 from baichuan_core.conversion import GgufType
-from baichuan_core.generation.engines.llama_cpp.server import ENVIRONMENT
+from baichuan_core.generation.engines.llama_cpp.server import SERVER_ENVIRONMENT
 from benchmarks.real_model import CACHE, make_real_checkpoint
 from jobs.results import GenerateResult
 
@@ -120,7 +120,7 @@ class Binding:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**ENVIRONMENT, **os.environ},
+            env={**SERVER_ENVIRONMENT, **os.environ},
         )
         self._process = stack.enter_context(process)  # exits when its stdin closes
         self._tokenizer = load_tokenizer(checkpoint)

@@ -21,8 +21,8 @@ from torch import Tensor
 from baichuan_core import BaichuanConfig, QuantizationOptions, load_model, quantize
 from baichuan_core.checkpoint import TensorReader, expected_tensors, linear_layers, tensor_writer
 from baichuan_core.model.eight_bits import quantize_rows_in_float16
-from baichuan_core.model.four_bits import quantize_four_bits
-from baichuan_core.model.quantization import METHODS, QuantizationMethod
+from baichuan_core.model.four_bits import quantize_to_four_bits
+from baichuan_core.model.quantization import QUANTIZATION_METHODS, QuantizationMethod
 
 SHARD_BYTES = 3 * 10**8
 
@@ -69,7 +69,7 @@ def run_our_kernel(weights: list[Tensor], method: QuantizationMethod) -> None:
         if method == "int8":
             quantize_rows_in_float16(weight)
         else:
-            quantize_four_bits(weight, method, double_quantization=True)
+            quantize_to_four_bits(weight, method, double_quantization=True)
 
 
 def measure(directory: Path, config: BaichuanConfig, method: QuantizationMethod) -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["nf4", "int8"])
+    parser.add_argument("--methods", nargs="+", choices=QUANTIZATION_METHODS, default=["nf4", "int8"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "checkpoint"

@@ -22,7 +22,7 @@ FLOAT32_BYTES = DTYPE_BYTES["float32"]
 MOMENTS_PER_WEIGHT = 2  # AdamW keeps the mean of the gradients and the mean of their squares
 HALF_BYTES = DTYPE_BYTES["bfloat16"]
 # Number of logits that the loss computes at once, by device type, as in `baichuan_core.model.chunked_loss`.
-CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
+MAX_LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
 HEAD = "lm_head"
 # Bytes per logit of a chunk if the head has an adapter: the logits of the head and of the adapter, their sum, and the
@@ -150,7 +150,7 @@ def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, 
 def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Return the bytes at the loss: the logits of one chunk and, in mixed precision, half-precision copies of them."""
     mixed = precision.dtype != "float32"
-    chunk = max(1, CHUNK_LOGITS["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
+    chunk = max(1, MAX_LOGITS_PER_CHUNK["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
     per_logit = FLOAT32_BYTES + (HALF_BYTES if mixed else 0)
     adapter = 0.0
     if training.method == "lora" and HEAD in training.lora_targets:

@@ -14,7 +14,7 @@ from .adapters import LoraAdapter, check_adapter
 from .base_identity import BaseIdentity, write_adapter_identity
 from .companions import copy_companions, read_config
 from .inspection import CheckpointSummary, inspect_checkpoint
-from .keeper import NATIVE, KeptModel, ModelKeeper, ModelSource
+from .keeper import NATIVE_ENGINE, KeptModel, ModelKeeper, ModelSource
 from .loading import DtypeName, load_model, load_tokenizer
 from .reader import TensorReader
 from .space import require_space
@@ -28,7 +28,7 @@ __all__ = [
     "FINAL_NORM",
     "HEAD",
     "HEAD_SCALE",
-    "NATIVE",
+    "NATIVE_ENGINE",
     "BaseIdentity",
     "CheckpointSummary",
     "DtypeName",

@@ -15,7 +15,7 @@ from .loading import DtypeName, load_model, load_tokenizer
 T = TypeVar("T")
 
 FileStamp = tuple[str, int, int, int, int]
-NATIVE = "transformers"
+NATIVE_ENGINE = "transformers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class ModelKeeper:
             model = load_model(source.checkpoint, dtype=source.dtype, device=source.device, adapter=source.adapter)
             return model.prepack()
 
-        return self.get_or_start(source, NATIVE, load_prepacked)
+        return self.get_or_start(source, NATIVE_ENGINE, load_prepacked)
 
     def load_tokenizer(self, checkpoint: Path) -> BaichuanTokenizer:
         """Return the tokenizer of a checkpoint; keep it, because reading a published one takes about a second.
@@ -126,11 +126,13 @@ class ModelKeeper:
         self.kept = KeptModel(*key, loaded)
         return loaded
 
-    def holds(self, source: ModelSource) -> bool:
+    def is_loaded(self, source: ModelSource) -> bool:
         """Whether `load` would return the kept model."""
         kept = self.kept
         return (
-            kept is not None and (kept.source, kept.engine) == (source, NATIVE) and kept.stamps == source.stamp_files()
+            kept is not None
+            and (kept.source, kept.engine) == (source, NATIVE_ENGINE)
+            and kept.stamps == source.stamp_files()
         )
 
     def release(self) -> None:

@@ -14,7 +14,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.eight_bit_ends import EightBitRows
 from baichuan_core.model.quantization import (
     QuantizationMethod,
-    quantization_settings,
+    make_quantization_settings,
     require_four_bit_shapes,
 )
 from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
@@ -174,7 +174,7 @@ def _resolve_quantization(
         )
     if isinstance(quantization, BitsAndBytesConfig):
         return _check_custom_settings(quantization)
-    return quantization_settings(quantization)
+    return make_quantization_settings(quantization)
 
 
 def _check_custom_settings(settings: BitsAndBytesConfig) -> BitsAndBytesConfig:

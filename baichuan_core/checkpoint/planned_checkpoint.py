@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .parallel_writer import PlacedTensor, PlannedTensor, write_placed_tensors
-from .writer import ALIGNMENT, DEFAULT_SHARD_BYTES, METADATA_ENTRY, make_header_entry, shard_names, write_index
+from .writer import ALIGNMENT_BYTES, DEFAULT_SHARD_BYTES, METADATA_ENTRY, make_header_entry, shard_names, write_index
 
 
 def write_checkpoint(
@@ -52,7 +52,9 @@ def _create_shard(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor
     Readers require every tensor to be aligned to its dtype. A tensor whose size is a multiple of 8 bytes keeps the
     next one aligned; the others come last, widest dtype first.
     """
-    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize if tensor.nbytes % ALIGNMENT else -ALIGNMENT)
+    ordered = sorted(
+        tensors, key=lambda tensor: -tensor.dtype.itemsize if tensor.nbytes % ALIGNMENT_BYTES else -ALIGNMENT_BYTES
+    )
     entries: dict[str, object] = dict(METADATA_ENTRY)
     begins = []
     offset = 0
@@ -61,7 +63,7 @@ def _create_shard(file: Path, tensors: list[PlannedTensor]) -> list[PlacedTensor
         entries[tensor.name] = make_header_entry(tensor.dtype, tensor.shape, offset, tensor.nbytes)
         offset += tensor.nbytes
     header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % ALIGNMENT)
+    header += b" " * (-len(header) % ALIGNMENT_BYTES)
     file.write_bytes(struct.pack("<Q", len(header)) + header)
     start = file.stat().st_size
     os.truncate(file, start + offset)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from baichuan_core.model.eight_bit_ends import quantize_to_scaled_codes
 from baichuan_core.model.eight_bits import dequantize_rows, quantize_rows_in_float16
-from baichuan_core.model.four_bits import bitsandbytes_functional, quantize_four_bits
+from baichuan_core.model.four_bits import bitsandbytes_functional, quantize_to_four_bits
 from baichuan_core.model.quantization import QuantizationMethod
 
 
@@ -54,7 +54,7 @@ def _quantize_to_int8(weight: Tensor) -> QuantizedWeight:
 
 
 def _quantize_to_four_bits(weight: Tensor, method: QuantizationMethod, double_quantization: bool) -> QuantizedWeight:
-    codes, state = quantize_four_bits(weight, method, double_quantization=double_quantization)
+    codes, state = quantize_to_four_bits(weight, method, double_quantization=double_quantization)
     dequantized = bitsandbytes_functional().dequantize_4bit(codes, state)
     state_tensors = {f"weight.{ending}": tensor for ending, tensor in state.as_dict(packed=True).items()}
     return QuantizedWeight({"weight": codes, **state_tensors}, dequantized)

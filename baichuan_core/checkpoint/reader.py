@@ -167,7 +167,7 @@ class TensorReader:
                 try:
                     self._mapped[file] = self._stack.enter_context(safe_open(file, framework="pt", device="cpu"))
                 except (SafetensorError, OSError) as error:
-                    raise _damaged_file_error(file, error) from error
+                    raise _build_damaged_file_error(file, error) from error
             return self._mapped[file]
 
     def _unpickle(self, file: Path) -> Mapping[str, Tensor]:
@@ -220,7 +220,7 @@ def _load_pickled(file: Path) -> tuple[object, bool]:
             f"convert it to safetensors elsewhere, otherwise download it again ({_extract_cause(error)})"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise _damaged_file_error(file, error) from error
+        raise _build_damaged_file_error(file, error) from error
 
 
 def _find_offsets(file: Path) -> dict[str, int]:
@@ -241,7 +241,7 @@ def _find_offsets(file: Path) -> dict[str, int]:
     return offsets
 
 
-def _damaged_file_error(file: Path, error: Exception) -> CheckpointError:
+def _build_damaged_file_error(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{file} is damaged ({_first_line(error)}): copy or download it again")
 
 

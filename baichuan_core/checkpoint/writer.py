@@ -16,7 +16,7 @@ INDEX_FILE = "model.safetensors.index.json"
 METADATA_ENTRY = {"__metadata__": {"format": "pt"}}
 # Maximum size of a header entry without its name: dtype, shape, two offsets and punctuation.
 _MAX_ENTRY_BYTES = 128
-ALIGNMENT = 8
+ALIGNMENT_BYTES = 8
 
 # From the table of dtypes in https://github.com/huggingface/safetensors.
 DTYPE_NAMES = {
@@ -129,7 +129,7 @@ class _Shard:
     def __init__(self, path: Path, header_bytes: int) -> None:
         self.path = path
         self.size = 0
-        self._header_bytes = -(-header_bytes // ALIGNMENT) * ALIGNMENT
+        self._header_bytes = -(-header_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         self._entries: dict[str, object] = dict(METADATA_ENTRY)
         self._deferred: list[tuple[str, Tensor]] = []
         self.file: BinaryIO = path.open("wb")
@@ -142,7 +142,7 @@ class _Shard:
 
     def add(self, name: str, tensor: Tensor) -> None:
         self.size += tensor.nbytes
-        if tensor.nbytes % ALIGNMENT:
+        if tensor.nbytes % ALIGNMENT_BYTES:
             self._deferred.append((name, tensor))
         else:
             self._write(name, tensor)

@@ -21,7 +21,7 @@ from baichuan_core.checkpoint.planned_checkpoint import write_checkpoint
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.model.chunked_loss import MIN_NORM
-from baichuan_core.model.quantization import quantization_settings
+from baichuan_core.model.quantization import make_quantization_settings
 
 from .dense import DenseTensors, plan_stored
 from .gguf_format import GgufType, choose_architecture, plan_gguf_tensors
@@ -172,7 +172,7 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
 def _describe_imported_weights(config: BaichuanConfig, reader: TensorReader) -> None:
     """Replace the published description of the 4-bit format in the configuration with today's."""
     stored_settings = getattr(config, "quantization_config", None) or {}
-    settings = quantization_settings(
+    settings = make_quantization_settings(
         "nf4",
         double_quantization=any(name.endswith(".nested_absmax") for name in reader.names),
         compute_dtype=stored_settings.get("bnb_4bit_compute_dtype", "float16"),

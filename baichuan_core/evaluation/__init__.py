@@ -5,15 +5,15 @@ from .benchmark_report import BenchmarkComparison, BenchmarkReport, ModelAccurac
 from .benchmarks import BenchmarkName, Split
 from .options import BenchmarkOptions, EvaluatedModel, PerplexityOptions
 from .perplexity import ModelPerplexity, PerplexityComparison, PerplexityReport, evaluate_perplexity
-from .statistics import Accuracy, Difference
+from .statistics import Accuracy, AccuracyDifference
 
 __all__ = [
     "Accuracy",
+    "AccuracyDifference",
     "BenchmarkComparison",
     "BenchmarkName",
     "BenchmarkOptions",
     "BenchmarkReport",
-    "Difference",
     "EvaluatedModel",
     "ModelAccuracy",
     "ModelPerplexity",

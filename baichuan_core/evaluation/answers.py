@@ -14,7 +14,7 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 
 from .benchmarks import Benchmark
 from .exam import SubjectExam
-from .questions import LETTERS
+from .questions import ANSWER_LETTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def encode_letters(tokenizer: BaichuanTokenizer, benchmark: Benchmark) -> list[l
     """
     cue = encode_plain(tokenizer, benchmark.cue)
     ids = []
-    for letter in LETTERS:
+    for letter in ANSWER_LETTERS:
         whole = encode_plain(tokenizer, f"{benchmark.cue}{benchmark.before_letter}{letter}")
         if whole[: len(cue)] != cue or len(whole) == len(cue):
             raise UnsupportedError(
@@ -135,7 +135,7 @@ def answer_questions(
         )
         for index, row in zip(chosen, scores, strict=True):
             a, b, c, d = row
-            letter = LETTERS[row.index(max(row))]
+            letter = ANSWER_LETTERS[row.index(max(row))]
             answers[index] = Answer(letter, right[index], (a, b, c, d), prompts[index].shots, prompts[index].cut)
     return [answers[index] for index in range(len(prompts))]
 

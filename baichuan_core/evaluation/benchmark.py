@@ -15,7 +15,7 @@ from .benchmark_files import write_benchmark_files
 from .benchmark_report import BenchmarkReport, build_benchmark_report
 from .benchmarks import Benchmark, Split, get_benchmark
 from .exam import SubjectExam, read_exams
-from .loading import load_for_evaluation
+from .loading import load_model_for_evaluation
 from .options import BenchmarkOptions, EvaluatedModel
 from .saved_answers import SavedAnswers, hash_questions
 
@@ -118,7 +118,7 @@ def _answer_exams(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCall
         key = hash_questions(name, prompts, right, letters)
         given = run.saved.find(key)
         if given is None:
-            loaded = loaded or load_for_evaluation(run.model, options, models)
+            loaded = loaded or load_model_for_evaluation(run.model, options, models)
             on_subject_progress = scale_progress(on_progress, done / total, (done + len(prompts)) / total)
             given = answer_questions(
                 loaded, prompts, right, letters, batch_tokens=options.batch_tokens, on_progress=on_subject_progress

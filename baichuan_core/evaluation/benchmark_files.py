@@ -9,7 +9,7 @@ from typing import TypeVar
 from .answers import Answer
 from .benchmark_report import BenchmarkReport, ModelAccuracy
 from .result_files import REPORT_FILE, TABLE_FILE, write_text
-from .statistics import Accuracy, Difference
+from .statistics import Accuracy, AccuracyDifference
 
 ANSWERS_FILE = "answers.jsonl"
 
@@ -53,7 +53,9 @@ def _merge_rows(total: T, categories: Mapping[str, T], subjects: Mapping[str, T]
     return {"**all**": total} | {f"**{name}**": value for name, value in categories.items()} | dict(subjects)
 
 
-def _format_row(title: str, mine: Accuracy, theirs: Accuracy | None, difference: Difference | None) -> list[str]:
+def _format_row(
+    title: str, mine: Accuracy, theirs: Accuracy | None, difference: AccuracyDifference | None
+) -> list[str]:
     cells = [title, str(mine.questions), f"{100 * mine.accuracy:.2f}"]
     if theirs and difference:
         cells += [f"{100 * theirs.accuracy:.2f}", f"{100 * difference.difference:+.2f}"]

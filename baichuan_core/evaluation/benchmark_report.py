@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .answers import Answer
 from .benchmarks import Benchmark
-from .statistics import Accuracy, Averaging, Difference, compute_accuracy, compute_difference, group_by_category
+from .statistics import Accuracy, AccuracyDifference, Averaging, compute_accuracy, compute_difference, group_by_category
 
 INTERVAL_METHOD = (
     "Accuracy of the model minus that of compared_with, on the same questions; 95% interval of Agresti and Min for "
@@ -38,9 +38,9 @@ class ModelAccuracy:
 class BenchmarkComparison:
     """Accuracy differences between a model and the one it is compared with."""
 
-    total: Difference
-    categories: Mapping[str, Difference]
-    subjects: Mapping[str, Difference]
+    total: AccuracyDifference
+    categories: Mapping[str, AccuracyDifference]
+    subjects: Mapping[str, AccuracyDifference]
     method: str = INTERVAL_METHOD
 
 
@@ -99,7 +99,7 @@ def _compute_model_accuracy(
 def _compare_models(
     benchmark: Benchmark, model: Mapping[str, Sequence[Answer]], other: Mapping[str, Sequence[Answer]]
 ) -> BenchmarkComparison:
-    def compare(subjects: Sequence[str]) -> Difference:
+    def compare(subjects: Sequence[str]) -> AccuracyDifference:
         mine = {subject: model[subject] for subject in subjects}
         theirs = {subject: other[subject] for subject in subjects}
         return compute_difference(mine, theirs, benchmark.averaging)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from baichuan_core.errors import UnsupportedError
 
-from .questions import LETTERS, Question
+from .questions import ANSWER_LETTERS, Question
 
 BenchmarkName = Literal["ceval", "mmlu", "cmmlu"]
 Split = Literal["val", "test"]
@@ -68,7 +68,7 @@ class Benchmark:
         return self.description.format(self.subjects()[subject].name) + shown + self._format_question(question)
 
     def _format_question(self, question: Question) -> str:
-        choices = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, question.choices, strict=True))
+        choices = "".join(f"\n{letter}. {text}" for letter, text in zip(ANSWER_LETTERS, question.choices, strict=True))
         return f"{self.before_question}{question.text}{choices}{self.cue}"
 
 

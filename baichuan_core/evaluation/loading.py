@@ -8,7 +8,7 @@ from baichuan_core.model import BaichuanForCausalLM
 from .options import BenchmarkOptions, EvaluatedModel, PerplexityOptions
 
 
-def load_for_evaluation(
+def load_model_for_evaluation(
     model: EvaluatedModel, options: BenchmarkOptions | PerplexityOptions, models: ModelKeeper
 ) -> BaichuanForCausalLM:
     """Return the model with the dtype and device of `options`, taken from `models` if it is already loaded."""

@@ -21,7 +21,7 @@ from baichuan_core.likelihood import (
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.text_file import read_text_file
 
-from .loading import load_for_evaluation
+from .loading import load_model_for_evaluation
 from .options import EvaluatedModel, PerplexityOptions
 from .result_files import REPORT_FILE, TABLE_FILE, write_text
 from .statistics import compute_mean_interval
@@ -122,11 +122,11 @@ def evaluate_perplexity(
     windows = _read_windows(mine, content, options)
     with ModelKeeper.lend(models) as keeper:
         if compare_with is None:
-            report = _evaluate_one(mine, windows, options, keeper, on_progress)
+            report = _evaluate_one_model(mine, windows, options, keeper, on_progress)
         else:
             theirs = EvaluatedModel.from_path(compare_with)
             _require_same_tokens(mine, theirs, content)
-            report = _evaluate_two(mine, theirs, windows, options, keeper, on_progress)
+            report = _evaluate_two_models(mine, theirs, windows, options, keeper, on_progress)
     on_progress(Progress(1.0, "writing"))
     write_text(output / TABLE_FILE, _format_table(report))
     write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
@@ -148,14 +148,14 @@ def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: 
         )
 
 
-def _evaluate_one(
+def _evaluate_one_model(
     model: EvaluatedModel,
     windows: Sequence[Window],
     options: PerplexityOptions,
     models: ModelKeeper,
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
-    loaded = load_for_evaluation(model, options, models)
+    loaded = load_model_for_evaluation(model, options, models)
     found = perplexity(loaded, windows, batch_tokens=options.batch_tokens, on_progress=on_progress)
     longest = len(windows[0].token_ids)
     return PerplexityReport(
@@ -163,7 +163,7 @@ def _evaluate_one(
     )
 
 
-def _evaluate_two(
+def _evaluate_two_models(
     mine: EvaluatedModel,
     theirs: EvaluatedModel,
     windows: Sequence[Window],
@@ -172,14 +172,14 @@ def _evaluate_two(
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     reference = run_reference(
-        load_for_evaluation(theirs, options, models),
+        load_model_for_evaluation(theirs, options, models),
         windows,
         batch_tokens=options.batch_tokens,
         on_progress=scale_progress(on_progress, 0.0, 0.5),
     )
     parts = compare_windows(
         reference,
-        load_for_evaluation(mine, options, models),
+        load_model_for_evaluation(mine, options, models),
         batch_tokens=options.batch_tokens,
         on_progress=scale_progress(on_progress, 0.5, 1.0),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from baichuan_core.errors import DatasetError
 
-LETTERS = ("A", "B", "C", "D")
-COLUMNS = ("question", "a", "b", "c", "d", "answer")
+ANSWER_LETTERS = ("A", "B", "C", "D")
+QUESTION_COLUMNS = ("question", "a", "b", "c", "d", "answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question
             file and line.
     """
     rows = _read_rows(content, file)
-    places = _find_columns(rows, file) if header else {column: place for place, column in enumerate(COLUMNS)}
+    places = _find_columns(rows, file) if header else {column: place for place, column in enumerate(QUESTION_COLUMNS)}
     return [_parse_row(cells, f"{file} line {line}", places, exact=not header) for line, cells in rows]
 
 
@@ -64,7 +64,7 @@ def _read_rows(content: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
 def _find_columns(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str, int]:
     _, names = next(rows, (1, []))
     places = {name.strip().lower(): place for place, name in enumerate(names)}
-    missing = [column for column in COLUMNS if column not in places]
+    missing = [column for column in QUESTION_COLUMNS if column not in places]
     if missing == ["answer"]:
         raise DatasetError(
             f"{file} has no column 'answer': C-Eval does not publish the answers of its test split; evaluate split val"
@@ -73,14 +73,14 @@ def _find_columns(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str,
         raise DatasetError(
             f"{file} line 1 has no column {missing[0]!r}: the columns must include question, A, B, C, D and answer"
         )
-    return {column: places[column] for column in COLUMNS}
+    return {column: places[column] for column in QUESTION_COLUMNS}
 
 
 def _parse_row(cells: list[str], place: str, places: dict[str, int], *, exact: bool) -> Question:
     expected = max(places.values()) + 1
     if len(cells) < expected or (exact and len(cells) > expected):
         raise DatasetError(f"{place} has {len(cells)} cells instead of {expected}: check commas and quotation marks")
-    text, a, b, c, d, answer = (cells[places[column]] for column in COLUMNS)
-    if answer.strip() not in LETTERS:
+    text, a, b, c, d, answer = (cells[places[column]] for column in QUESTION_COLUMNS)
+    if answer.strip() not in ANSWER_LETTERS:
         raise DatasetError(f"{place} has the answer {answer.strip()[:40]!r}: it must be A, B, C or D")
     return Question(text, (a, b, c, d), answer.strip())

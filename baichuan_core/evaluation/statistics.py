@@ -26,7 +26,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class AccuracyDifference:
     """One model's accuracy minus another's on the same questions.
 
     Attributes:
@@ -62,7 +62,7 @@ def compute_accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
     return Accuracy(fraction, len(rows), len(answers))
 
 
-def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> Difference:
+def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> AccuracyDifference:
     """Compare two models on the same questions.
 
     The interval is that of Agresti and Min for matched pairs (Statistics in Medicine 24, 2005): Wald's interval with
@@ -76,7 +76,7 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
     lost = _compute_weighted_fraction(weights, [theirs.is_correct and not mine.is_correct for mine, theirs in pairs])
     same = _compute_weighted_fraction(weights, [mine.letter == theirs.letter for mine, theirs in pairs])
     low, high = _compute_agresti_min_interval(gained, lost, 1 / math.fsum(weight * weight for weight in weights))
-    return Difference(gained - lost, low, high, gained, lost, same)
+    return AccuracyDifference(gained - lost, low, high, gained, lost, same)
 
 
 def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:

@@ -1,7 +1,7 @@
 """Text generation for many requests."""
 
 from baichuan_core.generation.engines.outputs import Completion, TextDelta
-from baichuan_core.generation.generate import find_unanswerable, generate
+from baichuan_core.generation.generate import find_unanswerable_requests, generate
 from baichuan_core.generation.generator import TextGenerator
 from baichuan_core.generation.options import EngineName, GenerationOptions, GenerationReport
 from baichuan_core.generation.request_file import BatchLine, read_batch, read_requests
@@ -18,7 +18,7 @@ __all__ = [
     "GenerationRequest",
     "TextDelta",
     "TextGenerator",
-    "find_unanswerable",
+    "find_unanswerable_requests",
     "generate",
     "read_batch",
     "read_requests",

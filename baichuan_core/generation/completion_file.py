@@ -37,8 +37,9 @@ class PartialFile:
         """
         with _open_locked(path) as file:
             lines = read_finished_lines(earlier, fingerprint)
+            # Not truncated first if resuming in place: the same bytes are rewritten, so a crash cannot lose any lines.
             if not lines or earlier != path:
-                file.truncate(0)  # otherwise the same bytes are written in place, so a crash loses no line
+                file.truncate(0)
             begun = cls(path, file, lines)
             begun._write((json.dumps({"fingerprint": fingerprint}), *lines.values()))
             file.truncate()
@@ -78,7 +79,7 @@ def _open_locked(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
     with file:
-        if not _lock(file) or not _is_at(file, path):
+        if not _lock(file) or not _is_same_file(file, path):
             raise CheckpointError(f"another run is writing {path}: wait until it has ended, or choose another output")
         yield file
 
@@ -94,7 +95,7 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
+def _is_same_file(file: IO[str], path: Path) -> bool:
     """Return whether the path still refers to this file; a run that ended in the meantime may have deleted it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

@@ -109,7 +109,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
         )
 
 
-def find_unanswerable(
+def find_unanswerable_requests(
     checkpoint: Path | str,
     requests: Sequence[GenerationRequest],
     options: GenerationOptions | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource, read_config
+from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.encoding import Encoder
@@ -94,7 +94,7 @@ class TextGenerator:
         """
         batch = self._load_batch()
         if not isinstance(batch.engine, Lanes):
-            raise UnsupportedError(f"the engine {self.choice.name} has only one batch; use the engine {NATIVE}")
+            raise UnsupportedError(f"the engine {self.choice.name} has only one batch; use the engine {NATIVE_ENGINE}")
         lane = copy.copy(self)
         settings = self._defaults.complete(options)
         lane.setup = replace(
@@ -121,7 +121,7 @@ class TextGenerator:
         if self._lane:
             return
         with self._loading:
-            if self._batch is not None and (self.choice.name == NATIVE or self._owns_models):
+            if self._batch is not None and (self.choice.name == NATIVE_ENGINE or self._owns_models):
                 self._batch.close()
             self._batch = None
             if self._owns_models:
@@ -207,7 +207,7 @@ class TextGenerator:
         """Start the engine. The native one shares its model with other operations; others load it themselves."""
         setup, settings, name = self.setup, self.setup.settings, self.choice.name
         source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
-        if name == NATIVE:
+        if name == NATIVE_ENGINE:
             return OpenBatch(Lanes(self._create_native_engine(self._models.load(source))))
         variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
         return self._models.get_or_start(

@@ -7,7 +7,7 @@ from typing import Any
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_PIECE_PATTERN = re.compile(r"<0x([0-9A-F]{2})>")
 SENTENCEPIECE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -30,6 +30,6 @@ def _format_entry(tokenizer: BaichuanTokenizer, token_id: int, logprob: float) -
 def _get_token_bytes(tokenizer: BaichuanTokenizer, token_id: int) -> bytes:
     """Return the UTF-8 bytes of a token's text; those of a byte token may be part of a character."""
     piece = str(tokenizer.convert_ids_to_tokens(token_id))
-    if byte := BYTE_PIECE.fullmatch(piece):
+    if byte := BYTE_PIECE_PATTERN.fullmatch(piece):
         return bytes([int(byte[1], 16)])
     return piece.replace(SENTENCEPIECE_SPACE, " ").encode()

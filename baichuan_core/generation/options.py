@@ -14,8 +14,8 @@ from baichuan_core.tokenizer import ChatStyle, read_generation_settings
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
 # Penalties, `logprobs` and `n` have the limits of OpenAI's API. Higher temperatures are surely mistakes, and engines
 # store `top_k` in 32 bits.
-MAX_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
-MAX_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
+MAX_OPTION_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
+MAX_OPTION_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
 MAX_LOGIT_BIAS = 100  # maximum absolute value, as in OpenAI's API
 MAX_BIASED_TOKENS = 1024  # OpenAI's API allows 300
 # Settings in generation_config.json that do not affect answers here: ids that other code reads, transformers' output
@@ -100,7 +100,7 @@ class GenerationOptions:
             value = getattr(self, name)
             if value is not None and not value >= minimum:  # written this way to reject NaN too
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")
-        for name, maximum in MAX_VALUES.items():
+        for name, maximum in MAX_OPTION_VALUES.items():
             value = getattr(self, name)
             if value is not None and value > maximum:
                 raise ValueError(f"{name} is {value}; it must be at most {maximum}")

@@ -10,9 +10,9 @@ from baichuan_core.errors import DatasetError, PromptError
 from baichuan_core.generation.requests import OPTION_NAMES, GenerationRequest
 from baichuan_core.text_file import read_text_file
 
-KEYS = ("prompt", "messages", "id", *OPTION_NAMES)
+REQUEST_KEYS = ("prompt", "messages", "id", *OPTION_NAMES)
 # OpenAI's names for the length limit; the second one replaced the first in its chat API.
-ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+KEY_ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
 PROMPT_KEYS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # parameters that do not affect the answer
@@ -117,12 +117,14 @@ def _normalize_keys(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     for key, value in item.items():
         if value is None or (key in NEUTRAL_VALUES and value == NEUTRAL_VALUES[key]):
             continue
-        name = ALIASES.get(key, key)
+        name = KEY_ALIASES.get(key, key)
         if name in fields:
             raise DatasetError(f"{place} has {key!r} and another key for {name}; keep one of them")
         fields[name] = value
     _translate_logprobs(fields, place)
-    _reject_unknown_keys(fields, set(KEYS), place, hint=f"use {', '.join(KEYS)}, or set it for the whole run")
+    _reject_unknown_keys(
+        fields, set(REQUEST_KEYS), place, hint=f"use {', '.join(REQUEST_KEYS)}, or set it for the whole run"
+    )
     return fields
 
 

@@ -53,7 +53,7 @@ class Transcript:
         """Return the text that has become certain since the last call; None if there is none."""
         if self.finish_reason is None:
             self._settle_text()
-            certain = len(self._settled) - _count_possible_stop(self._settled, self.request.stop)
+            certain = len(self._settled) - _count_partial_stop_characters(self._settled, self.request.stop)
             text = self._settled[self._sent : certain]
         else:
             text = self._get_text()[self._sent :]
@@ -71,7 +71,7 @@ class Transcript:
             finish_reason=self.finish_reason or "length",
             prompt_tokens=len(self.request.prompt_ids),
             completion_tokens=len(self.ids),
-            logprobs=None if self.request.logprobs is None else tuple(self._get_logprobs_for(text)),
+            logprobs=None if self.request.logprobs is None else tuple(self._get_text_logprobs(text)),
         )
 
     def _decode(self, ids: list[int]) -> str:
@@ -112,11 +112,11 @@ class Transcript:
                 end = self._settled_at.pop(0)[1]
             unsent = self._logprobs[self._sent_logprobs : end]
         else:
-            unsent = self._get_logprobs_for(self._get_text())[self._sent_logprobs :]
+            unsent = self._get_text_logprobs(self._get_text())[self._sent_logprobs :]
         self._sent_logprobs += len(unsent)
         return tuple(unsent)
 
-    def _get_logprobs_for(self, text: str) -> list[TokenLogprobs]:
+    def _get_text_logprobs(self, text: str) -> list[TokenLogprobs]:
         """Return the log-probabilities of the tokens in `text`, including the last one if a stop text cuts it."""
         if text == self._decode(self._get_text_ids()):
             return self._logprobs
@@ -130,7 +130,7 @@ def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
     return text[: min(positions)] if positions else text
 
 
-def _count_possible_stop(text: str, stop: tuple[str, ...]) -> int:
+def _count_partial_stop_characters(text: str, stop: tuple[str, ...]) -> int:
     """Return the number of characters at the end of `text` that may be the start of a stop text."""
     lengths = (length for one in stop for length in range(min(len(one), len(text)), 0, -1))
     return max((length for length in lengths if any(text.endswith(one[:length]) for one in stop)), default=0)

@@ -40,7 +40,7 @@ def compute_hidden_states(
         longest = len(sequences[order[0]])
         rows = max(1, batch_tokens // (past + longest))
         batch, order = order[:rows], order[rows:]
-        states = _forward(model, [sequences[index] for index in batch], longest, prefix)
+        states = _run_padded_batch(model, [sequences[index] for index in batch], longest, prefix)
         for index, row in zip(batch, states, strict=True):
             yield index, row[: len(sequences[index])]
 
@@ -61,7 +61,7 @@ def compute_shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) 
 
 
 @torch.inference_mode()
-def _forward(
+def _run_padded_batch(
     model: BaichuanForCausalLM, sequences: Sequence[Sequence[int]], longest: int, prefix: Cache | None
 ) -> Tensor:
     padded = [[*ids, *[0] * (longest - len(ids))] for ids in sequences]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 POSITION_STEP = 256  # bfloat16 represents all integers up to 256 exactly
-SUMMANDS_PER_SLOPE = 3  # bfloat16 numbers needed to represent a float32 number as their sum
+SUMMANDS_PER_SLOPE = 3  # number of bfloat16 values whose sum represents a float32 value
 ALIBI_COLUMNS = 8  # 1 + 2 · SUMMANDS_PER_SLOPE, rounded up to a multiple that attention kernels require of head_dim
 
 
@@ -36,7 +36,7 @@ class AlibiColumns(NamedTuple):
         )
 
 
-def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
+def compute_alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
     """Compute the slope of every head, float32 [heads] (Press et al. 2021, arXiv 2108.12409).
 
     If the number of heads is not a power of two, the remaining heads take every second slope of the next power of two.
@@ -81,7 +81,9 @@ def add_alibi(mask: Tensor, slopes: Tensor, dtype: torch.dtype) -> Tensor:
     return (mask + bias).clamp(min=lowest).to(dtype)
 
 
-def alibi_columns(slopes: Tensor, query_positions: Tensor, keys: int, scaling: float, like: Tensor) -> AlibiColumns:
+def compute_alibi_columns(
+    slopes: Tensor, query_positions: Tensor, keys: int, scaling: float, like: Tensor
+) -> AlibiColumns:
     """Compute columns whose dot product, times `scaling`, is slope · (key - query), up to a constant per query.
 
     Every factor is exact in half precision, so the scores, which kernels sum in float32, contain the bias with the

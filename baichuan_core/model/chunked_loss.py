@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 IGNORED_LABEL = -100
 MIN_NORM = 1e-12  # as in Baichuan2, which uses torch.nn.functional.normalize
 # Maximum number of logits per chunk: small compared with the weights, but enough to keep a GPU busy.
-CHUNK_LOGITS = {"cpu": 2**24, "cuda": 2**27}
-CHUNK_WEIGHTS = 2**22  # elements of the weight that are processed at a time
+MAX_LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
+WEIGHTS_PER_CHUNK = 2**22  # elements of the weight that are processed at a time
 
 
 class LossTargets:
@@ -68,8 +68,8 @@ def select_positions(
 
 
 def iterate_chunks(positions: int, vocabulary: int, device: torch.device) -> Iterator[slice]:
-    """Yield slices of positions, at least one, with at most `CHUNK_LOGITS` logits each."""
-    step = max(CHUNK_LOGITS.get(device.type, CHUNK_LOGITS["cuda"]) // vocabulary, 1)
+    """Yield slices of positions, at least one, with at most `MAX_LOGITS_PER_CHUNK` logits each."""
+    step = max(MAX_LOGITS_PER_CHUNK.get(device.type, MAX_LOGITS_PER_CHUNK["cuda"]) // vocabulary, 1)
     for start in range(0, max(positions, 1), step):
         yield slice(start, start + step)
 
@@ -219,6 +219,6 @@ def _project_out_rows(gradient: Tensor, weight: Tensor, norms: Tensor) -> None:
 
 
 def _iterate_row_slices(weight: Tensor) -> Iterator[slice]:
-    step = max(CHUNK_WEIGHTS // weight.shape[1], 1)
+    step = max(WEIGHTS_PER_CHUNK // weight.shape[1], 1)
     for start in range(0, len(weight), step):
         yield slice(start, start + step)

@@ -14,10 +14,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from baichuan_core.config import BaichuanConfig
 
-from .alibi import AlibiColumns, add_alibi, alibi_columns, alibi_slopes, find_query_positions
+from .alibi import AlibiColumns, add_alibi, compute_alibi_columns, compute_alibi_slopes, find_query_positions
 from .chat import ChatMixin
 from .chunked_loss import LossTargets, logits_loss, select_positions
-from .eight_bit_ends import create_embedding, create_output_head, require_codes
+from .eight_bit_ends import create_embedding, create_output_head, require_eight_bit_rows
 from .head import HeadNorms, head_loss
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .leftover_settings import remove_leftover_settings
@@ -56,7 +56,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         return bool(self.is_activation_checkpointing)
 
     def _init_weights(self, module: nn.Module) -> None:
-        require_codes(module)
+        require_eight_bit_rows(module)
         super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -167,7 +167,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     ) -> tuple[Tensor | None, AlibiColumns | None]:
         """Return a mask that includes the bias, or a mask without it and the columns that add it."""
         queries, device = hidden_states.shape[1], hidden_states.device
-        slopes = alibi_slopes(self.config.num_attention_heads, device)
+        slopes = compute_alibi_slopes(self.config.num_attention_heads, device)
         in_columns = queries > MAX_QUERIES_WITH_MASK and self.config._attn_implementation == "sdpa"
         mask = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=in_columns)
         if not in_columns:
@@ -177,7 +177,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         else:  # plain causal attention from the first key
             query_positions = torch.arange(queries, device=device)[None]
             keys = cache.get_mask_sizes(queries, 0)[0] if cache is not None else queries
-        return mask, alibi_columns(slopes, query_positions, keys, self.config.head_dim**-0.5, hidden_states)
+        return mask, compute_alibi_columns(slopes, query_positions, keys, self.config.head_dim**-0.5, hidden_states)
 
 
 class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin, GenerationMixin):

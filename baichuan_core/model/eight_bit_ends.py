@@ -125,7 +125,7 @@ def create_output_head(config: BaichuanConfig) -> nn.Module:
     return LinearHead(config.hidden_size, config.vocab_size, bias=False)
 
 
-def require_codes(module: nn.Module) -> None:
+def require_eight_bit_rows(module: nn.Module) -> None:
     """Reject a checkpoint without 8-bit rows; transformers would initialize missing tensors randomly.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .float_chunks import float_chunks
+from .float_chunks import iterate_float_chunks
 
 BLOCK_SIZE = 64  # values that share one scale; bitsandbytes' default
 MIN_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
@@ -21,7 +21,7 @@ def bitsandbytes_functional() -> Any:
     return import_module("bitsandbytes.functional")
 
 
-def quantize_four_bits(weight: Tensor, quant_type: str, *, double_quantization: bool) -> tuple[Tensor, Any]:
+def quantize_to_four_bits(weight: Tensor, quant_type: str, *, double_quantization: bool) -> tuple[Tensor, Any]:
     """Quantize a matrix in blocks of 64 values (Dettmers et al. 2023, arXiv 2305.14314).
 
     Args:
@@ -88,7 +88,7 @@ def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
     bounds, packed_code = _make_code_book_tables(quant_type)
     codes = np.empty(weight.numel() // 2, np.uint8)
     scales = np.empty(weight.numel() // BLOCK_SIZE, np.float32)
-    for chunk, values in float_chunks(weight):
+    for chunk, values in iterate_float_chunks(weight):
         blocks = values.reshape(-1, BLOCK_SIZE)
         largest = scales[chunk.start // BLOCK_SIZE : chunk.stop // BLOCK_SIZE]
         np.abs(blocks).max(axis=1, out=largest)

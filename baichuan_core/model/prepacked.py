@@ -17,8 +17,8 @@ from baichuan_core.errors import UnsupportedError
 
 from .chunked_loss import LinearHead
 
-LAYER_NAMES = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
-HALF_PRECISION = (torch.bfloat16, torch.float16)
+PREPACKABLE_LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
+HALF_PRECISION_DTYPES = (torch.bfloat16, torch.float16)
 # Up to this number of rows, multiplying element by element is faster than converting the weight.
 MAX_ELEMENTWISE_ROWS = 8
 FEATURES_PER_PART = 256  # output features converted to float32 at a time, so that they stay in the cache
@@ -94,11 +94,11 @@ def prepack(model: nn.Module) -> None:
     plain = [name for name, module in model.named_modules() if _is_plain_linear(module, name)]
     for name in [name for name in plain if not _is_read_by_dora(model, name)]:
         dense: Any = model.get_submodule(name)  # released before the next layer is packed, so at most one is held twice
-        if has_kernels(dense.weight.dtype):
+        if has_matmul_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
             model.set_submodule(name, kind(dense))
             packed = True
-        elif dense.weight.dtype in HALF_PRECISION:
+        elif dense.weight.dtype in HALF_PRECISION_DTYPES:
             model.set_submodule(name, UpcastLinear(dense))
     for parameter in model.parameters() if packed else ():
         if type(parameter) is nn.Parameter and parameter.device.type == "cpu":
@@ -108,7 +108,7 @@ def prepack(model: nn.Module) -> None:
 def _is_plain_linear(module: nn.Module, name: str) -> bool:
     if (
         type(module) not in (nn.Linear, LinearHead)
-        or name.removesuffix(BASE_LAYER_SUFFIX).rpartition(".")[2] not in LAYER_NAMES
+        or name.removesuffix(BASE_LAYER_SUFFIX).rpartition(".")[2] not in PREPACKABLE_LAYERS
     ):
         return False
     offloaded = hasattr(module, "_hf_hook")  # accelerate loads the weight when the layer runs
@@ -122,7 +122,7 @@ def _is_read_by_dora(model: nn.Module, name: str) -> bool:
     return bool(getattr(model.get_submodule(name.removesuffix(BASE_LAYER_SUFFIX)), "lora_magnitude_vector", None))
 
 
-def has_kernels(dtype: torch.dtype) -> bool:
+def has_matmul_kernels(dtype: torch.dtype) -> bool:
     """Return whether this processor has matrix multiplication kernels for a dtype."""
     if not torch.backends.mkldnn.is_available():
         return False

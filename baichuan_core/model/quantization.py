@@ -14,18 +14,18 @@ from baichuan_core.errors import UnsupportedError
 
 from .eight_bit_ends import EightBitEmbedding, EightBitHead
 from .eight_bits import quantize_rows_in_float16
-from .four_bits import BLOCK_SIZE, keep_scales, quantize_four_bits, unpack_weight
+from .four_bits import BLOCK_SIZE, keep_scales, quantize_to_four_bits, unpack_weight
 
 QuantizationMethod = Literal["int8", "nf4", "fp4"]
 ComputeDtype = Literal["bfloat16", "float16", "float32"]
-METHODS = ("int8", "nf4", "fp4")
+QUANTIZATION_METHODS = ("int8", "nf4", "fp4")
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 OUTLIER_THRESHOLD = 6.0  # Dettmers et al. 2022, arXiv 2208.07339
 # bitsandbytes' 4-bit CPU kernels process 32 output features and one block of 64 input features at a time.
 FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK_SIZE}
 
 
-def quantization_settings(
+def make_quantization_settings(
     method: QuantizationMethod,
     *,
     double_quantization: bool = True,
@@ -43,7 +43,7 @@ def quantization_settings(
     Raises:
         UnsupportedError: The method or dtype is unknown.
     """
-    if method not in METHODS:
+    if method not in QUANTIZATION_METHODS:
         raise UnsupportedError(f'method {method!r} is unknown: use "int8", "nf4" or "fp4"')
     if compute_dtype not in COMPUTE_DTYPES:
         raise UnsupportedError(f'compute_dtype {compute_dtype!r} is unknown: use "bfloat16", "float16" or "float32"')
@@ -115,7 +115,7 @@ class OnlineQuantization:
         """
         if bits not in (4, 8):
             raise UnsupportedError(f"bits is {bits}: use 8 or 4")
-        settings = quantization_settings(
+        settings = make_quantization_settings(
             "int8" if bits == 8 else quant_type,  # noqa: PLR2004
             double_quantization=double_quantization,
             compute_dtype=compute_dtype,
@@ -195,7 +195,7 @@ def create_quantized_parameter(weight: Tensor, settings: BitsAndBytesConfig, lay
         parameter = layers.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=largest)
         return parameter
     double_quantization = settings.bnb_4bit_use_double_quant
-    codes, state = quantize_four_bits(weight, settings.bnb_4bit_quant_type, double_quantization=double_quantization)
+    codes, state = quantize_to_four_bits(weight, settings.bnb_4bit_quant_type, double_quantization=double_quantization)
     keep_scales(state)
     layer.quant_state = state
     parameter = layers.Params4bit(

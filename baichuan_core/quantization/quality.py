@@ -158,7 +158,7 @@ def _compare_candidates(
     """Return comparisons by candidate name; if any fails, return none of them and the reason."""
     release_memory()
     missing = text.missing
-    if missing is None and not models.holds(reference):
+    if missing is None and not models.is_loaded(reference):
         missing = explain_missing_memory(reference.checkpoint, reference.device, batch_tokens=BATCH_TOKENS)
     if missing is not None:
         return {}, missing

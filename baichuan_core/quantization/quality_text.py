@@ -12,9 +12,9 @@ from baichuan_core.text_file import read_text_file
 WINDOW_TOKENS = 512
 # Eight windows are enough for two digits of the KL divergence and take a few minutes for 7B on a CPU.
 MAX_TOKENS = 4096
-MAX_CHARACTERS = 32 * MAX_TOKENS  # far more than MAX_TOKENS tokens contain, but still fast to encode
+MAX_CHARACTERS = 32 * MAX_TOKENS  # far more characters than MAX_TOKENS tokens need, but still fast to encode
 MIN_TOKENS = 64
-BUILT_IN = "built-in"
+BUILT_IN_TEXT = "built-in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
     except TokenizerError as error:
         if text is not None:
             raise
-        return QualityText(BUILT_IN, [], str(error))
+        return QualityText(BUILT_IN_TEXT, [], str(error))
     content = held_out_text() if text is None else read_text_file(text)
     ids = encode_plain(tokenizer, content[:MAX_CHARACTERS])[:MAX_TOKENS]
-    source = BUILT_IN if text is None else text.name
+    source = BUILT_IN_TEXT if text is None else text.name
     if len(ids) < MIN_TOKENS or len(set(ids)) == 1:
         kinds = "only one kind of token" if len(set(ids)) == 1 else f"{len(ids)} tokens"
         raise DatasetError(f"{source} has {kinds}: use a natural text with at least {MIN_TOKENS} tokens")

@@ -33,13 +33,13 @@ from baichuan_core.checkpoint.quantized_weights import (
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, UnsupportedError
 from baichuan_core.free_memory import choose_device
-from baichuan_core.model.float_chunks import float_chunks
+from baichuan_core.model.float_chunks import iterate_float_chunks
 from baichuan_core.model.four_bits import BLOCK_SIZE
 from baichuan_core.model.quantization import (
     OUTLIER_THRESHOLD,
     ComputeDtype,
     QuantizationMethod,
-    quantization_settings,
+    make_quantization_settings,
     require_four_bit_shapes,
 )
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
@@ -142,7 +142,7 @@ def quantize(
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
         rows = None if options.calibration is None else read_calibration_rows(checkpoint, config, options.calibration)
-        require_space(output, estimate_bytes(reader, config, options))
+        require_space(output, estimate_output_bytes(reader, config, options))
         with staged_output(output) as staging, TemporaryDirectory(dir=staging) as temporary:
             calibrated, threshold = None, OUTLIER_THRESHOLD
             if rows is not None and options.method == "int8":
@@ -177,7 +177,7 @@ def quantize(
     return report
 
 
-def estimate_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
+def estimate_output_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
     """Estimate the size of the result in bytes, rounded up: quantized tensors by method, the others unchanged."""
     sizes = {name: math.prod(reader.shape(name)) for name in reader.names}
     linear = sum(math.prod(shape) for shape in linear_layers(config).values())
@@ -261,7 +261,7 @@ class _Quantizer:
 def compute_relative_error(weight: Tensor, dequantized: Tensor) -> float:
     """Return |W - Q| / |W| in the Frobenius norm, or |Q| if W is zero."""
     size = error = 0.0
-    for (_, exact), (_, quantized) in zip(float_chunks(weight), float_chunks(dequantized), strict=True):
+    for (_, exact), (_, quantized) in zip(iterate_float_chunks(weight), iterate_float_chunks(dequantized), strict=True):
         size += float(np.square(exact).sum())
         error += float(np.square(exact - quantized).sum())
     return math.sqrt(error / size) if size else math.sqrt(error)
@@ -270,7 +270,7 @@ def compute_relative_error(weight: Tensor, dequantized: Tensor) -> float:
 def _build_bitsandbytes_settings(
     options: QuantizationOptions, threshold: float = OUTLIER_THRESHOLD
 ) -> BitsAndBytesConfig:
-    return quantization_settings(
+    return make_quantization_settings(
         options.method,
         double_quantization=options.double_quantization,
         compute_dtype=options.compute_dtype,

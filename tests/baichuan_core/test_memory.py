@@ -45,7 +45,7 @@ from baichuan_core.memory import (
     require_memory,
 )
 from baichuan_core.model import chunked_loss
-from footprint.finetuning import CHUNK_LOGITS
+from footprint.finetuning import MAX_LOGITS_PER_CHUNK
 from tests.baichuan_core.generation.driving import complete
 
 WITHIN = 0.05
@@ -259,7 +259,7 @@ def test_a_training_run_whose_loss_has_several_chunks(
     checkpoints: Callable[..., Path], tmp_path: Path, method: Any, dtype: Any
 ) -> None:
     sizes = {"vocab_size": 32_768, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
-    assert CHUNK_LOGITS["cpu"] < 4 * 256 * sizes["vocab_size"] / 1.9
+    assert MAX_LOGITS_PER_CHUNK["cpu"] < 4 * 256 * sizes["vocab_size"] / 1.9
     checkpoint = checkpoints("rope", "float32" if method == "full" else dtype, sizes)
     measured = trained_bytes(
         tmp_path, checkpoint, accumulation=1, dtype=dtype, method=method, gradient_checkpointing=False
@@ -270,7 +270,7 @@ def test_a_training_run_whose_loss_has_several_chunks(
 
 
 def test_chunks_of_the_loss_are_those_of_the_model() -> None:
-    assert CHUNK_LOGITS == chunked_loss.CHUNK_LOGITS
+    assert MAX_LOGITS_PER_CHUNK == chunked_loss.MAX_LOGITS_PER_CHUNK
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccupiedError, memory
-from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource
+from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
 from jobs.specs import SPEC, quantize, separate_input, text_generation
@@ -102,7 +102,7 @@ def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:
 
 def loaded_from(folder: Path) -> ModelKeeper:
     models = ModelKeeper()
-    models.get_or_start(ModelSource(folder), NATIVE, lambda: "a model")
+    models.get_or_start(ModelSource(folder), NATIVE_ENGINE, lambda: "a model")
     return models
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from baichuan_core.checkpoint import NATIVE
+from baichuan_core.checkpoint import NATIVE_ENGINE
 from baichuan_core.generation import GenerationOptions, TextGenerator
 from workers.handlers.chat_channel import ChatChannel
 from workers.handlers.chat_desk import ChatDesk
@@ -22,7 +22,7 @@ def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None
 
     Nothing happens if the engine has no second batch: llama.cpp and vLLM would have to restart for a longer chat.
     """
-    if context.chats is None or generator.choice.name != NATIVE:
+    if context.chats is None or generator.choice.name != NATIVE_ENGINE:
         yield
         return
     lane = generator.open_lane(GenerationOptions(batch_size=MAX_COMPLETIONS, batch_tokens=MAX_BATCH_TOKENS))

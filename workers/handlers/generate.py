@@ -9,7 +9,7 @@ from baichuan_core.generation import (
     GenerationOptions,
     GenerationReport,
     GenerationRequest,
-    find_unanswerable,
+    find_unanswerable_requests,
     generate,
     read_batch,
     read_requests,
@@ -49,7 +49,7 @@ def _run_batch(spec: GenerateSpec, form: BatchForm, context: Context) -> Outcome
         report = _generate(spec, batch.requests, completions, context)
     except PromptError:
         model, adapter = context.models["model"], context.models.get("adapter")
-        batch.reject(find_unanswerable(model, batch.requests, _make_options(spec), adapter=adapter))
+        batch.reject(find_unanswerable_requests(model, batch.requests, _make_options(spec), adapter=adapter))
         if not batch.requests:
             write_batch(context.output, batch, form, ())
             return Outcome(make_unanswered_result(batch))

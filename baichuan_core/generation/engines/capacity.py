@@ -24,7 +24,7 @@ def compute_serving_capacity(window: int, settings: GenerationOptions) -> Capaci
     return _limit_capacity(settings.batch_size, window, settings)
 
 
-def is_enough(capacity: Capacity, needed: Capacity) -> bool:
+def is_capacity_sufficient(capacity: Capacity, needed: Capacity) -> bool:
     """Return whether an engine with this capacity has the room that `needed` requires."""
     return capacity.slots >= needed.slots and capacity.slot_tokens >= needed.slot_tokens
 
@@ -34,7 +34,7 @@ def grow_capacity(capacity: Capacity, needed: Capacity, settings: GenerationOpti
     both = _limit_capacity(
         max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings
     )
-    return both if is_enough(both, needed) else needed
+    return both if is_capacity_sufficient(both, needed) else needed
 
 
 def _limit_capacity(slots: int, tokens: int, settings: GenerationOptions) -> Capacity:

@@ -13,7 +13,7 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.progress import Progress, ProgressCallback
 
 from .code_book import CodeBook
-from .compensation import compensate
+from .compensation import quantize_with_compensation
 from .finished_blocks import FinishedBlocks
 from .one_block import OneBlock
 from .propagation import correct_weight
@@ -48,7 +48,7 @@ class HiddenStates:
 
 
 @dataclass(slots=True)
-class Statistics:
+class InputStatistics:
     """Means over all tokens, for a group of layers with the same inputs x.
 
     Attributes:
@@ -145,19 +145,19 @@ class BlockCalibrator:
             tensors |= self._quantize_layer(f"model.layers.{number}.{layer}", layer, targets.pop(layer), moments)
         return tensors
 
-    def _collect_statistics(self, layer: str, states: HiddenStates) -> Statistics:
+    def _collect_statistics(self, layer: str, states: HiddenStates) -> InputStatistics:
         width = self._exact.weight(layer).shape[1]
         hidden = states.exact.shape[-1]
-        sums = Statistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
+        sums = InputStatistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
         for _, exact, quantized in states.batches(self._device):
-            self._accumulate(sums, layer, exact, quantized)
+            self._accumulate_statistics(sums, layer, exact, quantized)
         tokens = states.exact.shape[0] * states.exact.shape[1]
         for total in (sums.second_moments, sums.drift, sums.state_drift):
             total.div_(tokens)
         return sums
 
     @torch.inference_mode()
-    def _accumulate(self, sums: Statistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
+    def _accumulate_statistics(self, sums: InputStatistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
         with allow_rounded_products():
             drift, inputs = self._exact.compute_inputs(layer, exact), self._quantized.compute_inputs(layer, quantized)
         drift -= inputs
@@ -166,7 +166,7 @@ class BlockCalibrator:
         if layer in RESIDUAL_LAYERS:
             sums.state_drift.addmm_((exact - quantized).flatten(0, 1).T, inputs)
 
-    def _compute_target(self, number: int, layer: str, statistics: Statistics) -> Tensor:
+    def _compute_target(self, number: int, layer: str, statistics: InputStatistics) -> Tensor:
         """Return the weight [out, in] to quantize: the original, corrected for the errors of earlier layers."""
         weight = self._quantized.weight(layer)
         drift = weight @ statistics.drift
@@ -180,7 +180,7 @@ class BlockCalibrator:
         """Quantize a layer in place; return its stored tensors by name."""
         weight = self._quantized.weight(layer)
         offset = compute_scale_offset(weight) if self._double_quantization else None
-        result = compensate(target, second_moments, self._book, offset)
+        result = quantize_with_compensation(target, second_moments, self._book, offset)
         weight.copy_(result.dequantized)
         dtype = self._reader.read(f"{name}.weight").dtype
         stored = build_stored_tensors(result, self._book, offset, dtype)

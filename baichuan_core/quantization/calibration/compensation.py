@@ -16,7 +16,7 @@ COLUMNS_PER_UPDATE = 128
 CANDIDATE_SCALES = tuple(0.7 + step / 30 for step in range(13))
 # As a fraction of the mean of the diagonal. With 0.01 (Frantar et al.), the KL on other kinds of text is a quarter
 # higher.
-DAMPING = 0.1
+DAMPING_FRACTION = 0.1
 MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are all zero
 
 
@@ -35,7 +35,9 @@ class CalibratedWeight:
     dequantized: Tensor
 
 
-def compensate(weight: Tensor, second_moments: Tensor, book: CodeBook, scale_offset: Tensor | None) -> CalibratedWeight:
+def quantize_with_compensation(
+    weight: Tensor, second_moments: Tensor, book: CodeBook, scale_offset: Tensor | None
+) -> CalibratedWeight:
     """Quantize a matrix so that its outputs on the calibration inputs, rather than its values, change little.
 
     GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column after the other, those with the largest inputs
@@ -58,7 +60,7 @@ def compensate(weight: Tensor, second_moments: Tensor, book: CodeBook, scale_off
     return CalibratedWeight(positions, scales, dequantized)
 
 
-def add_damping(second_moments: Tensor, fraction: float = DAMPING) -> Tensor:
+def add_damping(second_moments: Tensor, fraction: float = DAMPING_FRACTION) -> Tensor:
     """Return second moments [in, in] with a fraction of the mean of the diagonal added to the diagonal."""
     result = second_moments.clone()
     diagonal = result.diagonal()

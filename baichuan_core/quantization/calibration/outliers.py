@@ -14,7 +14,7 @@ from .one_block import OneBlock
 
 # Fraction of the input columns that stay floats for each row of text; about 0.01 with LLM.int8()'s threshold.
 FLOAT_COLUMN_FRACTION = 0.1
-MIN_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
+MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 
 
 def find_outlier_threshold(
@@ -53,4 +53,4 @@ def find_outlier_threshold(
         on_progress(Progress((number + 1) / config.num_hidden_layers, "calibrating", {"block": float(number + 1)}))
     ordered = torch.cat(largest).sort().values
     found = float(ordered[int((1 - FLOAT_COLUMN_FRACTION) * len(ordered))])
-    return round(min(max(found, MIN_THRESHOLD), OUTLIER_THRESHOLD), 3)
+    return round(min(max(found, MIN_OUTLIER_THRESHOLD), OUTLIER_THRESHOLD), 3)

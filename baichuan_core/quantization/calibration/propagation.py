@@ -6,7 +6,7 @@ from torch import Tensor
 from .compensation import add_damping
 
 CORRECTION_FRACTION = 0.5  # fraction of the correction to apply; the full correction overfits the calibration text
-DAMPING = 0.05
+DAMPING_FRACTION = 0.05
 
 
 def correct_weight(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Tensor:
@@ -20,5 +20,5 @@ def correct_weight(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Ten
         drift: Mean of (output of the unquantized model - weight x) xᵀ over the inputs x, [out, in].
         second_moments: Mean of x xᵀ, [in, in].
     """
-    factor = torch.linalg.cholesky(add_damping(second_moments, DAMPING))
+    factor = torch.linalg.cholesky(add_damping(second_moments, DAMPING_FRACTION))
     return torch.add(weight, torch.cholesky_solve(drift.T, factor).T, alpha=CORRECTION_FRACTION)

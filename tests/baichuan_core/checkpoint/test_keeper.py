@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from baichuan_core.checkpoint import NATIVE, ModelKeeper, ModelSource
+from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource
 from baichuan_core.evaluation import evaluate_perplexity
 from baichuan_core.generation import GenerationOptions, GenerationRequest, TextGenerator, generate
 from examples.tiny_checkpoint import make_tiny_checkpoint
@@ -24,13 +24,13 @@ def test_the_same_source_is_loaded_once_and_only_one_model_exists(checkpoint: Pa
     source = ModelSource(checkpoint)
     first = models.load(source)
     assert models.load(ModelSource(checkpoint)) is first
-    assert models.holds(source)
+    assert models.is_loaded(source)
     gone = weakref.ref(first)
     del first
     models.load(ModelSource(checkpoint, dtype="bfloat16"))
     gc.collect()
     assert gone() is None
-    assert not models.holds(source)
+    assert not models.is_loaded(source)
     models.release()
     assert models.kept is None
 
@@ -44,7 +44,7 @@ def test_a_changed_or_replaced_file_is_noticed(checkpoint: Path, name: str) -> N
     shutil.copy(file, file.with_suffix(".new"))
     file.with_suffix(".new").replace(file)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # size and time are the same as before
-    assert not models.holds(source)
+    assert not models.is_loaded(source)
     assert models.load(source) is not first
 
 
@@ -56,7 +56,7 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(checkpoint: Path) -
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError):
-        models.get_or_start(ModelSource(checkpoint, dtype="float16"), NATIVE, fail)
+        models.get_or_start(ModelSource(checkpoint, dtype="float16"), NATIVE_ENGINE, fail)
     assert models.kept is None
 
 
@@ -75,7 +75,7 @@ def test_an_engine_is_kept_with_its_settings_and_closed_when_released(checkpoint
     assert models.get_or_start(source, "engine", lambda: Engine("again"), variant=32) is first
     models.get_or_start(source, "engine", lambda: Engine("second"), variant=16)
     assert ended == ["first"]
-    assert not models.holds(source)
+    assert not models.is_loaded(source)
     models.load(source)
     assert ended == ["first", "second"]
 

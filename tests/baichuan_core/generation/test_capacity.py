@@ -8,7 +8,7 @@ from baichuan_core.generation.engines.capacity import (
     compute_capacity,
     compute_serving_capacity,
     grow_capacity,
-    is_enough,
+    is_capacity_sufficient,
 )
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Sampling
 from baichuan_core.generation.engines.waiting import WaitingQueue
@@ -40,7 +40,7 @@ def test_an_engine_is_restarted_with_enough_room_within_the_settings(
     needed = compute_capacity([request_of(*size) for size in sizes], OPTIONS)
     assert needed.slot_tokens > max(map(sum, sizes))
     found = grow_capacity(Capacity(slots, tokens), needed, OPTIONS)
-    assert is_enough(found, needed)
+    assert is_capacity_sufficient(found, needed)
     assert found.slots == 1 or found.slots * found.slot_tokens <= OPTIONS.batch_tokens
 
 

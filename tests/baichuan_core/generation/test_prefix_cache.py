@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baichuan_core.generation.engines.native.cache import SavedStates
-from baichuan_core.generation.engines.native.prefix_cache import Match, PrefixCache
+from baichuan_core.generation.engines.native.prefix_cache import PrefixCache, PrefixMatch
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), max_size=12)
 
@@ -20,7 +20,7 @@ def add(cache: PrefixCache, tokens: tuple[int, ...]) -> None:
     cache.add(tokens, lambda start, end: states_of(tokens, start, end))
 
 
-def restored(match: Match) -> list[int]:
+def restored(match: PrefixMatch) -> list[int]:
     return [key for part, count in match.parts for key in part.states[0][0][0, :count, 0].tolist()]
 
 

@@ -47,4 +47,4 @@ def test_short_common_prefixes_are_ignored() -> None:
 
 
 def _with_parents(prefix: Prefix | None) -> list[Prefix]:
-    return list(prefix.chain()) if prefix else []
+    return list(prefix.iterate_with_ancestors()) if prefix else []

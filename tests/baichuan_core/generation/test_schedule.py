@@ -32,7 +32,7 @@ def test_every_row_joins_once_and_within_the_limits(
     active: list[Row] = []
     joined: list[int] = []
     while schedule or active:
-        joining = schedule.take(active)
+        joining = schedule.take_joining_rows(active)
         assert joining or active
         active += joining
         joined += [row.request.index for row in joining]
@@ -45,18 +45,18 @@ def test_every_row_joins_once_and_within_the_limits(
 
 def test_the_longest_come_first_and_requeued_rows_keep_their_position() -> None:
     schedule = Schedule(rows_of([(3, 5), (9, 5), (4, 8)]), slots=3, tokens=1000)
-    rows = schedule.take([])
+    rows = schedule.take_joining_rows([])
     assert [row.request.index for row in rows] == [2, 1, 0]
     schedule.slots = 2
     schedule.requeue(rows)
-    assert [row.request.index for row in schedule.take([])] == [2, 1]
-    assert [row.request.index for row in schedule.take(rows[:1])] == [0]
+    assert [row.request.index for row in schedule.take_joining_rows([])] == [2, 1]
+    assert [row.request.index for row in schedule.take_joining_rows(rows[:1])] == [0]
 
 
 def test_a_single_free_slot_of_many_waits_for_more() -> None:
     schedule = Schedule(rows_of([(4, 4)] * 40), slots=32, tokens=10_000, min_joining=4)
-    active = schedule.take([])
+    active = schedule.take_joining_rows([])
     assert len(active) == 32
-    assert schedule.take(active[:31]) == []
-    assert len(schedule.take(active[:28])) == 4
-    assert len(schedule.take([])) == 4
+    assert schedule.take_joining_rows(active[:31]) == []
+    assert len(schedule.take_joining_rows(active[:28])) == 4
+    assert len(schedule.take_joining_rows([])) == 4

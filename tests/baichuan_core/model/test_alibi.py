@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, StaticCache
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
-from baichuan_core.model.alibi import add_alibi, alibi_columns, alibi_slopes
+from baichuan_core.model.alibi import add_alibi, compute_alibi_columns, compute_alibi_slopes
 
 Load = Callable[..., BaichuanForCausalLM]
 HEADS, HEAD_DIM, TOKENS = 40, 128, 600
@@ -32,11 +32,11 @@ def test_mask_and_columns_agree_with_float64(dtype: torch.dtype) -> None:
     query, key, value = (torch.randn(1, HEADS, TOKENS, HEAD_DIM, generator=generator).to(dtype) for _ in range(3))
     causal = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()[None, None]
     distances = torch.arange(TOKENS) - torch.arange(TOKENS)[:, None]
-    bias = alibi_slopes(HEADS)[:, None, None].double() * distances
+    bias = compute_alibi_slopes(HEADS)[:, None, None].double() * distances
     expected = attention(query.double(), key.double(), value.double(), bias.masked_fill(~causal, -torch.inf))
 
-    slopes, standing = alibi_slopes(HEADS), torch.arange(TOKENS)[None]
-    columns = alibi_columns(slopes, standing, TOKENS, SCALING, query)
+    slopes, standing = compute_alibi_slopes(HEADS), torch.arange(TOKENS)[None]
+    columns = compute_alibi_columns(slopes, standing, TOKENS, SCALING, query)
     in_columns = attention(*columns.prepend_to(query, key, value), is_causal=True)[..., :HEAD_DIM]
     in_mask = attention(query, key, value, add_alibi(causal, slopes, dtype))
     tolerance = 2e-5 if dtype == torch.float32 else 16 * torch.finfo(dtype).eps
@@ -51,9 +51,9 @@ def test_mask_and_columns_agree_with_float64(dtype: torch.dtype) -> None:
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )
 def test_the_product_of_the_columns_is_the_bias(heads: int, queries: int, past: int, dtype: torch.dtype) -> None:
-    slopes, standing = alibi_slopes(heads), past + torch.arange(queries)[None]
+    slopes, standing = compute_alibi_slopes(heads), past + torch.arange(queries)[None]
     like = torch.empty(0, dtype=dtype)
-    query, key = alibi_columns(slopes, standing, past + queries, SCALING, like)
+    query, key = compute_alibi_columns(slopes, standing, past + queries, SCALING, like)
     nearby = key[:, :, -256:].double()
     bias = query.double() @ nearby.transpose(-2, -1) * SCALING
     distances = torch.arange(past + queries)[-256:] - standing[..., None]

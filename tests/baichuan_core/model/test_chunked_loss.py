@@ -38,8 +38,8 @@ class LargestLogits(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def _few_positions_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked_loss, "CHUNK_LOGITS", {"cpu": 7 * VOCABULARY, "cuda": 7 * VOCABULARY})
-    monkeypatch.setattr(chunked_loss, "CHUNK_WEIGHTS", 11 * HIDDEN)
+    monkeypatch.setattr(chunked_loss, "MAX_LOGITS_PER_CHUNK", {"cpu": 7 * VOCABULARY, "cuda": 7 * VOCABULARY})
+    monkeypatch.setattr(chunked_loss, "WEIGHTS_PER_CHUNK", 11 * HIDDEN)
 
 
 @pytest.fixture(params=["rope", "alibi"])

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM
-from baichuan_core.model.alibi import alibi_slopes
+from baichuan_core.model.alibi import compute_alibi_slopes
 from baichuan_core.model.positions import BaichuanRotaryEmbedding
 
 PUBLISHED: dict[str, tuple[dict[str, Any], str, bool]] = {
@@ -125,13 +125,13 @@ def test_impossible_configurations_are_refused(fields: dict[str, Any], message: 
 
 
 def test_slopes_of_a_power_of_two_are_one_geometric_sequence() -> None:
-    torch.testing.assert_close(alibi_slopes(8), 2.0 ** -torch.arange(1.0, 9.0))
+    torch.testing.assert_close(compute_alibi_slopes(8), 2.0 ** -torch.arange(1.0, 9.0))
 
 
 def test_slopes_of_40_heads_take_the_rest_from_64() -> None:
-    slopes = alibi_slopes(40)
-    torch.testing.assert_close(slopes[:32], alibi_slopes(32))
-    torch.testing.assert_close(slopes[32:], alibi_slopes(64)[:16:2])
+    slopes = compute_alibi_slopes(40)
+    torch.testing.assert_close(slopes[:32], compute_alibi_slopes(32))
+    torch.testing.assert_close(slopes[32:], compute_alibi_slopes(64)[:16:2])
 
 
 def test_arguments_of_from_pretrained_are_checked_too(golden_root: Path) -> None:

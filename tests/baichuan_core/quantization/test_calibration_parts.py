@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baichuan_core.model.four_bits import bitsandbytes_functional
 from baichuan_core.quantization.calibration.code_book import CodeBook, get_scale_code_book, quantize_scales
-from baichuan_core.quantization.calibration.compensation import compensate, search_scales
+from baichuan_core.quantization.calibration.compensation import quantize_with_compensation, search_scales
 from baichuan_core.quantization.calibration.propagation import correct_weight
 from baichuan_core.quantization.calibration.storage_format import build_stored_tensors, compute_scale_offset, dequantize
 
@@ -35,7 +35,7 @@ def test_codes_compensate_for_each_others_errors(shape: tuple[int, int], seed: i
     weight, inputs = layer(shape, seed)
     book = CodeBook(name, CPU)
     moments = inputs.T @ inputs / len(inputs)
-    result = compensate(weight, moments, book, compute_scale_offset(weight) if double else None)
+    result = quantize_with_compensation(weight, moments, book, compute_scale_offset(weight) if double else None)
     scale = result.scales.dequantized.repeat_interleave(64, dim=1)
     nearest = book.values[book.find_nearest(weight / scale)] * scale  # same scales, rounded independently
     assert output_error(weight, result.dequantized, inputs) < 0.95 * output_error(weight, nearest, inputs)
@@ -46,7 +46,7 @@ def test_codes_compensate_for_each_others_errors(shape: tuple[int, int], seed: i
 def test_bitsandbytes_reads_the_same_weight(shape: tuple[int, int], seed: int, name: str, double: bool) -> None:
     weight, inputs = layer(shape, seed)
     book, offset = CodeBook(name, CPU), compute_scale_offset(weight) if double else None
-    result = compensate(weight, inputs.T @ inputs, book, offset)
+    result = quantize_with_compensation(weight, inputs.T @ inputs, book, offset)
     tensors = build_stored_tensors(result, book, offset, torch.float32)
     torch.testing.assert_close(dequantize(dict(tensors)), result.dequantized, rtol=1e-5, atol=1e-7)
     plain, state = bitsandbytes_functional().quantize_4bit(
@@ -95,7 +95,7 @@ def test_a_correction_improves_outputs(shape: tuple[int, int], seed: int) -> Non
 @pytest.mark.parametrize("name", ["nf4", "fp4"])
 def test_all_zero_inputs_give_the_nearest_codes(name: str) -> None:
     weight, _ = layer((32, 128), 0)
-    result = compensate(weight, torch.zeros(128, 128), CodeBook(name, CPU), None)
+    result = quantize_with_compensation(weight, torch.zeros(128, 128), CodeBook(name, CPU), None)
     assert (result.dequantized - weight).norm() / weight.norm() < 0.2
-    zero = compensate(torch.zeros(32, 128), torch.eye(128), CodeBook(name, CPU), torch.tensor(0.0))
+    zero = quantize_with_compensation(torch.zeros(32, 128), torch.eye(128), CodeBook(name, CPU), torch.tensor(0.0))
     assert not zero.dequantized.any()

@@ -20,7 +20,7 @@ from baichuan_core import (
 )
 from baichuan_core.checkpoint import TensorReader, load_model, read_config
 from baichuan_core.model.chunked_loss import LinearHead
-from baichuan_core.quantization.quantize import estimate_bytes
+from baichuan_core.quantization.quantize import estimate_output_bytes
 
 MakeCheckpoint = Callable[..., Path]
 IDS = torch.arange(5, 29)[None]
@@ -128,7 +128,7 @@ def test_estimated_size_is_enough(
     checkpoint = make_checkpoint()
     quantize(checkpoint, tmp_path / "quantized", options)
     with TensorReader(checkpoint) as reader:
-        estimate = estimate_bytes(reader, read_config(checkpoint), options)
+        estimate = estimate_output_bytes(reader, read_config(checkpoint), options)
     written = (tmp_path / "quantized" / "model.safetensors").stat().st_size
     assert written <= estimate
 

@@ -10,11 +10,11 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece
+from baichuan_core.generation.engines.llama_cpp.protocol import CompletionAnswer, CompletionPiece
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 
 
-class AbortedError(Exception):
+class CompletionAbortedError(Exception):
     """The completion was aborted."""
 
 
@@ -33,25 +33,25 @@ class CompletionCalls:
         self._open: set[socket.socket] = set()
         self._aborted = False
 
-    def complete(self, body: Mapping[str, Any]) -> Answer:
+    def complete(self, body: Mapping[str, Any]) -> CompletionAnswer:
         """Return a whole completion.
 
         Raises:
-            AbortedError: Another thread called `abort`.
+            CompletionAbortedError: Another thread called `abort`.
             UnsupportedError: llama.cpp rejects the request, or its process failed.
             MemoryOccupiedError: Its process was killed.
         """
         self.computes_unread = body["n_predict"] > 1
         with self._send(body) as response:
-            answer = Answer.from_response(json.load(response))
+            answer = CompletionAnswer.from_response(json.load(response))
         self.computes_unread = False
         return answer
 
-    def stream(self, body: Mapping[str, Any]) -> Generator[Piece]:
+    def stream(self, body: Mapping[str, Any]) -> Generator[CompletionPiece]:
         """Yield the pieces of a completion as they are generated. Closing the iterator stops the server's work on it.
 
         Raises:
-            AbortedError: Another thread called `abort`.
+            CompletionAbortedError: Another thread called `abort`.
             UnsupportedError: llama.cpp rejects the request, or its process failed.
             MemoryOccupiedError: Its process was killed.
         """
@@ -65,7 +65,7 @@ class CompletionCalls:
                         return
                     if event["tokens"]:
                         entry = next(iter(event.get("completion_probabilities", ())), None)
-                        yield Piece(event["tokens"][-1], event["content"], event["tokens_predicted"], entry)
+                        yield CompletionPiece(event["tokens"][-1], event["content"], event["tokens_predicted"], entry)
             raise ConnectionAbortedError
 
     def abort(self) -> None:
@@ -86,7 +86,7 @@ class CompletionCalls:
                     _raise_for_error(json.load(response))
                 yield response
         except (OSError, HTTPException, ValueError) as error:
-            raise (AbortedError() if self._aborted else self._server.explain_failure()) from error
+            raise (CompletionAbortedError() if self._aborted else self._server.explain_failure()) from error
 
     @contextmanager
     def _open_connection(self) -> Iterator[HTTPConnection]:

@@ -37,7 +37,7 @@ class ByteTokens:
             return None
         return [self._byte_to_token[byte] for byte in content[:-1]]
 
-    def find_incomplete_characters(self, tokens: Sequence[int]) -> list[bool]:
+    def flag_incomplete_characters(self, tokens: Sequence[int]) -> list[bool]:
         """Return, for each token, whether the text up to it ends inside a character."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         states = []

@@ -7,9 +7,9 @@ from typing import Any
 
 from baichuan_core.errors import BaichuanError, UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest
-from baichuan_core.generation.engines.llama_cpp.calls import AbortedError, CompletionCalls
+from baichuan_core.generation.engines.llama_cpp.calls import CompletionAbortedError, CompletionCalls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
-from baichuan_core.generation.engines.llama_cpp.protocol import Answer, Piece, make_body
+from baichuan_core.generation.engines.llama_cpp.protocol import CompletionAnswer, CompletionPiece, make_request_body
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
@@ -64,7 +64,7 @@ class RunningCompletion:
         """Report outputs until the completion has ended, failed or been aborted."""
         try:
             self._read_completion()
-        except AbortedError:
+        except CompletionAbortedError:
             pass
         except BaichuanError as error:
             self._report(Output(self._id, 0, error=error))
@@ -72,14 +72,14 @@ class RunningCompletion:
             self._report(error)
 
     def _read_completion(self) -> None:
-        with closing(self.calls.stream(make_body(self._request))) as pieces:
+        with closing(self.calls.stream(make_request_body(self._request))) as pieces:
             for piece in pieces:
                 if not self._add_piece(piece):
                     break
         if self._transcript.finish_reason is None:
-            self._add_answer(self.calls.complete(make_body(self._request, stop=self._request.stop)))
+            self._add_answer(self.calls.complete(make_request_body(self._request, stop=self._request.stop)))
 
-    def _add_piece(self, piece: Piece) -> bool:
+    def _add_piece(self, piece: CompletionPiece) -> bool:
         """Add the tokens of a piece; return whether the next one is needed."""
         known = self._transcript.ids
         missing = self._vocabulary.bytes.infer_omitted_tokens(piece.token, piece.text, piece.count - len(known) - 1)
@@ -91,7 +91,7 @@ class RunningCompletion:
         self._add_tokens(tokens, logprobs)
         return self._transcript.finish_reason is None
 
-    def _add_answer(self, answer: Answer) -> None:
+    def _add_answer(self, answer: CompletionAnswer) -> None:
         """Add the tokens of the whole completion that are not known yet."""
         known = len(self._transcript.ids)
         logprobs = self._list_logprobs(answer, known)
@@ -113,14 +113,14 @@ class RunningCompletion:
         completion = self._transcript.build_completion() if self._transcript.finish_reason else None
         self._report(Output(self._id, len(self._transcript.ids) - before, delta, completion))
 
-    def _list_logprobs(self, answer: Answer, known: int) -> list[TokenLogprobs | None]:
+    def _list_logprobs(self, answer: CompletionAnswer, known: int) -> list[TokenLogprobs | None]:
         """Return the log-probabilities of the tokens from index `known` on.
 
         The server reports entries only for tokens that complete a character.
         """
         entries = iter(answer.entries)
         found: list[TokenLogprobs | None] = []
-        for place, incomplete in enumerate(self._vocabulary.bytes.find_incomplete_characters(answer.tokens)):
+        for place, incomplete in enumerate(self._vocabulary.bytes.flag_incomplete_characters(answer.tokens)):
             entry = None if incomplete else next(entries, None)
             if place >= known:
                 found.append(self._read_entry(entry, answer.tokens[place], answer.tokens[:place]))
@@ -146,7 +146,7 @@ class RunningCompletion:
         sampling = replace(self._request.sampling, temperature=0.0, logit_bias=((self._vocabulary.end_token, 1e9),))
         base: EncodedRequest = replace(self._request, prompt_ids=prompt, limit=1, sampling=sampling)
         for count in (INITIAL_LOGPROB_COUNT, self._vocabulary.size):
-            entry = self.calls.complete(make_body(replace(base, logprobs=count))).entries[0]
+            entry = self.calls.complete(make_request_body(replace(base, logprobs=count))).entries[0]
             best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
             if token in (found := dict(best)):
                 return TokenLogprobs(token, found[token], tuple(best[: self._request.logprobs]))

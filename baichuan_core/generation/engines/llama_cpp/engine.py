@@ -6,7 +6,7 @@ from queue import SimpleQueue
 
 import torch
 
-from baichuan_core.generation.engines.capacity import compute_capacity, grow_capacity, is_enough
+from baichuan_core.generation.engines.capacity import compute_capacity, grow_capacity, is_capacity_sufficient
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
 from baichuan_core.generation.engines.llama_cpp.calls import CompletionCalls
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
@@ -123,7 +123,7 @@ class LlamaCppEngine:
     def _ensure_server(self, needed: Capacity) -> None:
         """Start a server with the needed capacity, unless one is running."""
         if self._server is not None and self._server.is_alive:
-            if is_enough(self._server.capacity, needed):
+            if is_capacity_sufficient(self._server.capacity, needed):
                 return
             needed = grow_capacity(self._server.capacity, needed, self._setup.settings)
         self._stop_server()  # frees its memory before the next server starts

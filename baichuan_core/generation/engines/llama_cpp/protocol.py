@@ -9,12 +9,12 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p")  # in the order that all engines use
 # Used with top_k=1, which leaves one candidate, so no other sampler is needed. Temperature 0 would keep every token.
 GREEDY_SAMPLERS = ("penalties", "top_k")
-RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED in llama.h, which asks for a random seed
+RANDOM_SEED_SENTINEL = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED in llama.h, which asks for a random seed
 RESPONSE_FIELDS = ("tokens", "stop_type", "completion_probabilities")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CompletionAnswer:
     """The server's response with a whole completion.
 
     Attributes:
@@ -28,7 +28,7 @@ class Answer:
     entries: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def from_response(cls, response: Mapping[str, Any]) -> "Answer":
+    def from_response(cls, response: Mapping[str, Any]) -> "CompletionAnswer":
         """Read the JSON object of a response."""
         return cls(
             tuple(response["tokens"]), response["stop_type"], tuple(response.get("completion_probabilities", ()))
@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class CompletionPiece:
     """A piece of a streamed completion.
 
     Attributes:
@@ -52,7 +52,7 @@ class Piece:
     entry: Mapping[str, Any] | None = None
 
 
-def make_body(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, Any]:
+def make_request_body(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str, Any]:
     """Convert a request to the JSON body of llama.cpp's `/completion` endpoint."""
     sampling = request.sampling
     greedy = sampling.temperature == 0
@@ -67,7 +67,7 @@ def make_body(request: EncodedRequest, *, stop: Sequence[str] = ()) -> dict[str,
         "repeat_last_n": len(request.prompt_ids) + request.limit,  # the whole prompt and completion
         "logit_bias": [list(pair) for pair in sampling.logit_bias],
         "samplers": list(GREEDY_SAMPLERS if greedy else SAMPLERS),
-        "seed": request.seed % RANDOM_SEED,
+        "seed": request.seed % RANDOM_SEED_SENTINEL,
         "stop": list(stop),
         "return_tokens": True,
         "response_fields": list(RESPONSE_FIELDS),

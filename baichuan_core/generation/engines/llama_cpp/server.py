@@ -19,7 +19,7 @@ from baichuan_core.generation.engines.contract import Capacity
 CHILD_SCRIPT = Path(__file__).with_name("child.py")
 # GOMP_SPINCOUNT sets how often a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
 # on an idle machine and 3x as fast on a busy one, where spinning threads take cores from the threads they wait for.
-ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
+SERVER_ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before the server's process exits
 
 
@@ -48,7 +48,7 @@ class LlamaServer:
             [sys.executable, "-P", str(CHILD_SCRIPT)],  # -P: do not import the script's neighbours as top-level modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**ENVIRONMENT, **os.environ},
+            env={**SERVER_ENVIRONMENT, **os.environ},
         )
         self.end = weakref.finalize(self, _kill, self._process)
         answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})

@@ -12,7 +12,7 @@ CAPACITY_STEP = 64  # number of positions by which the capacity grows, so that f
 
 
 @dataclass(slots=True)
-class Window:
+class CacheWindow:
     """The part of the cache that the next forward pass writes and reads.
 
     Attributes:
@@ -97,11 +97,11 @@ class SlotCache(Cache):
 
     def __init__(self, layers: int, size: CacheSize) -> None:
         self.size = size
-        self.window: Window
+        self.window: CacheWindow
         self.slot_layers = [SlotLayer(self) for _ in range(layers)]
         super().__init__(layers=list(self.slot_layers))
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy_slot(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of slot `source` to slot `target`."""
         for layer in self.slot_layers:
             for tensor in layer.tensors():

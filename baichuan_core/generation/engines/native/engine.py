@@ -114,7 +114,7 @@ class NativeEngine:
     def step(self) -> Step:
         """See `Engine.step`: add the waiting rows that can join, then decode one token for every row."""
         self._queue_arrived_rows()
-        joining = self._schedule.take(self._slots.rows)
+        joining = self._schedule.take_joining_rows(self._slots.rows)
         outputs: list[Output] = []
         out_of_memory = False
         try:
@@ -151,7 +151,7 @@ class NativeEngine:
     def _join_rows(self, joining: Sequence[Row]) -> list[Output]:
         before = len(self._slots.rows)
         self._slots.reserve(joining, slots=self._choose_slot_count([*self._slots.rows, *joining]))
-        logits = self._slots.join(joining)
+        logits = self._slots.add_rows(joining)
         sampler = self._create_sampler(self._slots.rows[before:])
         self._sampler = None
         return self._choose_tokens(logits, sampler, first=before)
@@ -192,10 +192,10 @@ class NativeEngine:
         return outputs
 
     def _remove_row(self, slot: int) -> None:
-        self._slots.leave(slot)
+        self._slots.remove_row(slot)
         self._sampler = None
 
-    def give_way(self) -> bool:
+    def requeue_rows_and_free_memory(self) -> bool:
         """Put all rows back in the queue, with their tokens so far, and free the memory of their keys and values.
 
         Returns:

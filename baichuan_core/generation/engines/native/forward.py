@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.generation.engines.native.attention import AttentionByGroups, group_rows_by_length
-from baichuan_core.generation.engines.native.cache import CacheSize, SlotCache, Window
+from baichuan_core.generation.engines.native.cache import CacheSize, CacheWindow, SlotCache
 from baichuan_core.generation.engines.native.passes import MAX_PREFILL_TOKENS
 from baichuan_core.model import BaichuanForCausalLM
 
@@ -105,7 +105,7 @@ class CachedModel:
         """Run the decoder once: ids [rows, tokens] to hidden states [rows, tokens, hidden]."""
         rows = (first, first + len(ids))
         slots = torch.arange(*rows, device=self.device)[:, None]
-        self.cache.window = Window(rows, slots, positions, keys)
+        self.cache.window = CacheWindow(rows, slots, positions, keys)
         output = model(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self.cache, **settings
         )

@@ -74,5 +74,5 @@ class Lanes:
         return Step(tuple(outputs))
 
     def _free_other_lanes(self) -> bool:
-        freed = [engine.give_way() for engine in self._engines[1:]]
+        freed = [engine.requeue_rows_and_free_memory() for engine in self._engines[1:]]
         return any(freed)

@@ -27,7 +27,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class PrefixMatch:
     """A saved prefix of a prompt.
 
     Attributes:
@@ -62,9 +62,9 @@ class PrefixCache:
         self._root = Segment((), [], None)
         self._time = 0
 
-    def find(self, ids: Sequence[int]) -> Match:
+    def find(self, ids: Sequence[int]) -> PrefixMatch:
         """Return the longest saved prefix of `ids`, and count the call as a use of it."""
-        match = self._walk(tuple(ids))
+        match = self._find_longest_match(tuple(ids))
         if match.parts:
             self._mark_used(match.parts[-1][0])
         return match
@@ -77,7 +77,7 @@ class PrefixCache:
             save: Called with `start` and `end`; returns the keys and values of the positions from `start` to `end - 1`.
         """
         ids = tuple(ids)
-        match = self._walk(ids)
+        match = self._find_longest_match(ids)
         last, common = match.parts[-1] if match.parts else (self._root, 0)
         if match.length < len(ids):
             states = save(match.length, len(ids))
@@ -88,7 +88,7 @@ class PrefixCache:
             self.tokens += len(last.tokens)
         self._mark_used(last)
 
-    def _walk(self, ids: tuple[int, ...]) -> Match:
+    def _find_longest_match(self, ids: tuple[int, ...]) -> PrefixMatch:
         segment, length = self._root, 0
         parts: list[tuple[Segment, int]] = []
         while length < len(ids) and (child := segment.children.get(ids[length])):
@@ -97,7 +97,7 @@ class PrefixCache:
             segment, length = child, length + common
             if common < len(child.tokens):
                 break
-        return Match(length, tuple(parts))
+        return PrefixMatch(length, tuple(parts))
 
     def _mark_used(self, segment: Segment) -> None:
         """Count a use of a segment and of all segments before it."""

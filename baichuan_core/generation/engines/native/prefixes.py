@@ -19,7 +19,7 @@ class Prefix:
     tokens: tuple[int, ...]
     parent: "Prefix | None"
 
-    def chain(self) -> "Iterator[Prefix]":
+    def iterate_with_ancestors(self) -> "Iterator[Prefix]":
         """Return this prefix and those that it extends, the longest first."""
         prefix: Prefix | None = self
         while prefix:

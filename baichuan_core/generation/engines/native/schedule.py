@@ -70,7 +70,7 @@ class Schedule:
         """Queue rows that arrived together behind all others."""
         self._waiting += sorted(rows, key=_queue_order)
 
-    def take(self, active: Sequence[Row]) -> list[Row]:
+    def take_joining_rows(self, active: Sequence[Row]) -> list[Row]:
         """Remove from the queue, and return, the rows that may join the active ones now."""
         count = self._count_fitting_rows(active)
         if active and count < min(self.min_joining, self.slots, len(self._waiting)):

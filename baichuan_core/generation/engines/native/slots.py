@@ -9,7 +9,7 @@ from torch import Tensor
 from baichuan_core.generation.engines.native.cache import CacheSize, round_up_to_step
 from baichuan_core.generation.engines.native.forward import CachedModel
 from baichuan_core.generation.engines.native.passes import PASS_OVERHEAD_TOKENS, group_into_passes
-from baichuan_core.generation.engines.native.prefix_cache import Match, PrefixCache
+from baichuan_core.generation.engines.native.prefix_cache import PrefixCache, PrefixMatch
 from baichuan_core.generation.engines.native.prefixes import MIN_SAVED_TOKENS, Prefix
 from baichuan_core.generation.engines.native.schedule import Row
 from baichuan_core.model import BaichuanForCausalLM
@@ -21,14 +21,14 @@ Item = TypeVar("Item")
 class Slots:
     """Runs the model with one cache slot per active row, and computes the logits of the rows' next tokens.
 
-    Active rows always occupy the first slots, so that no time is spent on empty ones. `join` computes the prompts of
-    new rows, `decode` computes one more token for every row, and `leave` moves the last row into the freed slot. The
-    caller appends the token chosen from the logits to `Row.tokens`.
+    Active rows always occupy the first slots, so that no time is spent on empty ones. `add_rows` computes the prompts
+    of new rows, `decode` computes one more token for every row, and `remove_row` moves the last row into the freed
+    slot. The caller appends the token chosen from the logits to `Row.tokens`.
 
     Example:
-        join([A, B, C])   slots: A B C   logits [3, vocab] of the first tokens of A, B and C
-        decode()          slots: A B C   logits [3, vocab] of their second tokens
-        leave(0)          slots: C B     C moves to slot 0
+        add_rows([A, B, C])   slots: A B C   logits [3, vocab] of the first tokens of A, B and C
+        decode()              slots: A B C   logits [3, vocab] of their second tokens
+        remove_row(0)         slots: C B     C moves to slot 0
 
     Attributes:
         rows: The active rows; the index is the slot.
@@ -84,7 +84,7 @@ class Slots:
                 self._record_history(slot, row)
 
     @torch.inference_mode()
-    def join(self, joining: Sequence[Row]) -> Tensor:
+    def add_rows(self, joining: Sequence[Row]) -> Tensor:
         """Compute the prompts of new rows in the next free slots.
 
         Prefixes that several of these rows share are computed once and copied into their slots; prefixes that earlier
@@ -125,13 +125,13 @@ class Slots:
         return self.cached_model.model.logits(self.cached_model.decode(newest, places), decoding=True)
 
     @torch.inference_mode()
-    def leave(self, slot: int) -> None:
+    def remove_row(self, slot: int) -> None:
         """Remove a row; the last row moves into its slot."""
         # The newest token has not been fed to the model, so it has no keys and values.
         self._keep_prefix(self.rows[slot], slot, len(self.rows[slot].tokens) - 1)
         last = self.rows.pop()
         if slot < len(self.rows):
-            self.cached_model.cache.move(len(self.rows), slot, len(last.tokens))
+            self.cached_model.cache.copy_slot(len(self.rows), slot, len(last.tokens))
             self._history[slot] = self._history[len(self.rows)]
             self.rows[slot] = last
 
@@ -157,7 +157,7 @@ class Slots:
                 raise
             self.prefixes.clear()
 
-    def _find_prefix(self, tokens: Sequence[int], shared: Prefix | None) -> Match:
+    def _find_prefix(self, tokens: Sequence[int], shared: Prefix | None) -> PrefixMatch:
         """Find the saved prefix of `tokens`. The last token is always computed, because its logits are needed.
 
         A match of fewer than `MIN_SAVED_TOKENS` is ignored, because a forward pass without saved tokens needs no mask
@@ -169,9 +169,9 @@ class Slots:
         """
         match = self.prefixes.find(tokens[:-1])
         minimum = min(MIN_SAVED_TOKENS, len(shared.tokens)) if shared else MIN_SAVED_TOKENS
-        return match if match.length >= minimum else Match(0, ())
+        return match if match.length >= minimum else PrefixMatch(0, ())
 
-    def _load_prefix(self, match: Match, slot: int) -> int:
+    def _load_prefix(self, match: PrefixMatch, slot: int) -> int:
         """Copy a saved prefix into a slot and return its number of tokens."""
         start = 0
         for segment, count in match.parts:
@@ -191,7 +191,11 @@ class Slots:
             The rows then start from copies of S+E and S+F.
         """
         missing = {
-            id(one): one for row in joining if row.prefix for one in row.prefix.chain() if not self._is_saved(one)
+            id(one): one
+            for row in joining
+            if row.prefix
+            for one in row.prefix.iterate_with_ancestors()
+            if not self._is_saved(one)
         }
         while missing:
             level = [one for one in missing.values() if one.parent is None or id(one.parent) not in missing]

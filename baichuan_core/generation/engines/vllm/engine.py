@@ -6,14 +6,19 @@ from itertools import count
 from typing import Any
 
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
-from baichuan_core.generation.engines.capacity import SLOT_TOKENS_STEP, compute_capacity, grow_capacity, is_enough
+from baichuan_core.generation.engines.capacity import (
+    SLOT_TOKENS_STEP,
+    compute_capacity,
+    grow_capacity,
+    is_capacity_sufficient,
+)
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
 from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
 from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-ENVIRONMENT = {
+VLLM_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # otherwise vLLM sends usage statistics
     # Run the engine core in this process: if a separate core process is killed, the caller hangs (vLLM 0.30).
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -177,7 +182,7 @@ class VllmEngine:
     def _ensure_engine(self, needed: Capacity) -> None:
         """Start vLLM with the needed capacity, unless it is running."""
         if self._engine is not None:
-            if is_enough(self._capacity, needed):
+            if is_capacity_sufficient(self._capacity, needed):
                 return
             needed = grow_capacity(self._capacity, needed, self._setup.settings)
             self._engine.engine_core.shutdown()
@@ -196,7 +201,7 @@ def _add_new_tokens(transcript: Transcript, news: Any) -> int:
 
 
 def _start_vllm(arguments: Mapping[str, Any]) -> Any:
-    for name, value in ENVIRONMENT.items():
+    for name, value in VLLM_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from vllm import EngineArgs, LLMEngine  # noqa: PLC0415 - slow, and rarely installed
 

@@ -15,7 +15,7 @@ from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLine
 from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer, LlamaForCausalLM
 
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.model.alibi import alibi_slopes
+from baichuan_core.model.alibi import compute_alibi_slopes
 from baichuan_core.model.chunked_loss import MIN_NORM
 
 
@@ -34,7 +34,7 @@ class AlibiAttention(nn.Module):
         super().__init__()
         heads = config.num_attention_heads // get_tensor_model_parallel_world_size()
         first = heads * get_tensor_model_parallel_rank()
-        slopes = alibi_slopes(config.num_attention_heads, torch.device("cpu"))[first : first + heads]
+        slopes = compute_alibi_slopes(config.num_attention_heads, torch.device("cpu"))[first : first + heads]
         self.qkv_proj = QKVParallelLinear(
             config.hidden_size,
             config.head_dim,
