@@ -27,7 +27,7 @@ _OPENAI_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 HTML_PREFIXES = (b"<!doctype html", b"<html")
-BEGINNING_BYTES = 1024
+SNIFFED_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _reject_other_files(path: Path) -> None:
         raise DatasetError(f"the training data {path.name} is a table; convert it to JSON lines, one object per row")
     try:
         with path.open("rb") as stream:
-            beginning = stream.read(BEGINNING_BYTES).removeprefix(BOM_UTF8).lstrip()
+            beginning = stream.read(SNIFFED_BYTES).removeprefix(BOM_UTF8).lstrip()
     except OSError as error:
         raise DatasetError(f"{path.name} cannot be read: {error.strerror}") from error
     if beginning.startswith(LFS_POINTER):
