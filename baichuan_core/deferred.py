@@ -12,12 +12,12 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
-PACKAGE = __name__.partition(".")[0]
-REGISTRATION_MODULE = f"{PACKAGE}.registration"
+PACKAGE_NAME = __name__.partition(".")[0]
+REGISTRATION_MODULE = f"{PACKAGE_NAME}.registration"
 # Modules of this package that need neither torch nor transformers.
 LIGHT_MODULES = frozenset(
     {
-        f"{PACKAGE}.{name}"
+        f"{PACKAGE_NAME}.{name}"
         for name in ("deferred", "errors", "host_memory", "out_of_memory", "progress", "quiet", "registration")
     }
 )
@@ -30,7 +30,7 @@ class _RegisteringFinder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find a module as Python does, but with a loader that registers the family."""
-        if fullname != "transformers" and (not fullname.startswith(f"{PACKAGE}.") or fullname in LIGHT_MODULES):
+        if fullname != "transformers" and (not fullname.startswith(f"{PACKAGE_NAME}.") or fullname in LIGHT_MODULES):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):

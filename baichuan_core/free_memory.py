@@ -50,7 +50,7 @@ def held_bytes() -> tuple[list[int], int]:
     return on_gpus, sum(_measure_anonymous_bytes(pid) for pid in _list_process_tree(os.getpid()))
 
 
-def limit_device(index: int, count: int) -> None:
+def limit_device_memory(index: int, count: int) -> None:
     """Limit this process to `count` bytes of one device; see `limit_memory`. Without a GPU, the CPU is device 0."""
     global _host_baseline  # noqa: PLW0603 - a limit of the process
     if torch.cuda.is_available():

@@ -4,20 +4,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-MEMINFO = Path("/proc/meminfo")
-CONTROL_GROUP = Path("/sys/fs/cgroup")
-UNLIMITED = 2**63
+MEMINFO_FILE = Path("/proc/meminfo")
+CONTROL_GROUP_FOLDER = Path("/sys/fs/cgroup")
+UNLIMITED_BYTES = 2**63
 KIB = 1024
 
 
 def available_host_bytes() -> int:
     """Return the memory available from the system in bytes, or what a container's limit leaves if that is less."""
-    return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP)])
+    return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP_FOLDER)])
 
 
 def total_host_bytes() -> int:
     """Return the memory of the system in bytes, or a container's limit if that is less."""
-    return min([_read_meminfo("MemTotal"), *control_group_limits(CONTROL_GROUP)])
+    return min([_read_meminfo("MemTotal"), *control_group_limits(CONTROL_GROUP_FOLDER)])
 
 
 def control_group_free_bytes(root: Path) -> Iterator[int]:
@@ -55,9 +55,9 @@ def _read_number(file: Path) -> int:
 
 
 def _read_meminfo(name: str) -> int:
-    """Return a value of /proc/meminfo in bytes; `UNLIMITED` if it is not available."""
+    """Return a value of /proc/meminfo in bytes; `UNLIMITED_BYTES` if it is not available."""
     try:
-        lines = MEMINFO.read_text("ascii").splitlines()
+        lines = MEMINFO_FILE.read_text("ascii").splitlines()
     except OSError:
-        return UNLIMITED
-    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:")), UNLIMITED)
+        return UNLIMITED_BYTES
+    return next((int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:")), UNLIMITED_BYTES)

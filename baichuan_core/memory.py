@@ -24,11 +24,11 @@ from footprint import (
     estimate_inference,
     estimate_quantization,
     estimate_scoring,
+    find_smaller_models,
+    find_smaller_trainings,
     in_gib,
     max_kept_prefix_tokens,
     read_config,
-    smaller_models,
-    smaller_trainings,
 )
 
 __all__ = [
@@ -121,7 +121,7 @@ def explain_out_of_memory(
 
 def _describe_remedy(needs: Footprint, shape: Shape, free: int) -> str:
     trains = needs.optimizer > 0
-    ways = smaller_trainings(shape, needs.least) if trains else smaller_models(shape, needs.least)
+    ways = find_smaller_trainings(shape, needs.least) if trains else find_smaller_models(shape, needs.least)
     fitting = [f"{way}: {in_gib(least)}" for way, least in ways if least <= free] if needs.place == "device" else []
     return f"use what would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"
 
@@ -144,10 +144,10 @@ def peak_memory(device: str | torch.device | None = None) -> Iterator[Peak]:
         return
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         yield measured
-    measured.bytes = _find_peak(profile)
+    measured.bytes = _find_peak_bytes(profile)
 
 
-def _find_peak(profile: torch.profiler.profile) -> int:
+def _find_peak_bytes(profile: torch.profiler.profile) -> int:
     results = profile.profiler.kineto_results if profile.profiler is not None else None
     events = [event for event in results.events() if event.name() == "[memory]"] if results is not None else []
     allocated = highest = 0

@@ -81,8 +81,8 @@ def _read_pieces(lines: Iterator[str]) -> Iterator[str]:
             return
         chunk = json.loads(data)
         if error := chunk.get("error"):
-            raise CommandError(f"the answer broke off: {error['message']}", ExitCode.FAILED)
+            raise CommandError(f"the answer was cut off: {error['message']}", ExitCode.FAILED)
         for choice in chunk.get("choices", ()):
             if piece := choice["delta"].get("content"):
                 yield piece
-    raise CommandError("the answer broke off: the connection was closed", ExitCode.UNREACHABLE)
+    raise CommandError("the answer was cut off: the connection was closed", ExitCode.UNREACHABLE)

@@ -18,7 +18,7 @@ def home() -> Path:
     return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
 
 
-def load_saved(directory: Path) -> Endpoint | None:
+def load_saved_endpoint(directory: Path) -> Endpoint | None:
     """Return the endpoint that `baichuan up` wrote into the home directory, if the file exists and is readable."""
     try:
         content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     Raises:
         CommandError: there is no address, or no key for it.
     """
-    known = load_saved(home())
+    known = load_saved_endpoint(home())
     address = url or os.environ.get(URL_VARIABLE) or (known.url if known else None)
     if address is None:
         message = (

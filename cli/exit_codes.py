@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130  # Ctrl-C
 
 
-MEANINGS = (
+EXIT_CODE_HELP = (
     "Exit codes: 0 done; 1 the job failed or was cancelled, or the command failed; 2 wrong usage; 3 the service "
     "refused the request; 4 the API key is missing or not allowed; 5 the service does not answer; 130 interrupted."
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
-LINE = re.compile(r"^(?P<host>[^\s#=]+)\s+slots\s*=\s*(?P<slots>[0-9]+)\s*(#.*)?$")
+HOST_LINE_PATTERN = re.compile(r"^(?P<host>[^\s#=]+)\s+slots\s*=\s*(?P<slots>[0-9]+)\s*(#.*)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ def read_hostfile(path: Path) -> list[Host]:
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        if (found := LINE.match(line.strip())) is None or not int(found["slots"]):
-            raise CommandError(f"{path}:{number} is {line!r}; write HOST slots=PROCESSES", ExitCode.USAGE)
+        if (found := HOST_LINE_PATTERN.match(line.strip())) is None or not int(found["slots"]):
+            raise CommandError(f"{path}:{number}: invalid line {line!r}; write HOST slots=PROCESSES", ExitCode.USAGE)
         if found["host"] in {host.name for host in hosts}:
             raise CommandError(f"{path}:{number} repeats {found['host']}; remove the line", ExitCode.USAGE)
         hosts.append(Host(found["host"], int(found["slots"])))

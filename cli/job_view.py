@@ -9,7 +9,7 @@ from rich.text import Text
 
 from baichuan_client.schemas import FINAL_STATES
 
-COLOURS = {
+STATE_COLOURS = {
     "succeeded": "green",
     "failed": "red",
     "cancelled": "yellow",
@@ -20,7 +20,7 @@ COLOURS = {
 }
 METRIC_LABELS = {"tokens_per_second": "tokens/s", "learning_rate": "lr"}
 BAR_WIDTH = 30
-FIRST_METRICS = ("loss", "tokens_per_second")
+LEADING_METRICS = ("loss", "tokens_per_second")
 
 
 def is_final(job: Any) -> bool:
@@ -28,7 +28,7 @@ def is_final(job: Any) -> bool:
     return job["state"] in FINAL_STATES
 
 
-def one_line(job: Any) -> str:
+def format_job_line(job: Any) -> str:
     """Return the job as one line."""
     parts = [job["id"], job["kind"], job["state"]]
     if progress := _current_progress(job):
@@ -48,7 +48,7 @@ def error_text(job: Any) -> str:
     return f"{job['error']['code']}: {job['error']['message']}"
 
 
-def panel(jobs: Sequence[Any]) -> RenderableType:
+def build_job_panel(jobs: Sequence[Any]) -> RenderableType:
     """Return jobs with progress bars, two lines each, for a live display."""
     return Group(*(part for job in jobs for part in _job_lines(job)))
 
@@ -56,7 +56,7 @@ def panel(jobs: Sequence[Any]) -> RenderableType:
 def _job_lines(job: Any) -> list[RenderableType]:
     progress = _current_progress(job) or {}
     fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
-    colour = COLOURS.get(job["state"], "")
+    colour = STATE_COLOURS.get(job["state"], "")
     head = Text.assemble(job["id"], "  ", job["kind"], "  ", (job["state"], colour))
     figures = [f"{fraction:4.0%}", progress.get("stage", ""), *(" ".join(pair) for pair in _format_metrics(progress))]
     filled = round(fraction * BAR_WIDTH)
@@ -74,8 +74,8 @@ def _current_progress(job: Any) -> Any:
 def _format_metrics(progress: Any) -> list[tuple[str, str]]:
     """Return the metrics as text: loss and speed first, then the others."""
     metrics = progress.get("metrics") or {}
-    names = [name for name in FIRST_METRICS if name in metrics]
-    names += [name for name in metrics if name not in FIRST_METRICS]
+    names = [name for name in LEADING_METRICS if name in metrics]
+    names += [name for name in metrics if name not in LEADING_METRICS]
     return [
         (METRIC_LABELS.get(name, name), _format_metric(name, metrics[name]))
         for name in names

@@ -1,4 +1,4 @@
-"""Converts the options of `baichuan finetune` to a task: the training, and its processes and machines."""
+"""Translates the options of `baichuan finetune` into a training run, distributed over processes and machines."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -26,13 +26,13 @@ from cli.commands import (
     workers,
 )
 from cli.errors import CommandError
-from cli.exit_codes import MEANINGS, ExitCode
+from cli.exit_codes import EXIT_CODE_HELP, ExitCode
 from cli.output import say, show
 from cli.published_arguments import PublishedCommand
 
 app = typer.Typer(
     name="baichuan",
-    epilog=MEANINGS,
+    epilog=EXIT_CODE_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,

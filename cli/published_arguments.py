@@ -11,10 +11,10 @@ from cli.exit_codes import ExitCode
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, TRANSLATED_OPTIONS
 
-SCRIPT = "fine-tune.py"
+PUBLISHED_SCRIPT = "fine-tune.py"
 META_KEY = "published"
 # Published options with our names, apart from underscores for hyphens: `--save_strategy epoch`, `--tf32 True`.
-SAME_NAMES = (
+SAME_NAME_OPTIONS = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",
     "seed",
@@ -36,7 +36,7 @@ class PublishedCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Remove the published options, but pass `RENAMED_OPTIONS` and `DATA_OPTIONS` on to click under our names."""
-        found, rest = split_published(args)
+        found, rest = split_published_options(args)
         ctx.meta[META_KEY] = found
         for published in found.keys() & RENAMED_OPTIONS.keys():
             rest += [RENAMED_OPTIONS[published], found[published]]
@@ -47,7 +47,7 @@ class PublishedCommand(TyperCommand):
         return super().parse_args(ctx, rest)
 
 
-def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+def split_published_options(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Split arguments into the published options, by name, and the rest; `DATA_OPTIONS` have lists as values.
 
     Raises:
@@ -59,7 +59,7 @@ def split_published(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     while remaining:
         argument = remaining.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
-        if argument == SCRIPT:
+        if argument == PUBLISHED_SCRIPT:
             continue
         if not argument.startswith("--") or not _is_published(name, equals, remaining):
             rest.append(argument)
@@ -81,10 +81,10 @@ def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
     if name in PUBLISHED_NAMES or name in TRANSLATED_OPTIONS or name in DATA_OPTIONS:
         return True
     # Without a value, `--tf32` is our own flag.
-    return name in SAME_NAMES and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
+    return name in SAME_NAME_OPTIONS and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
 
 
-def published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Add the published options to the body of a spec, which translates them itself.
 
     Raises:

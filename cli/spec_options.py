@@ -16,7 +16,7 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from jobs.specs import AnySpec, JobSpec
 
-SCALARS = (bool, int, float, str)
+SCALAR_TYPES = (bool, int, float, str)
 FILE_SUFFIX = "_file"
 FILES_SUFFIX = "_files"
 
@@ -64,7 +64,7 @@ class SpecOption:
             "json": "A local file with the value as JSON.",
         }.get(self.form, "")
         default = self.info.default
-        by_default = f"Default: {json.dumps(default)}." if isinstance(default, SCALARS) else ""
+        by_default = f"Default: {json.dumps(default)}." if isinstance(default, SCALAR_TYPES) else ""
         description = f"{self.info.description.rstrip('.')}." if self.info.description else ""
         return " ".join(part for part in (description, shown, by_default) if part)
 
@@ -109,7 +109,7 @@ def _create_option(name: str, info: FieldInfo) -> SpecOption:
     kind = _strip_annotation(info.annotation)
     if name.endswith(FILE_SUFFIX):
         return SpecOption(name, name, str, "file", info)
-    if kind in SCALARS or get_origin(kind) is Literal:
+    if kind in SCALAR_TYPES or get_origin(kind) is Literal:
         return SpecOption(name, name, kind, "scalar", info)
     if name.endswith(FILES_SUFFIX):
         return SpecOption(name, name, list[str], "weighted files", info)

@@ -8,7 +8,7 @@ from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
-FILE_ID = re.compile(r"file-[0-9a-z]{26}")
+FILE_ID_PATTERN = re.compile(r"file-[0-9a-z]{26}")
 
 
 def upload(client: Client, path: Path, purpose: str) -> Any:
@@ -23,8 +23,8 @@ def upload(client: Client, path: Path, purpose: str) -> Any:
         raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
 
 
-def file_id(client: Client, given: str, purpose: str) -> str:
+def resolve_file_id(client: Client, given: str, purpose: str) -> str:
     """Return the id of a file given by id or local path; a local file is uploaded."""
-    if FILE_ID.fullmatch(given) and not Path(given).exists():
+    if FILE_ID_PATTERN.fullmatch(given) and not Path(given).exists():
         return given
     return str(upload(client, Path(given), purpose)["id"])

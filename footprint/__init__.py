@@ -3,11 +3,11 @@
 The API uses it at submission, the scheduler at placement, a runner before it loads a model, and the CLI offline.
 """
 
-from .breakdown import GIB, Footprint, Place, in_gib
+from .breakdown import GIB, Footprint, MemoryPlace, in_gib
 from .finetuning import FinetuningMethod, Training, estimate_finetuning
 from .inference import cache_bytes, estimate_inference, estimate_scoring, max_kept_prefix_tokens
 from .precision import Dtype, Precision, Quantization
-from .remedies import PRECISIONS, smaller_models, smaller_trainings
+from .remedies import PRECISIONS, find_smaller_models, find_smaller_trainings
 from .rewriting import estimate_calibration, estimate_conversion, estimate_quantization
 from .shape import PRESETS, Shape, ShapeError, read_config
 from .sharding import TRAINING_STRATEGIES, RankFootprint, TrainingStrategy, rank_footprint
@@ -22,7 +22,7 @@ __all__ = [
     "Dtype",
     "FinetuningMethod",
     "Footprint",
-    "Place",
+    "MemoryPlace",
     "Precision",
     "Quantization",
     "RankFootprint",
@@ -40,10 +40,10 @@ __all__ = [
     "estimate_quantization",
     "estimate_scoring",
     "explain_insufficient_memory",
+    "find_smaller_models",
+    "find_smaller_trainings",
     "in_gib",
     "max_kept_prefix_tokens",
     "rank_footprint",
     "read_config",
-    "smaller_models",
-    "smaller_trainings",
 ]

@@ -15,10 +15,10 @@ class SavedActivations:
     """Bytes per token saved by one way of training, each to be multiplied by a width of the model.
 
     Attributes:
-        hidden: Tensors that a block saves, per unit of the hidden size.
-        rotation: Additional tensors that a block with RoPE saves, per unit of the hidden size.
-        intermediate: Tensors that a block saves, per unit of the width of the feed-forward layers.
-        stream: Tensors that a block saves with gradient checkpointing, per unit of the hidden size.
+        hidden: Tensors that a block keeps, per unit of the hidden size.
+        rotation: Additional tensors that a block with RoPE keeps, per unit of the hidden size.
+        intermediate: Tensors that a block keeps, per unit of the width of the feed-forward layers.
+        stream: Tensors that a block keeps with gradient checkpointing, per unit of the hidden size.
         stream_intermediate: The same, per unit of the width of the feed-forward layers. bitsandbytes' int8 layers keep
             their inputs in a way that checkpointing cannot prevent.
         outside_blocks: The last norm and other tensors outside the blocks, per unit of the hidden size.
@@ -36,12 +36,12 @@ class SavedActivations:
     stream_intermediate: float = 0
 
     def block_bytes(self, shape: Shape) -> float:
-        """Return the bytes per token that one block saves."""
+        """Return the bytes per token that one block keeps for the backward pass."""
         rotation = self.rotation if shape.position_embedding == "rope" else 0
         return (self.hidden + rotation) * shape.hidden_size + self.intermediate * shape.intermediate_size
 
     def checkpointed_block_bytes(self, shape: Shape) -> float:
-        """Return the bytes per token that one block saves with gradient checkpointing."""
+        """Return the bytes per token that one block keeps for the backward pass with gradient checkpointing."""
         return self.stream * shape.hidden_size + self.stream_intermediate * shape.intermediate_size
 
     def block_gradient_bytes(self, shape: Shape) -> float:

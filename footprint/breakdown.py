@@ -5,7 +5,7 @@ from typing import Literal
 
 GIB = 2**30
 
-Place = Literal["device", "host"]
+MemoryPlace = Literal["device", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Footprint:
     gradients: int = 0
     optimizer: int = 0
     least: int = 0
-    place: Place = "device"
+    place: MemoryPlace = "device"
 
     @property
     def total(self) -> int:

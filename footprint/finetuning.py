@@ -27,17 +27,17 @@ BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
 HEAD = "lm_head"
 # Bytes per logit of a chunk if the head has an adapter: the logits of the head and of the adapter, their sum, and the
 # sum divided by the norms.
-ADAPTED_HEAD_BYTES = 4 * FLOAT32_BYTES
-# Bytes that an adapter saves per element of its input (the dropout mask and the masked input), keyed by whether the
-# precision is mixed.
-ADAPTER_BYTES: dict[bool, float] = {False: 8.0, True: 6.25}
+ADAPTED_HEAD_BYTES_PER_LOGIT = 4 * FLOAT32_BYTES
+# Bytes that an adapter keeps for the backward pass, per element of its input (the dropout mask and the masked input),
+# keyed by whether the precision is mixed.
+ADAPTER_BYTES_PER_ELEMENT: dict[bool, float] = {False: 8.0, True: 6.25}
 # Measured bytes of the gradients of the adapter on down_proj in a recomputed block, per token and per unit of its input
 # width.
-RECOMPUTED_DOWN_PROJ_BYTES = 7.5
-# Measured bytes per token that the first block does not save, because the tensors before its first adapter need no
+RECOMPUTED_DOWN_PROJ_BYTES_PER_UNIT = 7.5
+# Measured bytes per token that the first block does not keep, because the tensors before its first adapter need no
 # gradient: per unit of the hidden size and per unit of the width of the feed-forward layers, keyed by whether the
 # precision is mixed and by the first layer with an adapter.
-SKIPPED_BYTES: dict[bool, dict[str, tuple[float, float]]] = {
+SKIPPED_BYTES_PER_UNIT: dict[bool, dict[str, tuple[float, float]]] = {
     False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
     True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
 }
@@ -128,7 +128,7 @@ def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, 
     """Return the peak bytes, without weights and moments, at the loss or in the first block of the backward pass."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = saved_activations(precision, full=full)
-    block = per_token.block_bytes(shape) + _adapter_bytes(shape, precision, training)
+    block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)
     saved, recomputed = (
         (per_token.checkpointed_block_bytes(shape), block) if training.gradient_checkpointing else (block, 0.0)
     )
@@ -139,10 +139,10 @@ def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, 
     outside_blocks = training.tokens_per_pass * per_token.outside_blocks * shape.hidden_size
     at_loss = outside_blocks + _loss_bytes(shape, precision, training)
     if training.gradient_checkpointing and not full and "down_proj" in training.lora_targets:
-        recomputed += RECOMPUTED_DOWN_PROJ_BYTES * shape.intermediate_size
+        recomputed += RECOMPUTED_DOWN_PROJ_BYTES_PER_UNIT * shape.intermediate_size
     backward = training.tokens_per_pass * (recomputed + per_token.block_gradient_bytes(shape))
     besides_blocks = max(at_loss + casts, backward + backward_casts) + head_gradient
-    skipped = 0.0 if training.gradient_checkpointing else _skipped_bytes(shape, precision, training)
+    skipped = 0.0 if training.gradient_checkpointing else _skipped_bytes_per_token(shape, precision, training)
     in_blocks = training.tokens_per_pass * (shape.layers * saved - skipped)
     return round(in_blocks + besides_blocks) + precision.dequantized_layer_bytes(shape)
 
@@ -154,8 +154,8 @@ def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     per_logit = FLOAT32_BYTES + (HALF_BYTES if mixed else 0)
     adapter = 0.0
     if training.method == "lora" and HEAD in training.lora_targets:
-        per_logit += ADAPTED_HEAD_BYTES
-        adapter = ADAPTER_BYTES[mixed] * shape.hidden_size * min(chunk, training.tokens_per_pass)
+        per_logit += ADAPTED_HEAD_BYTES_PER_LOGIT
+        adapter = ADAPTER_BYTES_PER_ELEMENT[mixed] * shape.hidden_size * min(chunk, training.tokens_per_pass)
     logits = min(chunk, training.tokens_per_pass) * shape.vocab_size * per_logit + round(adapter)
     return logits + (HALF_BYTES * shape.head_parameters if mixed and training.method == "full" else 0)
 
@@ -164,23 +164,26 @@ def _last_block_bytes(shape: Shape, precision: Precision, training: Training) ->
     """Return the bytes saved by the first block, the last one in the backward pass, plus those of its gradients."""
     per_token = saved_activations(precision, full=training.method == "full")
     checkpointed = per_token.checkpointed_block_bytes(shape) if training.gradient_checkpointing else 0.0
-    block = per_token.block_bytes(shape) + _adapter_bytes(shape, precision, training)
+    block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)
     return round(training.tokens_per_pass * (checkpointed + block + per_token.block_gradient_bytes(shape)))
 
 
-def _adapter_bytes(shape: Shape, precision: Precision, training: Training) -> float:
-    """Return the bytes per token and block that adapters save, except the one on W_pack (see `SavedActivations`)."""
+def _adapter_bytes_per_token(shape: Shape, precision: Precision, training: Training) -> float:
+    """Return the bytes that adapters keep for the backward pass, per token and block.
+
+    The adapter on W_pack is not counted, see `SavedActivations`.
+    """
     if training.method == "full":
         return 0.0
     inputs = dict.fromkeys(BLOCK_LAYERS, shape.hidden_size) | {"down_proj": shape.intermediate_size}
     saved_inputs = sum(inputs[name] for name in training.lora_targets if name in inputs)
-    return float(ADAPTER_BYTES[precision.dtype != "float32"] * (saved_inputs - shape.hidden_size))
+    return float(ADAPTER_BYTES_PER_ELEMENT[precision.dtype != "float32"] * (saved_inputs - shape.hidden_size))
 
 
-def _skipped_bytes(shape: Shape, precision: Precision, training: Training) -> float:
-    """Return the bytes per token that the first block does not save if its first adapter comes after W_pack."""
+def _skipped_bytes_per_token(shape: Shape, precision: Precision, training: Training) -> float:
+    """Return the bytes per token that the first block need not keep if its first adapter comes after W_pack."""
     first = next((name for name in BLOCK_LAYERS if name in training.lora_targets), "W_pack")
     if training.method == "full":
         return 0.0
-    hidden, intermediate = SKIPPED_BYTES[precision.dtype != "float32"][first]
+    hidden, intermediate = SKIPPED_BYTES_PER_UNIT[precision.dtype != "float32"][first]
     return float(hidden * shape.hidden_size + intermediate * shape.intermediate_size)

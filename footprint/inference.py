@@ -19,7 +19,7 @@ ALIBI_TENSORS = 4
 ALIBI_COLUMNS = 8
 # With RoPE, memory peaks while queries and keys are rotated in float32: bytes per unit of the hidden size, keyed by
 # the bytes per element of the dtype.
-ROTATION_BYTES = {2: 28, 4: 32}
+ROTATION_BYTES_PER_UNIT = {2: 28, 4: 32}
 CAPACITY_STEP = 64  # number of tokens by which the generation engine's cache grows
 # `baichuan_core.likelihood` computes logits slice by slice, with three tensors per slice: the logits, their float32
 # copy and its log-softmax.
@@ -42,7 +42,7 @@ def estimate_scoring(shape: Shape, precision: Precision, *, tokens: int, shared:
         shared: Length of a prefix that all texts share (few-shot examples), whose keys and values are kept.
     """
     weights = precision.weight_bytes(shape)
-    states = tokens * token_bytes(shape, precision) + precision.dequantized_layer_bytes(shape)
+    states = tokens * bytes_per_token(shape, precision) + precision.dequantized_layer_bytes(shape)
     return Footprint(
         weights,
         cache=cache_bytes(shape, precision, batch=1, tokens=shared),
@@ -87,11 +87,11 @@ def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
 
 def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
     """Return the bytes of a forward pass without weights and cache, with logits for the last token of each row."""
-    states = batch * tokens * token_bytes(shape, precision) + precision.dequantized_layer_bytes(shape)
+    states = batch * tokens * bytes_per_token(shape, precision) + precision.dequantized_layer_bytes(shape)
     return max(states, logits_bytes(shape, precision, positions=batch))
 
 
-def token_bytes(shape: Shape, precision: Precision) -> int:
+def bytes_per_token(shape: Shape, precision: Precision) -> int:
     """Return the peak bytes per token while one block is computed."""
     element = precision.element_bytes
     feed_forward = (
@@ -99,7 +99,7 @@ def token_bytes(shape: Shape, precision: Precision) -> int:
     )
     if shape.position_embedding == "rope":
         rotation = 2 * FLOAT32_BYTES * shape.hidden_size // shape.heads
-        return rotation + max(ROTATION_BYTES[element] * shape.hidden_size, feed_forward * element)
+        return rotation + max(ROTATION_BYTES_PER_UNIT[element] * shape.hidden_size, feed_forward * element)
     columns = ALIBI_TENSORS * ALIBI_COLUMNS * shape.heads
     return element * max((ATTENTION_HIDDEN_TENSORS + ALIBI_TENSORS) * shape.hidden_size + columns, feed_forward)
 

@@ -15,14 +15,14 @@ PRECISIONS = (
 )
 
 
-def smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
+def find_smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
     """Yield precisions whose weights take fewer bytes than `than`, each with its size."""
     for precision in PRECISIONS:
         if (needed := precision.weight_bytes(shape)) < than:
             yield f"as {precision.label}", needed
 
 
-def smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
+def find_smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
     """Yield ways to fine-tune that need fewer bytes than `than`, each with its minimum."""
     for precision in PRECISIONS:
         needed = estimate_finetuning(shape, precision, Training(method="lora")).least

@@ -91,7 +91,7 @@ def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank
         exchanged = (_bytes_per_element(precision) + FLOAT32_BYTES) * largest
     return _build_footprint(
         weights=_divide_among_ranks(
-            _base_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, ranks
+            _frozen_weight_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, ranks
         )
         + gathered,
         gradients=_divide_among_ranks(trained * FLOAT32_BYTES, ranks) + exchanged,
@@ -104,7 +104,7 @@ def _estimate_zero(
     shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, ranks: int
 ) -> RankFootprint:
     element_bytes, trained = _bytes_per_element(precision), training.trained_parameters(shape)
-    weights = _base_bytes(shape, precision, training, element_bytes) + trained * element_bytes
+    weights = _frozen_weight_bytes(shape, precision, training, element_bytes) + trained * element_bytes
     master, moments = (
         _divide_among_ranks(trained * FLOAT32_BYTES, ranks),
         _divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, ranks),
@@ -132,7 +132,7 @@ def _build_footprint(weights: int, gradients: int, optimizer: int, activations: 
     return Footprint(weights, activations=activations, gradients=gradients, optimizer=optimizer, least=least)
 
 
-def _base_bytes(shape: Shape, precision: Precision, training: Training, element_bytes: int) -> int:
+def _frozen_weight_bytes(shape: Shape, precision: Precision, training: Training, element_bytes: int) -> int:
     """Return the bytes of the frozen weights, with `element_bytes` per element in full training."""
     if training.method == "full":
         return (shape.parameters - training.trained_parameters(shape)) * element_bytes

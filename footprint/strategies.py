@@ -10,9 +10,8 @@ from .remedies import PRECISIONS
 from .shape import Shape
 from .sharding import RankFootprint, TrainingStrategy, rank_footprint
 
-CONTEXT_BYTES = 2**30  # bytes per GPU for CUDA's context and NCCL's buffers
+CONTEXT_BYTES_PER_GPU = 2**30  # bytes per GPU for CUDA's context and NCCL's buffers
 MAX_DEVICES = 4096  # upper limit when searching for a sufficient number of devices
-REPLICAS: tuple[TrainingStrategy, ...] = ("single", "ddp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Cluster:
     @property
     def rank_bytes(self) -> int:
         """Device memory that is available to one rank."""
-        return max(0, self.device_bytes - CONTEXT_BYTES) if self.on_gpu else self.host_bytes // self.devices
+        return max(0, self.device_bytes - CONTEXT_BYTES_PER_GPU) if self.on_gpu else self.host_bytes // self.devices
 
     @property
     def rank_host_bytes(self) -> int:

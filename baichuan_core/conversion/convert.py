@@ -18,8 +18,8 @@ from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
 from .gguf_format import GgufType
 from .plans import (
-    Plan,
-    Source,
+    ConversionPlan,
+    ConversionSource,
     plan_baichuan1,
     plan_dequantized,
     plan_gguf,
@@ -92,7 +92,7 @@ def convert(
     _check_options(target, gguf_type, dtype, adapter)
     config = read_config(checkpoint)
     with TensorReader(checkpoint, import_int4=True) as reader:
-        source = Source(checkpoint, config, reader)
+        source = ConversionSource(checkpoint, config, reader)
         check_tensors(reader, config)
         plan = _make_plan(source, target, gguf_type, dtype, adapter)
         total = sum(tensor.nbytes for tensor in plan.tensors)
@@ -119,12 +119,12 @@ def _check_options(
 
 
 def _make_plan(
-    source: Source,
+    source: ConversionSource,
     target: ConversionTarget,
     gguf_type: GgufType | None,
     dtype: DtypeName,
     adapter: Path | None,
-) -> Plan:
+) -> ConversionPlan:
     match target:
         case "baichuan1":
             return plan_baichuan1(source)

@@ -25,7 +25,7 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.model.eight_bits import dequantize_rows
 from checkpoint_files.layout import expected_tensors, linear_layers
 
-from .rows import cast
+from .rows import cast_tensor
 
 SCALE_NAMES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 
@@ -68,7 +68,7 @@ class DenseTensors:
         """Return one tensor in the requested dtype; raises the same errors as `exact_tensor`."""
         exact = self.exact_tensor(name)
         is_stored = exact.dtype == self._reader.read(name).dtype
-        return exact if is_stored and self._requested_dtype is None else cast(exact, self.dtype)
+        return exact if is_stored and self._requested_dtype is None else cast_tensor(exact, self.dtype)
 
     def exact_tensor(self, name: str) -> PlannedTensor:
         """Return one tensor in float32 if it is quantized, otherwise as it is stored.

@@ -16,7 +16,7 @@ from .gguf_format import Architecture, GgufTensor, GgufType
 from .pieces import CONTROL, UNUSED, USER_DEFINED, Piece, read_vocabulary
 
 GGUF_FILE = "model.gguf"
-MIN_SCORE = -10_000.0  # score of tokens that merging must never produce
+UNMERGEABLE_SCORE = -10_000.0  # score of tokens that merging must never produce
 # llama.cpp's names for file types (llama_ftype).
 FILE_TYPES = {
     "f32": "ALL_F32",
@@ -93,9 +93,9 @@ def _add_vocabulary(writer: Any, checkpoint: Path, config: BaichuanConfig) -> No
     pieces = list(vocabulary.pieces)
     for token_id in range(len(pieces), config.vocab_size):
         if (added := tokenizer.added_tokens_decoder.get(token_id)) is not None:
-            pieces.append(Piece(added.content.encode(), MIN_SCORE, CONTROL if added.special else USER_DEFINED))
+            pieces.append(Piece(added.content.encode(), UNMERGEABLE_SCORE, CONTROL if added.special else USER_DEFINED))
         else:
-            pieces.append(Piece(f"[PAD{token_id}]".encode(), MIN_SCORE, UNUSED))
+            pieces.append(Piece(f"[PAD{token_id}]".encode(), UNMERGEABLE_SCORE, UNUSED))
     writer.add_tokenizer_model("llama")  # llama.cpp's name for SentencePiece BPE with byte fallback
     writer.add_tokenizer_pre("default")
     writer.add_token_list([piece.text for piece in pieces])

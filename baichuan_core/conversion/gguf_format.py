@@ -14,7 +14,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
 from .dense import DenseTensors
-from .rows import cast, normalize, require_finite, select_part
+from .rows import cast_tensor, normalize_tensor, require_finite, select_part
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Architecture = Literal["baichuan", "llama"]
@@ -96,7 +96,7 @@ def _rename_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[Pl
             yield replace(source.exact_tensor(f"{ours}.{our_name}.weight"), name=f"{theirs}.{gguf_name}.weight")
     yield replace(source.exact_tensor(FINAL_NORM), name="output_norm.weight")
     head = source.exact_tensor(EMBEDDING if config.tie_word_embeddings else HEAD)
-    head = normalize(cast(head, torch.float32)) if config.norm_head else head
+    head = normalize_tensor(cast_tensor(head, torch.float32)) if config.norm_head else head
     yield replace(head, name="output.weight")
 
 
@@ -114,9 +114,9 @@ def _interleave_halves(tensor: PlannedTensor, head_dim: int) -> PlannedTensor:
 
 def _convert_tensor(tensor: PlannedTensor, gguf_type: GgufType) -> GgufTensor:
     if len(tensor.shape) == 1:
-        return GgufTensor(cast(tensor, torch.float32), "f32")
+        return GgufTensor(cast_tensor(tensor, torch.float32), "f32")
     if gguf_type in FLOAT_DTYPES:
-        return GgufTensor(cast(tensor, FLOAT_DTYPES[gguf_type]), gguf_type)
+        return GgufTensor(cast_tensor(tensor, FLOAT_DTYPES[gguf_type]), gguf_type)
     return GgufTensor(_quantize_tensor(tensor, gguf_type), gguf_type)
 
 

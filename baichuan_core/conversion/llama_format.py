@@ -13,7 +13,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
 from .dense import DenseTensors
-from .rows import normalize, select_part
+from .rows import normalize_tensor, select_part
 
 PACKED_SUFFIX = ".self_attn.W_pack.weight"
 
@@ -63,9 +63,9 @@ def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator
             for number, letter in enumerate("qkv"):
                 yield select_part(tensor, name.replace(PACKED_SUFFIX, f".self_attn.{letter}_proj.weight"), number, 3)
         else:
-            yield normalize(tensor) if name == HEAD and config.norm_head else tensor
+            yield normalize_tensor(tensor) if name == HEAD and config.norm_head else tensor
     if config.tie_word_embeddings and config.norm_head:
-        yield normalize(replace(source.tensor(EMBEDDING), name=HEAD))
+        yield normalize_tensor(replace(source.tensor(EMBEDDING), name=HEAD))
 
 
 def _is_tied(config: BaichuanConfig) -> bool:

@@ -27,14 +27,14 @@ from .dense import DenseTensors, plan_stored
 from .gguf_format import GgufType, choose_architecture, plan_gguf_tensors
 from .llama_format import build_llama_config, plan_llama_tensors
 from .merging import Adapter
-from .rows import normalize
+from .rows import normalize_tensor
 
 ROWS_PER_NORM_BATCH = 64
 
-OnBytes = Callable[[int], None]
+ByteCallback = Callable[[int], None]
 
 
-class Source:
+class ConversionSource:
     """The checkpoint to convert."""
 
     def __init__(self, checkpoint: Path, config: BaichuanConfig, reader: TensorReader) -> None:
@@ -50,7 +50,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ConversionPlan:
     """A conversion that is ready to be carried out.
 
     Attributes:
@@ -59,15 +59,15 @@ class Plan:
     """
 
     tensors: Sequence[PlannedTensor]
-    write: Callable[[Path, OnBytes], None]
+    write: Callable[[Path, ByteCallback], None]
 
 
-def plan_safetensors(source: Source) -> Plan:
+def plan_safetensors(source: ConversionSource) -> ConversionPlan:
     """Plan to write every tensor unchanged."""
     return _plan_baichuan(source, source.plan_stored())
 
 
-def plan_baichuan1(source: Source) -> Plan:
+def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
     """Plan to normalize the output head; of an 8-bit head, only the scales change."""
     config, checkpoint = source.config, source.checkpoint
     if not config.norm_head:
@@ -82,12 +82,12 @@ def plan_baichuan1(source: Source) -> Plan:
         )
     config.norm_head = False
     name = HEAD_SCALE if config.quantize_head else HEAD
-    change = (lambda scale: _normalize_scales(scale, source.reader)) if config.quantize_head else normalize
+    change = (lambda scale: _normalize_scales(scale, source.reader)) if config.quantize_head else normalize_tensor
     tensors = [change(tensor) if tensor.name == name else tensor for tensor in source.plan_stored()]
     return _plan_baichuan(source, tensors)
 
 
-def plan_dequantized(source: Source, dtype: DtypeName) -> Plan:
+def plan_dequantized(source: ConversionSource, dtype: DtypeName) -> ConversionPlan:
     """Plan to dequantize all quantized tensors."""
     if not is_quantized(source.config):
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
@@ -97,7 +97,7 @@ def plan_dequantized(source: Source, dtype: DtypeName) -> Plan:
     return _plan_baichuan(source, tensors)
 
 
-def plan_merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
+def plan_merged(source: ConversionSource, adapter: Path | None, dtype: DtypeName) -> ConversionPlan:
     """Plan to merge an adapter into its base, which is dequantized if it is quantized."""
     if adapter is None:
         raise UnsupportedError('the target "merged" requires an adapter: set adapter to its directory')
@@ -107,13 +107,13 @@ def plan_merged(source: Source, adapter: Path | None, dtype: DtypeName) -> Plan:
     return _plan_baichuan(source, tensors)
 
 
-def plan_llama(source: Source) -> Plan:
+def plan_llama(source: ConversionSource) -> ConversionPlan:
     """Plan a Llama checkpoint, with a configuration and a tokenizer that do not need this package."""
     dense = DenseTensors(source.reader, source.config)
     config = build_llama_config(source.config, dense.dtype)
     tensors = list(plan_llama_tensors(dense, source.config))
 
-    def write(directory: Path, on_bytes: OnBytes) -> None:
+    def write(directory: Path, on_bytes: ByteCallback) -> None:
         from .llama_tokenizer import write_llama_tokenizer  # noqa: PLC0415 - only this target needs `tokenizers`
 
         config.save_pretrained(directory)
@@ -121,10 +121,10 @@ def plan_llama(source: Source) -> Plan:
         write_llama_tokenizer(source.checkpoint, directory)
         write_checkpoint(directory, tensors, on_bytes)
 
-    return Plan(tensors, write)
+    return ConversionPlan(tensors, write)
 
 
-def plan_gguf(source: Source, gguf_type: GgufType) -> Plan:
+def plan_gguf(source: ConversionSource, gguf_type: GgufType) -> ConversionPlan:
     """Plan one file for llama.cpp, with the configuration and the tokenizer that this package needs to run it."""
     if gguf_type not in get_args(GgufType):
         raise UnsupportedError(f"gguf_type {gguf_type!r} is unknown: use one of {', '.join(get_args(GgufType))}")
@@ -132,26 +132,26 @@ def plan_gguf(source: Source, gguf_type: GgufType) -> Plan:
     dense = DenseTensors(source.reader, source.config)
     tensors = plan_gguf_tensors(dense, source.config, gguf_type)
 
-    def write(directory: Path, on_bytes: OnBytes) -> None:
+    def write(directory: Path, on_bytes: ByteCallback) -> None:
         from .gguf_file import write_gguf  # noqa: PLC0415 - only this target needs the package `gguf`
 
         _describe_dense_weights(source.config, dense.dtype)
         source.config.norm_head = False
-        _save_config(source, directory)
+        _save_config_and_companions(source, directory)
         write_gguf(directory, source.checkpoint, source.config, name, tensors, gguf_type, on_bytes)
 
-    return Plan([tensor.planned for tensor in tensors], write)
+    return ConversionPlan([tensor.planned for tensor in tensors], write)
 
 
-def _plan_baichuan(source: Source, tensors: Sequence[PlannedTensor]) -> Plan:
-    def write(directory: Path, on_bytes: OnBytes) -> None:
-        _save_config(source, directory)
+def _plan_baichuan(source: ConversionSource, tensors: Sequence[PlannedTensor]) -> ConversionPlan:
+    def write(directory: Path, on_bytes: ByteCallback) -> None:
+        _save_config_and_companions(source, directory)
         write_checkpoint(directory, tensors, on_bytes)
 
-    return Plan(tensors, write)
+    return ConversionPlan(tensors, write)
 
 
-def _save_config(source: Source, directory: Path) -> None:
+def _save_config_and_companions(source: ConversionSource, directory: Path) -> None:
     source.config.architectures = ["BaichuanForCausalLM"]
     source.config.save_pretrained(directory)
     copy_companions(source.checkpoint, directory)

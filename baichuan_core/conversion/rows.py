@@ -11,7 +11,7 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.model.chunked_loss import MIN_NORM
 
 
-def cast(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
+def cast_tensor(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
     """Convert a tensor to another dtype; values that it cannot represent, and NaN, raise CheckpointError."""
     if tensor.dtype == dtype:
         return tensor
@@ -24,7 +24,7 @@ def cast(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
     return replace(tensor, dtype=dtype, rows=compute_rows)
 
 
-def normalize(tensor: PlannedTensor) -> PlannedTensor:
+def normalize_tensor(tensor: PlannedTensor) -> PlannedTensor:
     """Scale the rows of a tensor [vocab, hidden] to L2 norm 1, computed in float32; zero rows stay zero."""
     return replace(tensor, rows=lambda start, stop: normalize_rows(tensor.rows(start, stop)))
 

@@ -44,12 +44,14 @@ class Collator:
             lengths = [len(example.input_ids) for example in examples]
             rows = [[examples[index] for index in row] for row in pack_rows(lengths, self.packed_length)]
         batch = {
-            "input_ids": _pad([[token for each in row for token in each.input_ids] for row in rows], self.pad_token_id),
-            "attention_mask": _pad([_number_examples(row) for row in rows], 0),
-            "labels": _pad([_make_labels(row) for row in rows], IGNORED_LABEL),
+            "input_ids": _pad_rows(
+                [[token for each in row for token in each.input_ids] for row in rows], self.pad_token_id
+            ),
+            "attention_mask": _pad_rows([_number_examples(row) for row in rows], 0),
+            "labels": _pad_rows([_make_labels(row) for row in rows], IGNORED_LABEL),
         }
         if any(len(row) > 1 for row in rows):
-            batch["position_ids"] = _pad([_make_positions(row) for row in rows], 0)
+            batch["position_ids"] = _pad_rows([_make_positions(row) for row in rows], 0)
         return batch
 
 
@@ -89,7 +91,7 @@ def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
+def _pad_rows(rows: Sequence[list[int]], value: int) -> Tensor:
     longest = max(map(len, rows))
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 

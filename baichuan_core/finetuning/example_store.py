@@ -22,8 +22,8 @@ from baichuan_core.errors import InsufficientSpaceError
 IGNORED_LABEL = -100
 BUFFER_BYTES = 2**20
 
-Tokens = npt.NDArray[np.int32]
-Indices = npt.NDArray[np.int64]
+TokenArray = npt.NDArray[np.int32]
+IndexArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class ExampleStore:
             raise self._convert_error(error) from error
         self._starts.append(self._starts[-1] + 2 * len(example.input_ids))
 
-    def read(self, index: int) -> tuple[Tokens, Tokens]:
+    def read(self, index: int) -> tuple[TokenArray, TokenArray]:
         """Return the token ids and the labels of an example, both [seq]."""
         if self._flushed < len(self):
             self._flush()
@@ -87,7 +87,7 @@ class ExampleStore:
         return ids, labels
 
     @property
-    def lengths(self) -> Indices:
+    def lengths(self) -> IndexArray:
         """Number of tokens in each example: [examples]."""
         starts = np.array(self._starts, np.int64)
         return (starts[1:] - starts[:-1]) // 2
@@ -121,7 +121,7 @@ class StoredExamples(Sequence[EncodedExample]):
         indices: Indices in the store: [examples].
     """
 
-    def __init__(self, store: ExampleStore, indices: Indices) -> None:
+    def __init__(self, store: ExampleStore, indices: IndexArray) -> None:
         self.store = store
         self.indices = indices
 
@@ -140,11 +140,11 @@ class StoredExamples(Sequence[EncodedExample]):
         return self._get(int(self.indices[index]))
 
     @property
-    def lengths(self) -> Indices:
+    def lengths(self) -> IndexArray:
         """Number of tokens in each example: [examples]."""
         return self.store.lengths[self.indices]
 
-    def iterate_arrays(self) -> Iterator[tuple[Tokens, Tokens]]:
+    def iterate_arrays(self) -> Iterator[tuple[TokenArray, TokenArray]]:
         """Yield the token ids and the labels of each example."""
         return (self.store.read(int(index)) for index in self.indices)
 

@@ -29,12 +29,12 @@ from baichuan_core.finetuning.data import (
     split_training_data,
 )
 from baichuan_core.finetuning.distributed.agreement import require_agreement, require_shared_directory
-from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
+from baichuan_core.finetuning.distributed.distribution import Distribution, DistributionPlan
 from baichuan_core.finetuning.distributed.gathering import count_parameters, gather_trained_weights
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
 from baichuan_core.finetuning.distributed.launcher import launch
-from baichuan_core.finetuning.distributed.messages import RunInputs
+from baichuan_core.finetuning.distributed.messages import RunArguments
 from baichuan_core.finetuning.distributed.planning import plan_run
 from baichuan_core.finetuning.example_store import ExampleStore, StoredExamples
 from baichuan_core.finetuning.hardware import Hardware
@@ -129,7 +129,7 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
     """
     options = options or FinetuningOptions()
     weights = training_data if isinstance(training_data, Mapping) else {training_data: 1.0}
-    inputs = RunInputs(
+    inputs = RunArguments(
         checkpoint=Path(checkpoint),
         training_data={str(file): weight for file, weight in weights.items()},
         output=Path(output),
@@ -162,8 +162,8 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
 
 
 def run_finetuning(
-    inputs: RunInputs,
-    plan: Plan,
+    inputs: RunArguments,
+    plan: DistributionPlan,
     group: RankGroup,
     *,
     should_pause: Callable[[], bool],
@@ -176,8 +176,8 @@ def run_finetuning(
 
 
 def _run(
-    inputs: RunInputs,
-    plan: Plan,
+    inputs: RunArguments,
+    plan: DistributionPlan,
     group: RankGroup,
     should_pause: Callable[[], bool],
     on_resume_point: Callable[[Path], None],
@@ -334,7 +334,11 @@ def _get_max_length(config: BaichuanConfig, options: FinetuningOptions) -> int:
 
 
 def _write_result(
-    model: BaichuanForCausalLM | PeftModel, checkpoint: Path, config: BaichuanConfig, plan: Plan, staging: Path | None
+    model: BaichuanForCausalLM | PeftModel,
+    checkpoint: Path,
+    config: BaichuanConfig,
+    plan: DistributionPlan,
+    staging: Path | None,
 ) -> None:
     """Write the result to `staging`, which only rank 0 has; every rank must call this."""
     weights = None if plan.is_single else gather_trained_weights(model, plan)

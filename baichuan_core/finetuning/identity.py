@@ -11,7 +11,7 @@ import numpy as np
 
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.errors import CheckpointError
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
 from baichuan_core.finetuning.example_store import StoredExamples
 from baichuan_core.finetuning.options import FinetuningOptions
 
@@ -57,7 +57,7 @@ class RunIdentity:
         training: StoredExamples,
         validation: StoredExamples | None,
         options: FinetuningOptions,
-        plan: Plan = SINGLE_PROCESS,
+        plan: DistributionPlan = SINGLE_PROCESS,
     ) -> Self:
         """Return the identity of a run that is about to start."""
         base = asdict(BaseIdentity.from_checkpoint(checkpoint))

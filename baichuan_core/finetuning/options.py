@@ -21,14 +21,14 @@ Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
 SaveStrategy = Literal["steps", "epoch"]
 
 SCHEDULERS_WITHOUT_WARMUP = ("constant",)
-CHOICES = {
+OPTION_CHOICES = {
     "method": get_args(FinetuningMethod),
     "lr_scheduler": get_args(LearningRateScheduler),
     "dtype": (*get_args(TrainingDtype), None),
     "optimizer": get_args(Optimizer),
     "save_strategy": get_args(SaveStrategy),
 }
-MIN_VALUES = {
+MIN_OPTION_VALUES = {
     "epochs": 0,
     "max_steps": 1,
     "learning_rate": 0,
@@ -174,10 +174,10 @@ class FinetuningOptions:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
+        for name, choices in OPTION_CHOICES.items():
             if (chosen := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {chosen!r}; use one of {', '.join(map(repr, choices))}")
-        for name, minimum in MIN_VALUES.items():
+        for name, minimum in MIN_OPTION_VALUES.items():
             value = getattr(self, name)
             if value is not None and not value >= minimum:  # written this way to reject NaN too
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")

@@ -14,8 +14,8 @@ from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 from baichuan_core.finetuning.formats import Conversations
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatStyle, choose_chat_format, read_generation_settings
 
-UNLIMITED = 2**62
-LENGTH_BOUNDS = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, UNLIMITED)
+UNBOUNDED_LENGTH = 2**62
+LENGTH_BIN_BOUNDS = (0, 32, 64, 128, 256, 512, 1024, 2048, 4096, UNBOUNDED_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,12 @@ class _Counts:
 
     def __init__(self) -> None:
         self.learned = self.tokens = self.trained_tokens = self.dropped = self.truncated = 0
-        self._by_length = [0] * (len(LENGTH_BOUNDS) - 1)
+        self._by_length = [0] * (len(LENGTH_BIN_BOUNDS) - 1)
 
     def add(self, example: EncodedExample) -> None:
         """Count one example."""
         length = example.uncut_length or len(example.input_ids)
-        self._by_length[int(np.searchsorted(LENGTH_BOUNDS, length)) - 1] += 1
+        self._by_length[int(np.searchsorted(LENGTH_BIN_BOUNDS, length)) - 1] += 1
         if not example.has_answer:
             self.dropped += 1
             return
@@ -142,8 +142,8 @@ class _Counts:
     def histogram(self) -> list[tuple[int, int | None, int]]:
         """Return the bins that are not empty."""
         return [
-            (low + 1, None if high == UNLIMITED else high, count)
-            for (low, high), count in zip(pairwise(LENGTH_BOUNDS), self._by_length, strict=True)
+            (low + 1, None if high == UNBOUNDED_LENGTH else high, count)
+            for (low, high), count in zip(pairwise(LENGTH_BIN_BOUNDS), self._by_length, strict=True)
             if count
         ]
 

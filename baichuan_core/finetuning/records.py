@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from baichuan_core.finetuning.distributed.distribution import Plan
+from baichuan_core.finetuning.distributed.distribution import DistributionPlan
 
 SERIES_FILE = "series.jsonl"
 PLAN_FILE = "distribution.json"
@@ -69,7 +69,7 @@ def write_records(folder: Path, history: Sequence[LogEntry]) -> None:
         _write_tensorboard(folder / TENSORBOARD_FOLDER, steps)
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: DistributionPlan) -> None:
     """Write the distribution of the run and the reason for it."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"strategy": plan.strategy, "reason": plan.reason, "nodes": plan.nodes, "processes": plan.processes}

@@ -13,7 +13,7 @@ from torch import Tensor
 from baichuan_core.checkpoint import load_model
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.planning import describe_training
 from baichuan_core.finetuning.hardware import Hardware
@@ -32,7 +32,7 @@ from footprint import rank_footprint
 
 
 def load_trainable_model(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: Plan = SINGLE_PROCESS
+    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: DistributionPlan = SINGLE_PROCESS
 ) -> BaichuanForCausalLM | PeftModel:
     """Load the model to train. If its weights will be sharded, it is loaded into the memory of the host first.
 
@@ -81,7 +81,7 @@ def require_training_memory(
     options: FinetuningOptions,
     hardware: Hardware,
     longest: int,
-    plan: Plan = SINGLE_PROCESS,
+    plan: DistributionPlan = SINGLE_PROCESS,
     group: RankGroup = SINGLE_RANK,
 ) -> Iterator[None]:
     """Check that weights, gradients and optimizer fit into memory, and explain out-of-memory errors in the block.

@@ -129,7 +129,8 @@ class BaichuanTrainer(Trainer):
             [
                 sum(int((mask != 0).sum()) for mask in masks),
                 sum(mask.numel() for mask in masks),
-                sum(int(mask.amax(dim=1).sum()) for mask in masks),  # the mask numbers the examples of a row
+                # A mask contains each token's example number within its row.
+                sum(int(mask.amax(dim=1).sum()) for mask in masks),
             ],
             "cpu",
         )

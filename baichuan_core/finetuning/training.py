@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 
 from baichuan_core.errors import CheckpointError, TrainingPausedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, Plan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.hardware import Hardware
@@ -92,7 +92,7 @@ class TrainingRun:
     records: Path | None
     should_pause: Callable[[], bool]
     notice: ResumePointCallback
-    plan: Plan = SINGLE_PROCESS
+    plan: DistributionPlan = SINGLE_PROCESS
     group: RankGroup = SINGLE_RANK
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
@@ -203,7 +203,7 @@ def make_arguments(
     checkpoints: Path,
     *,
     evaluates: bool = False,
-    plan: Plan = SINGLE_PROCESS,
+    plan: DistributionPlan = SINGLE_PROCESS,
 ) -> TrainingArguments:
     """Return the Trainer's settings for our options."""
     arguments = TrainingArguments(
@@ -251,7 +251,7 @@ def make_arguments(
     return arguments
 
 
-def _make_distributed_arguments(plan: Plan) -> dict[str, Any]:
+def _make_distributed_arguments(plan: DistributionPlan) -> dict[str, Any]:
     """Return the Trainer's settings for a strategy."""
     match plan.strategy:
         case "single":

@@ -44,7 +44,7 @@ class Hasher:
         """Add the next bytes to the hash."""
         self._state.update(chunk)
 
-    def read_all(self, file: io.BufferedIOBase) -> None:
+    def update_from_file(self, file: io.BufferedIOBase) -> None:
         """Add the entire content of a file to the hash."""
         file.seek(0)
         while chunk := file.read(CHUNK_BYTES):

@@ -14,8 +14,8 @@ from .client import Content, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL_SUFFIX = ".part"
-MAX_FAILURES = 6  # maximum number of consecutive failures without a new byte before the hub counts as unreachable
-FIRST_DELAY_SECONDS = 1.0  # delay after the first such failure; it doubles each time, for a total of about a minute
+MAX_CONSECUTIVE_FAILURES = 6  # without a new byte; after more, the hub counts as unreachable
+FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each such failure, for a total of about a minute
 
 
 class Downloads:
@@ -101,7 +101,7 @@ class Downloads:
         """Download the missing part of an incomplete file; return whether its content is correct."""
         hasher = file.digest.new_hasher(file.size)
         with part.open("a+b") as output:
-            hasher.read_all(output)
+            hasher.update_from_file(output)
             failures, most = 0, output.tell()
             while output.tell() < file.size:
                 try:
@@ -111,10 +111,10 @@ class Downloads:
                 except HubUnreachableError:
                     failures = 0 if output.tell() > most else failures + 1
                     most = max(most, output.tell())
-                    if failures > MAX_FAILURES:
+                    if failures > MAX_CONSECUTIVE_FAILURES:
                         raise
                     if failures:
-                        time.sleep(FIRST_DELAY_SECONDS * 2 ** (failures - 1))
+                        time.sleep(FIRST_RETRY_DELAY_SECONDS * 2 ** (failures - 1))
             output.flush()
             os.fsync(output.fileno())
             return output.tell() == file.size and hasher.matches

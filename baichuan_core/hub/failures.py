@@ -20,13 +20,13 @@ from baichuan_core.errors import HubError, HubUnreachableError
 
 FIRST_SERVER_ERROR = 500
 RETRYABLE_STATUSES = (408, 425, 429)  # statuses after which the same request may succeed later
-UNAUTHORIZED = 401
+UNAUTHORIZED_STATUS = 401
 NO_REVISION_MESSAGE = "has no revision {revision!r}: use an existing branch, tag or commit"
 DISABLED_MESSAGE = "was disabled by the hub: use another repository"
 INCOMPLETE_MESSAGE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
 # Reasons why a hub refuses a request: the error class (a base class comes after the classes derived from it), and the
 # message about the repository if the request carries a token and if it does not.
-REFUSALS: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
+REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         GatedRepoError,
         "is gated: accept its terms there with the account that HF_TOKEN belongs to",
@@ -88,9 +88,9 @@ def _to_hub_error(error: HfHubHTTPError, request: Request) -> HubError:
     status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
     if status >= FIRST_SERVER_ERROR or status in RETRYABLE_STATUSES:
         return HubUnreachableError(f"{request.endpoint} answered with status {status}: try again later")
-    if status == UNAUTHORIZED and request.has_token and not isinstance(error, RepositoryNotFoundError):
+    if status == UNAUTHORIZED_STATUS and request.has_token and not isinstance(error, RepositoryNotFoundError):
         return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it with a valid token")
-    for kind, with_token, without_token in REFUSALS:
+    for kind, with_token, without_token in REFUSAL_MESSAGES:
         if isinstance(error, kind):
             message = with_token if request.has_token else without_token
             return HubError(f"{where} {message.format(revision=request.revision)}")

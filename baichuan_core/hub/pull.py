@@ -80,20 +80,20 @@ def pull(
     """
     output, downloads = Path(output), Path(downloads)
     make_directory(downloads)
-    hub, meter = hub or Hub(), Meter(on_progress)
+    hub, meter = hub or Hub(), DownloadMeter(on_progress)
     on_progress(Progress(0.0, "reading the repository"))
     selection = select_files(hub.describe(repository, revision))
     found = selection.repository
     loader = Downloads(hub, found, downloads, earlier, meter.count)
     with staged_output(output) as staging:
-        _place_files(loader, selection.settings, staging)
+        _download_files(loader, selection.settings, staging)
         _check_settings(staging, repository)
         weights = selection.list_weights(staging)
         files = {file.path: file for file in (*selection.settings, *weights)}
         total, present = sum(file.size for file in files.values()), loader.count_present_bytes(files.values())
         require_space(downloads, total - present + reserve_bytes)
         meter.begin(total, present)
-        _place_files(loader, weights, staging)
+        _download_files(loader, weights, staging)
         on_progress(Progress(1.0, "checking"))
         with _translate_file_errors(staging, repository):
             check_directory(staging)
@@ -101,7 +101,7 @@ def pull(
     return PullReport(hub.endpoint, repository, revision, found.commit, len(files), total, meter.received, skipped)
 
 
-class Meter:
+class DownloadMeter:
     """Reports the number of bytes that have arrived, once the total is known.
 
     Attributes:
@@ -140,7 +140,7 @@ class Meter:
         self._on_progress(Progress(self._fraction, "downloading", figures))
 
 
-def _place_files(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None:
+def _download_files(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None:
     """Download files and put them into the folder, as hard links if the file system supports them."""
     for file in files:
         complete, target = loader.fetch(file), folder / file.path

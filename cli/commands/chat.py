@@ -18,7 +18,7 @@ HELP = """\
 /exit           leave the chat, like Ctrl-D
 \"\"\"             begin or end a message of several lines
 Ctrl-C          stop the answer"""
-BLOCK = '"""'
+MESSAGE_FENCE = '"""'
 
 
 def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
@@ -88,7 +88,7 @@ def _read_messages() -> Iterator[_Message]:
             line = input(("> " if block is None else ". ") if sys.stdin.isatty() else "")
         except EOFError:
             return
-        if line.strip() == BLOCK:
+        if line.strip() == MESSAGE_FENCE:
             if block is None:
                 block = []
                 continue
@@ -119,7 +119,10 @@ def _run_command(conversation: Conversation, message: _Message) -> bool:
         case "/help":
             say(HELP)
         case _ if command.startswith("/"):
-            say(f"{command} is not a command; /help lists them; put a message that starts with / between {BLOCK} lines")
+            say(
+                f"{command} is not a command; /help lists them; "
+                f"put a message that starts with / between {MESSAGE_FENCE} lines"
+            )
         case _:
             return False
     return True

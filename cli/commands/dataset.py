@@ -11,10 +11,10 @@ from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.job_view import error_text, is_final, one_line
+from cli.job_view import error_text, format_job_line, is_final
 from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit, say, show, show_table
-from cli.uploads import file_id
+from cli.uploads import resolve_file_id
 
 app = typer.Typer(help="Inspect training data.", no_args_is_help=True)
 
@@ -45,25 +45,25 @@ def preview(
     with connect(url, key) as client:
         body = {
             "model": model,
-            "training_file": file_id(client, file, "fine-tune"),
+            "training_file": resolve_file_id(client, file, "fine-tune"),
             "max_length": max_length,
             "examples": examples,
             "max_examples": max_examples,
         }
         job = client.post("/v1/datasets/preview", body, {"Prefer": f"wait={WAIT_SECONDS}"})
-        job = _await_end(client, job)
+        job = _wait_for_end(client, job)
     if job["state"] != "succeeded":
-        raise CommandError(error_text(job) if job["error"] else one_line(job), ExitCode.FAILED)
+        raise CommandError(error_text(job) if job["error"] else format_job_line(job), ExitCode.FAILED)
     if as_json:
         emit(job["result"])
     else:
         _show_preview(job["result"])
 
 
-def _await_end(client: Client, job: Any) -> Any:
+def _wait_for_end(client: Client, job: Any) -> Any:
     said = ""
     while not is_final(job):
-        if (line := one_line(job)) != said:
+        if (line := format_job_line(job)) != said:
             say(line)
             said = line
         time.sleep(POLL_INTERVAL_SECONDS)
@@ -74,7 +74,7 @@ def _await_end(client: Client, job: Any) -> Any:
 def _show_preview(result: Any) -> None:
     for number, example in enumerate(result["examples"], start=1):
         console().print(Text(f"example {number}, {example['length']} tokens", "bold"))
-        console().print(Text.assemble(*_styled_parts(example)))
+        console().print(Text.assemble(*_style_trained_tokens(example)))
     most = max(row["examples"] for row in result["lengths"])
     rows = [
         (
@@ -93,7 +93,7 @@ def _show_preview(result: Any) -> None:
     )
 
 
-def _styled_parts(example: Any) -> Iterator[tuple[str, str]]:
+def _style_trained_tokens(example: Any) -> Iterator[tuple[str, str]]:
     """Yield the text of an example; brackets, and a color in a terminal, mark the trained tokens."""
     is_trained = False
     for token in example["tokens"]:

@@ -12,31 +12,31 @@ from cli.extras import find_missing, install_command
 from cli.options import AsJson, Key, Url
 from cli.output import emit_list, show
 
-MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
+STATUS_MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
 
 
 def doctor(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
     """Check this machine and the service, and say what to do for each failure; exit 1 if there is one."""
-    checks = _all_checks(url, key)
+    checks = _run_all_checks(url, key)
     if as_json:
         emit_list([check.as_json() for check in checks])
     else:
         for check in checks:
-            show(f"{MARKS[check.status]} {check.name:<12} {check.detail}")
+            show(f"{STATUS_MARKS[check.status]} {check.name:<12} {check.detail}")
             if check.remedy:
                 show(f"     {'':<12} -> {check.remedy}")
     if any(check.status == "failed" for check in checks):
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _all_checks(url: str | None, key: str | None) -> list[Check]:
+def _run_all_checks(url: str | None, key: str | None) -> list[Check]:
     checks = machine.check_installation()
     if home().exists() or "DATABASE_URL" in os.environ:
-        checks += _deployment_checks()
+        checks += _run_deployment_checks()
     return checks + service.check_service(url, key)
 
 
-def _deployment_checks() -> list[Check]:
+def _run_deployment_checks() -> list[Check]:
     if find_missing("service"):
         detail = "not checked: the packages of the service are not installed"
         return [Check("deployment", "note", detail, f"run {install_command('service')}")]

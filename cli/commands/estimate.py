@@ -42,7 +42,7 @@ METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EstimateRequest:
     """The operations and settings to estimate for each model; None stands for all of them."""
 
     operation: Operation | None
@@ -131,13 +131,13 @@ def estimate(  # noqa: PLR0913 - one parameter per option
     if method is not None and operation not in (None, "finetune"):
         raise CommandError("--method requires --operation finetune", ExitCode.USAGE)
     chosen: Operation | None = "finetune" if method is not None else operation
-    question = Question(chosen, method, precisions, batch_size, tokens, lora_rank, gradient_checkpointing)
-    answers = {model: list(_rows(model, question)) for model in models or DEFAULT_MODELS}
+    request = EstimateRequest(chosen, method, precisions, batch_size, tokens, lora_rank, gradient_checkpointing)
+    answers = {model: list(_estimate_rows(model, request)) for model in models or DEFAULT_MODELS}
     if as_json:
         emit_list([row.as_json(memory) for rows in answers.values() for row in rows])
         return
     for model, rows in answers.items():
-        show(_headline(model, _shape_and_precision(model)[0], question))
+        show(_headline(model, _read_shape_and_precision(model)[0], request))
         columns = COLUMNS if memory is None else (*COLUMNS, f"FITS {memory:g}")
         show_table(columns, [row.cells(memory) for row in rows])
 
@@ -146,14 +146,14 @@ def _to_precision(held: Quantization, *, quantize_head: bool) -> Precision:
     return Precision(quantization=None if held == "none" else held, quantize_head=quantize_head)
 
 
-def _headline(model: str, shape: Shape, question: Question) -> str:
+def _headline(model: str, shape: Shape, request: EstimateRequest) -> str:
     positions = {"rope": "RoPE", "alibi": "ALiBi"}[shape.position_embedding]
-    tokens = question.tokens or shape.context_length
+    tokens = request.tokens or shape.context_length
     billions = shape.parameters / 1e9
-    return f"\n{model}: {billions:.2f} billion parameters, {positions}; batch {question.batch} of {tokens} tokens; GiB"
+    return f"\n{model}: {billions:.2f} billion parameters, {positions}; batch {request.batch} of {tokens} tokens; GiB"
 
 
-def _shape_and_precision(model: str) -> tuple[Shape, Precision]:
+def _read_shape_and_precision(model: str) -> tuple[Shape, Precision]:
     if model in PRESETS:
         return PRESETS[model], Precision()
     path = Path(model)
@@ -167,16 +167,16 @@ def _shape_and_precision(model: str) -> tuple[Shape, Precision]:
         raise CommandError(str(error)) from error
 
 
-def _rows(model: str, question: Question) -> Iterator[Row]:
-    shape, stored = _shape_and_precision(model)
-    for operation in (question.operation,) if question.operation else OPERATIONS:
+def _estimate_rows(model: str, request: EstimateRequest) -> Iterator[Row]:
+    shape, stored = _read_shape_and_precision(model)
+    for operation in (request.operation,) if request.operation else OPERATIONS:
         match operation:
             case "generate" | "evaluate":
-                yield from _inference_rows(model, operation, shape, stored, question)
+                yield from _inference_rows(model, operation, shape, stored, request)
             case "finetune":
-                yield from _finetuning_rows(model, shape, stored, question)
+                yield from _finetuning_rows(model, shape, stored, request)
             case "quantize" if stored.quantization is None:
-                yield Row(model, operation, stored, estimate_quantization(shape, quantize_head=question.quantizes_head))
+                yield Row(model, operation, stored, estimate_quantization(shape, quantize_head=request.quantizes_head))
                 yield Row(model, "calibrate", stored, estimate_calibration(shape, sequences=CALIBRATION_SEQUENCES))
             case "quantize":
                 continue  # a quantized model cannot be quantized again
@@ -185,35 +185,35 @@ def _rows(model: str, question: Question) -> Iterator[Row]:
 
 
 def _inference_rows(
-    model: str, operation: Literal["generate", "evaluate"], shape: Shape, stored: Precision, question: Question
+    model: str, operation: Literal["generate", "evaluate"], shape: Shape, stored: Precision, request: EstimateRequest
 ) -> Iterator[Row]:
-    batch, tokens = question.batch, question.tokens or shape.context_length
-    for precision in _precisions(stored, question):
+    batch, tokens = request.batch, request.tokens or shape.context_length
+    for precision in _choose_precisions(stored, request):
         if operation == "generate":
             yield Row(model, operation, precision, estimate_inference(shape, precision, batch=batch, tokens=tokens))
         else:
             yield Row(model, operation, precision, estimate_scoring(shape, precision, tokens=batch * tokens))
 
 
-def _finetuning_rows(model: str, shape: Shape, stored: Precision, question: Question) -> Iterator[Row]:
-    for method in (question.method,) if question.method else METHODS:
-        for precision in _precisions(stored, question):
+def _finetuning_rows(model: str, shape: Shape, stored: Precision, request: EstimateRequest) -> Iterator[Row]:
+    for method in (request.method,) if request.method else METHODS:
+        for precision in _choose_precisions(stored, request):
             if method == "full" and precision.quantization is not None:
                 continue  # a quantized model does not support full fine-tuning
             training = Training(
                 method=method,
-                batch=question.batch,
-                tokens=question.tokens or shape.context_length,
-                lora_rank=question.lora_rank,
-                gradient_checkpointing=question.gradient_checkpointing,
+                batch=request.batch,
+                tokens=request.tokens or shape.context_length,
+                lora_rank=request.lora_rank,
+                gradient_checkpointing=request.gradient_checkpointing,
             )
             yield Row(model, f"train {method}", precision, estimate_finetuning(shape, precision, training))
 
 
-def _precisions(stored: Precision, question: Question) -> Sequence[Precision]:
+def _choose_precisions(stored: Precision, request: EstimateRequest) -> Sequence[Precision]:
     """Return the requested precision, or else that of a quantized checkpoint, or else all possible ones."""
-    if question.precisions is not None:
-        return [replace(precision, dtype=stored.dtype) for precision in question.precisions]
+    if request.precisions is not None:
+        return [replace(precision, dtype=stored.dtype) for precision in request.precisions]
     if stored.quantization is not None:
         return (stored,)
     return [replace(precision, dtype=stored.dtype) for precision in PRECISIONS]

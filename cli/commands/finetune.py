@@ -14,7 +14,7 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.extras import require_extras
 from cli.local_finetuning import describe_distribution, describe_run
-from cli.published_arguments import META_KEY, published_fields
+from cli.published_arguments import META_KEY, add_published_fields
 from cli.spec_options import SpecOption, create_options, read_values
 from jobs.specs import FinetuneSpec, JobSpec
 
@@ -53,7 +53,7 @@ LOCAL_OPTIONS: tuple[tuple[str, Any, Any], ...] = (
 )
 
 
-def _options() -> list[SpecOption]:
+def _list_options() -> list[SpecOption]:
     # Leave out the fields that only jobs use, and two that are handled separately.
     without = (JobSpec.model_fields.keys() - {"model"}) | {"strategy", "deepspeed"}
     return [option for option in create_options(FinetuneSpec) if option.field not in without]
@@ -61,12 +61,12 @@ def _options() -> list[SpecOption]:
 
 def _create_command() -> Callable[..., None]:
     """Return the command; typer reads its options from the signature that is set here."""
-    options = _options()
+    options = _list_options()
 
     def command(**given: Any) -> None:
         found: dict[str, Any] = dict(given["context"].meta.get(META_KEY, {}))
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
-        body = published_fields(found, {"kind": "finetune", **read_values(options, given)})
+        body = add_published_fields(found, {"kind": "finetune", **read_values(options, given)})
         names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
         task = describe_run(body)
         task["distribution"] = describe_distribution(

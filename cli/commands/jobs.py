@@ -10,7 +10,7 @@ from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.job_view import one_line
+from cli.job_view import format_job_line
 from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit, emit_list, format_time, say, show, show_table
 from jobs.specs import KINDS
@@ -41,7 +41,7 @@ def list_jobs(
     if as_json:
         emit_list(found)
     elif found:
-        show_table(COLUMNS, [_row(job) for job in found])
+        show_table(COLUMNS, [_format_row(job) for job in found])
     else:
         say("no jobs")
 
@@ -54,7 +54,7 @@ def show_job(job: JobId, url: Url = None, key: Key = None, *, as_json: AsJson = 
     if as_json:
         emit(found)
     else:
-        show(one_line(found))
+        show(format_job_line(found))
         console().print(JSON.from_data(found, ensure_ascii=False))
 
 
@@ -84,7 +84,7 @@ def delete(jobs: JobIds, url: Url = None, key: Key = None) -> None:
         deleted, refused = _attempt_all(jobs, lambda job: _delete(client, job))
     for job in deleted:
         say(f"deleted {job}")
-    _report_refused(refused)
+    _report_refusals(refused)
 
 
 def _apply_to_each(
@@ -102,11 +102,11 @@ def _apply_to_each(
         emit_list(answers)
     else:
         for answer in answers:
-            show(one_line(answer))
-    _report_refused(refused)
+            show(format_job_line(answer))
+    _report_refusals(refused)
 
 
-def _report_refused(refused: list[tuple[str, CommandError]]) -> None:
+def _report_refusals(refused: list[tuple[str, CommandError]]) -> None:
     if refused:
         for job, error in refused[:-1]:
             say(f"error: {job}: {error}")
@@ -133,7 +133,7 @@ def _delete(client: Client, job: str) -> str:
     return job
 
 
-def _row(job: Any) -> tuple[Any, ...]:
+def _format_row(job: Any) -> tuple[Any, ...]:
     progress = f"{job['progress']['fraction']:.0%}" if job["progress"] else None
     error = job["error"]["code"] if job["error"] else None
     return job["id"], job["kind"], job["state"], progress, job["source_model"], format_time(job["created_at"]), error

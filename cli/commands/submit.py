@@ -17,9 +17,9 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
-from cli.published_arguments import META_KEY, PublishedCommand, published_fields
+from cli.published_arguments import META_KEY, PublishedCommand, add_published_fields
 from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, parse_assignments, read_values, spec_classes
-from cli.uploads import file_id
+from cli.uploads import resolve_file_id
 from footprint import in_gib
 from jobs.specs import JobSpec
 
@@ -83,7 +83,7 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         body = {"kind": kind, **read_values(options, given), **_conversations(given.get("chat"))}
         body |= parse_assignments(given["assignments"] or [])
-        body = published_fields(given["context"].meta.get(META_KEY, {}), body)
+        body = add_published_fields(given["context"].meta.get(META_KEY, {}), body)
         if kind == "finetune" and not TRAINING_DATA_FIELDS & body.keys():
             raise CommandError("pass --training-file, or --training-files once per file", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:
@@ -135,11 +135,11 @@ def _upload_files(client: Client, kind: str, options: list[SpecOption], body: di
         given = body.get(option.field)
         purpose = PURPOSES.get(kind, DEFAULT_PURPOSE)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
-            body[option.field] = file_id(client, given, purpose)
+            body[option.field] = resolve_file_id(client, given, purpose)
             if body[option.field] != given:
                 uploaded.append(body[option.field])
         elif option.form == "weighted files" and isinstance(given, list):
-            body[option.field] = [{**each, "file": file_id(client, each["file"], purpose)} for each in given]
+            body[option.field] = [{**each, "file": resolve_file_id(client, each["file"], purpose)} for each in given]
             pairs = zip(given, body[option.field], strict=True)
             uploaded += [made["file"] for named, made in pairs if made["file"] != named["file"]]
     return uploaded

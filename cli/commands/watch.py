@@ -13,7 +13,7 @@ from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.job_view import is_final, one_line, panel
+from cli.job_view import build_job_panel, format_job_line, is_final
 from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit_line, say, show
 
@@ -45,17 +45,17 @@ def wait(
     if bool(jobs) == bool(label):
         raise CommandError("pass either job ids or --label", ExitCode.USAGE)
     with connect(url, key) as client:
-        ids = list(dict.fromkeys(jobs)) if jobs else _find_labelled(client, label or "")
+        ids = list(dict.fromkeys(jobs)) if jobs else _find_labelled_jobs(client, label or "")
         failed = 0
         for job in _yield_changes(client, ids, {}):
             if is_final(job):
-                emit_line(job) if as_json else show(one_line(job))
+                emit_line(job) if as_json else show(format_job_line(job))
                 failed += job["state"] != "succeeded"
     if failed:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _find_labelled(client: Client, label: str) -> list[str]:
+def _find_labelled_jobs(client: Client, label: str) -> list[str]:
     if "=" not in label:
         raise CommandError(f"--label is {label!r}; write KEY=VALUE", ExitCode.USAGE)
     found = [job["id"] for job in client.list_items("/v1/jobs", {"label": label.replace("=", ":", 1)})]
@@ -93,14 +93,14 @@ def _show_changes(client: Client, ids: Sequence[str], latest: dict[str, Any], *,
 def _show_live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
     with Live(console=console(), refresh_per_second=8) as live:
         for _ in _yield_changes(client, ids, latest):
-            live.update(panel([latest[job] for job in ids if job in latest]))
+            live.update(build_job_panel([latest[job] for job in ids if job in latest]))
 
 
 def _show_lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
     """Print one line per change when stdout is not a terminal."""
     shown: dict[str, str] = {}
     for job in _yield_changes(client, ids, latest):
-        line = one_line(job)
+        line = format_job_line(job)
         if shown.get(job["id"]) != line:
             show(line)
             shown[job["id"]] = line

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TETHER = Path(__file__).with_name("tether.py")
+TETHER_SCRIPT = Path(__file__).with_name("tether.py")
 MAX_LOG_BYTES = 16 * 2**20
 TAIL_LINES = 12
 POLL_INTERVAL_SECONDS = 0.05
@@ -49,7 +49,7 @@ class Child:
         with self.log.open("ab") as log:
             self.log_start = log.tell()
             self.process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
-                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self.command],
+                [sys.executable, "-I", "-S", str(TETHER_SCRIPT), str(os.getpid()), *self.command],
                 stdin=subprocess.PIPE if self.stdin else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

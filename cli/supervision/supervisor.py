@@ -12,9 +12,9 @@ from cli.supervision.stop_request import StopRequest
 from jobs.settings import EXIT_INVALID_SETTINGS
 
 QUICK_EXIT_SECONDS = 5.0  # a child that exits sooner counts as having failed to start
-MAX_QUICK_DEATHS = 3
-MIN_DELAY = 0.25
-MAX_DELAY = 30.0
+MAX_QUICK_EXITS = 3
+MIN_RESTART_DELAY_SECONDS = 0.25
+MAX_RESTART_DELAY_SECONDS = 30.0
 ROTATION_INTERVAL_SECONDS = 10.0  # seconds between checks of the log sizes
 
 
@@ -22,8 +22,8 @@ ROTATION_INTERVAL_SECONDS = 10.0  # seconds between checks of the log sizes
 class _WatchedChild:
     child: Child
     started: float
-    quick_deaths: int = 0
-    delay: float = MIN_DELAY
+    quick_exits: int = 0
+    delay: float = MIN_RESTART_DELAY_SECONDS
     restart_at: float | None = None
 
 
@@ -82,16 +82,16 @@ class Supervisor:
     def _handle_exit(self, watched: _WatchedChild, code: int) -> None:
         child, now = watched.child, time.monotonic()
         if now - watched.started < QUICK_EXIT_SECONDS:
-            watched.quick_deaths += 1
-            watched.delay = min(watched.delay * 2, MAX_DELAY)
+            watched.quick_exits += 1
+            watched.delay = min(watched.delay * 2, MAX_RESTART_DELAY_SECONDS)
         else:
-            watched.quick_deaths, watched.delay = 0, MIN_DELAY
+            watched.quick_exits, watched.delay = 0, MIN_RESTART_DELAY_SECONDS
         ended = f"the {child.name} ended ({describe_exit(code)})"
         report = f"the last lines of {child.log}:\n{child.tail()}"
         if code == EXIT_INVALID_SETTINGS:
             raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)
-        if watched.quick_deaths >= MAX_QUICK_DEATHS:
-            raise CommandError(f"{ended} {MAX_QUICK_DEATHS} times directly after its start; {report}")
+        if watched.quick_exits >= MAX_QUICK_EXITS:
+            raise CommandError(f"{ended} {MAX_QUICK_EXITS} times directly after its start; {report}")
         say(f"{ended}; it will be restarted in {watched.delay:g} s; {report}")
         watched.restart_at = now + watched.delay
 

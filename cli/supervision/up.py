@@ -15,7 +15,7 @@ import httpx
 
 from baichuan_client.endpoint import Endpoint
 from cli.deployment_settings import deployment_settings
-from cli.endpoint import load_saved, save
+from cli.endpoint import load_saved_endpoint, save
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.output import say, show
@@ -72,12 +72,12 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
     with listen(options.host, options.port) as listener:
         if not settings.redis_url:
             supervisor.watch(start_redis(settings.home))
-        known = load_saved(settings.home)
+        known = load_saved_endpoint(settings.home)
         given = os.environ.get("BAICHUAN_API_KEY") or None
         api_key = prepare_with_key(settings, known.api_key if known else None, given)
         port = listener.getsockname()[1]
         endpoint = Endpoint(f"http://{LOOPBACK_BY_WILDCARD.get(options.host, options.host)}:{port}", api_key)
-        for child in _children(options, settings.home, listener):
+        for child in _make_children(options, settings.home, listener):
             if not stop:
                 supervisor.start(child)
         try:
@@ -94,7 +94,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         return ExitCode.OK
 
 
-def _children(options: UpOptions, home: Path, listener: socket.socket) -> list[Child]:
+def _make_children(options: UpOptions, home: Path, listener: socket.socket) -> list[Child]:
     """Return the Python processes in start order; they are stopped in reverse order, within 15 s in total."""
     environment = {"BAICHUAN_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), **_limit_seconds("BAICHUAN_SHUTDOWN_SECONDS", 2)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from footprint import Footprint, in_gib, smaller_models, smaller_trainings
+from footprint import Footprint, find_smaller_models, find_smaller_trainings, in_gib
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import GGUF_KIND
 from jobs.records import ModelRecord
@@ -165,7 +165,7 @@ def _suggest_remedy(requirement: Requirement, named: Mapping[str, ModelRecord], 
     known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
     if known is None:
         return "use a machine with more"
-    ways = smaller_trainings if requirement.exclusive else smaller_models
+    ways = find_smaller_trainings if requirement.exclusive else find_smaller_models
     fitting = [
         f"{way}: {in_gib(least)}" for way, least in ways(known.shape, requirement.device_memory_bytes) if least <= size
     ]

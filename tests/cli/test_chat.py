@@ -120,7 +120,7 @@ def test_errors_end_a_pipe_with_their_code(service: Service) -> None:
     assert "model 'full' waits for room (status 429)" in full.err
     died = service.shell("chat", "tiny", stdin="die\n", **service.variables)
     assert (died.code, died.out) == (ExitCode.FAILED, "<die>\n")
-    assert "the answer broke off: the runner was killed" in died.err
+    assert "the answer was cut off: the runner was killed" in died.err
     away = service.shell("chat", "tiny", stdin="a\n", **{**service.variables, "BAICHUAN_URL": "http://127.0.0.1:9"})
     assert away.code == ExitCode.UNREACHABLE
 
@@ -163,7 +163,7 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(servic
     assert service.hung_up.wait(30)
     wait_for(b"> ")
     os.write(main, b"die\n")
-    wait_for(b"error: the answer broke off")
+    wait_for(b"error: the answer was cut off")
     wait_for(b"> ")
     os.write(main, b"/what\n")
     wait_for(b"/what is not a command")

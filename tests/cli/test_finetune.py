@@ -170,7 +170,7 @@ def test_a_hostfile_gives_machines_and_ranks(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a slots=2\nb slots=3\n", "different numbers of slots"),
-        ("a 2\n", ":1 is 'a 2'; write HOST slots=PROCESSES"),
+        ("a 2\n", ":1: invalid line 'a 2'; write HOST slots=PROCESSES"),
         ("a slots=2\na slots=2\n", ":2 repeats a"),
         ("# nothing\n", "lists no hosts"),
     ],

@@ -1,5 +1,5 @@
 """Fine-tuning by several processes, called ranks, on one or more machines."""
 
-from baichuan_core.finetuning.distributed.distribution import Distribution, Plan
+from baichuan_core.finetuning.distributed.distribution import Distribution, DistributionPlan
 
-__all__ = ["Distribution", "Plan"]
+__all__ = ["Distribution", "DistributionPlan"]

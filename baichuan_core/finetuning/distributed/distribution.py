@@ -1,4 +1,4 @@
-"""The distribution of a run over processes: as requested (`Distribution`), and as decided (`Plan`)."""
+"""The distribution of a run over processes: as requested (`Distribution`), and as decided (`DistributionPlan`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DistributionPlan:
     """A distribution with all decisions made.
 
     Attributes:
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def world_size(self) -> int:
-        """Number of processes on all machines together."""
+        """Total number of processes across all machines."""
         return self.processes * self.nodes
 
     @property
@@ -98,4 +98,4 @@ class Plan:
         return 0 if self.deepspeed is None else int(self.deepspeed["zero_optimization"]["stage"])
 
 
-SINGLE_PROCESS = Plan("single", "one process was requested")
+SINGLE_PROCESS = DistributionPlan("single", "one process was requested")

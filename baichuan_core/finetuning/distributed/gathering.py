@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from baichuan_core.finetuning.distributed.distribution import Plan
+from baichuan_core.finetuning.distributed.distribution import DistributionPlan
 
 
-def gather_trained_weights(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
+def gather_trained_weights(model: nn.Module, plan: DistributionPlan) -> dict[str, Tensor]:
     """Return the trained weights by name, on the CPU. They are complete on rank 0; every rank must call this.
 
     Weights that ZeRO trains in bfloat16 are taken from its float32 copies.

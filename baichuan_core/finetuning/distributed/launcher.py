@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from baichuan_core.errors import BaichuanError, RankFailedError
-from baichuan_core.finetuning.distributed.distribution import Plan
+from baichuan_core.finetuning.distributed.distribution import DistributionPlan
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.distributed.interfaces import find_interface
-from baichuan_core.finetuning.distributed.messages import ResumePointSaved, RunInputs, Task
+from baichuan_core.finetuning.distributed.messages import RankTask, ResumePointSaved, RunArguments
 from baichuan_core.finetuning.distributed.rank_process import RankProcess
 from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.report import FinetuningReport
@@ -28,8 +28,8 @@ GRACE_PERIOD_SECONDS = 1.0
 
 
 def launch(
-    inputs: RunInputs,
-    plan: Plan,
+    inputs: RunArguments,
+    plan: DistributionPlan,
     *,
     on_gpu: bool,
     should_pause: Callable[[], bool],
@@ -71,13 +71,15 @@ def launch(
 
 
 @contextmanager
-def _start_ranks(inputs: RunInputs, plan: Plan, port: int, *, on_gpu: bool) -> Iterator[list[RankProcess]]:
+def _start_ranks(
+    inputs: RunArguments, plan: DistributionPlan, port: int, *, on_gpu: bool
+) -> Iterator[list[RankProcess]]:
     ranks: list[RankProcess] = []
     limits = get_limits()
     try:
         for local_rank in range(plan.processes):
             group = RankGroup(plan.node_rank * plan.processes + local_rank, local_rank, plan.world_size)
-            task = Task(inputs, plan, group, port, on_gpu, limits)
+            task = RankTask(inputs, plan, group, port, on_gpu, limits)
             ranks.append(RankProcess(task, _make_environment(plan, group, port, on_gpu=on_gpu), sys.stderr))
         yield ranks
     finally:
@@ -87,7 +89,7 @@ def _start_ranks(inputs: RunInputs, plan: Plan, port: int, *, on_gpu: bool) -> I
             rank.close()
 
 
-def _make_environment(plan: Plan, group: RankGroup, port: int, *, on_gpu: bool) -> Mapping[str, str]:
+def _make_environment(plan: DistributionPlan, group: RankGroup, port: int, *, on_gpu: bool) -> Mapping[str, str]:
     """Return the environment of a rank, with the variables that torch, accelerate and DeepSpeed read."""
     threads = max(1, torch.get_num_threads() // plan.processes)
     defaults = {"OMP_NUM_THREADS": str(threads)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from baichuan_core.errors import BaichuanError
-from baichuan_core.finetuning.distributed.distribution import Plan
+from baichuan_core.finetuning.distributed.distribution import DistributionPlan
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.report import FinetuningReport
@@ -18,8 +18,8 @@ MessageKind = Literal["progress", "resume_point", "report", "error"]
 
 
 @dataclass(frozen=True, slots=True)
-class RunInputs:
-    """The inputs and outputs of a run, which are the same for every rank."""
+class RunArguments:
+    """The arguments of a run, which are the same for every rank."""
 
     checkpoint: Path
     training_data: Mapping[str, float]
@@ -32,11 +32,11 @@ class RunInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class RankTask:
     """The task of one rank.
 
     Attributes:
-        inputs: Inputs and outputs of the run.
+        inputs: Arguments of the run.
         plan: Distribution of the run.
         group: This rank's index among all ranks.
         port: Port of the launcher's store on machine 0.
@@ -44,8 +44,8 @@ class Task:
         limits: Bytes that the launcher may use, by the index of the GPU, or 0 for the CPU.
     """
 
-    inputs: RunInputs
-    plan: Plan
+    inputs: RunArguments
+    plan: DistributionPlan
     group: RankGroup
     port: int
     on_gpu: bool
@@ -68,8 +68,8 @@ class Task:
         limits = {int(device): count for device, count in fields.pop("limits").items()}
         return cls(
             limits=limits,
-            inputs=RunInputs(**paths, training_data=weights, options=FinetuningOptions(**options)),  # type: ignore[arg-type]
-            plan=Plan(**fields.pop("plan")),
+            inputs=RunArguments(**paths, training_data=weights, options=FinetuningOptions(**options)),  # type: ignore[arg-type]
+            plan=DistributionPlan(**fields.pop("plan")),
             group=RankGroup(**fields.pop("group")),
             **fields,
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
-MIN_TOKENS = 2  # minimum length of an example: with fewer tokens, there is nothing to predict
+MIN_EXAMPLE_TOKENS = 2  # minimum length of an example: with fewer tokens, there is nothing to predict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +38,5 @@ class BatchPart:
 
 
 def _make_unlabelled_example(example: EncodedExample) -> EncodedExample:
-    ids = example.input_ids[:MIN_TOKENS]
+    ids = example.input_ids[:MIN_EXAMPLE_TOKENS]
     return EncodedExample(ids, [IGNORED_LABEL] * len(ids))

@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, ConcreteStrategy, Distribution, Plan
+from baichuan_core.finetuning.distributed.distribution import (
+    SINGLE_PROCESS,
+    ConcreteStrategy,
+    Distribution,
+    DistributionPlan,
+)
 from baichuan_core.finetuning.distributed.ds_config import complete_config, zero_preset
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
@@ -30,7 +35,7 @@ class _MemoryInputs:
     cluster: Cluster
 
 
-def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> Plan:
+def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distribution | None) -> DistributionPlan:
     """Return the plan for a run on this machine; without a distribution, this process trains alone.
 
     Raises:
@@ -58,7 +63,7 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     if deepspeed is None and strategy in ("zero2", "zero3", "zero3-offload"):
         preset = zero_preset(strategy, on_gpu=not hardware.is_cpu)
         deepspeed = complete_config(preset, options, bfloat16=hardware.bfloat16)
-    return Plan(
+    return DistributionPlan(
         strategy=strategy,
         reason=reason,
         deepspeed=deepspeed,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from baichuan_core.errors import BaichuanError
 from baichuan_core.finetuning.distributed.group import join_group, leave_group
-from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, ResumePointSaved, Task, encode_message
+from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, RankTask, ResumePointSaved, encode_message
 from baichuan_core.finetuning.finetune import run_finetuning
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.free_memory import limit_device
+from baichuan_core.free_memory import limit_device_memory
 from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.progress import Progress
 
@@ -21,7 +21,7 @@ def run_rank(messages: int) -> None:
     """Read a task from stdin, run it, and write its progress and its report or error to the descriptor `messages`."""
     task = _read_task()
     paused = threading.Event()
-    threading.Thread(target=_wait_for_pause, args=(paused,), daemon=True).start()
+    threading.Thread(target=_watch_for_pause, args=(paused,), daemon=True).start()
     try:
         os.write(messages, encode_message(_run(task, paused, messages)))
     except BaichuanError as error:
@@ -32,16 +32,16 @@ def run_rank(messages: int) -> None:
         raise
 
 
-def _read_task() -> Task:
+def _read_task() -> RankTask:
     line = bytearray()
-    while not line.endswith(b"\n"):  # byte by byte, to leave later lines to `_wait_for_pause`
+    while not line.endswith(b"\n"):  # byte by byte, to leave later lines to `_watch_for_pause`
         if not (byte := os.read(0, 1)):
             sys.exit("the launcher has ended")
         line += byte
-    return Task.decode(bytes(line))
+    return RankTask.decode(bytes(line))
 
 
-def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport:
+def _run(task: RankTask, paused: threading.Event, messages: int) -> FinetuningReport:
     def report(progress: Progress) -> None:
         if task.group.local_rank == 0:
             os.write(messages, encode_message(progress))
@@ -66,12 +66,12 @@ def _run(task: Task, paused: threading.Event, messages: int) -> FinetuningReport
     return result
 
 
-def _limit_memory(task: Task) -> None:
+def _limit_memory(task: RankTask) -> None:
     """Limit this rank to its share of the memory that the launcher may use."""
     index = task.group.local_rank if task.on_gpu else 0
     limit = task.limits.get(index)
     if limit is not None:
-        limit_device(index, limit if task.on_gpu else limit // task.plan.processes)
+        limit_device_memory(index, limit if task.on_gpu else limit // task.plan.processes)
 
 
 def _start_deepspeed(*, on_gpu: bool) -> None:
@@ -87,7 +87,7 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
     deepspeed.init_distributed("nccl" if on_gpu else "gloo")
 
 
-def _wait_for_pause(paused: threading.Event) -> None:
+def _watch_for_pause(paused: threading.Event) -> None:
     """Set the event if the launcher requests a pause; kill this process if stdin closes because the launcher ended."""
     # Do not read through sys.stdin, because Python would wait for its lock at exit.
     while os.read(0, len(PAUSE_COMMAND)):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, ResumePointSaved, Task, decode_message
+from baichuan_core.finetuning.distributed.messages import PAUSE_COMMAND, RankTask, ResumePointSaved, decode_message
 from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.progress import Progress
 
@@ -31,7 +31,7 @@ class RankProcess:
         lines: The last lines of its output.
     """
 
-    def __init__(self, task: Task, environment: Mapping[str, str], relay: IO[str]) -> None:
+    def __init__(self, task: RankTask, environment: Mapping[str, str], relay: IO[str]) -> None:
         """Start the rank."""
         self.rank = task.group.rank
         self.report: FinetuningReport | None = None

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
 from baichuan_core.errors import RankFailedError, UnsupportedError
-from baichuan_core.finetuning.distributed.distribution import Plan
+from baichuan_core.finetuning.distributed.distribution import DistributionPlan
 
 ARRIVAL_TIMEOUT = timedelta(minutes=10)  # long, because people may start the launchers by hand, one after the other
 RESPONSE_TIMEOUT = timedelta(seconds=15)
@@ -28,7 +28,7 @@ class Rendezvous:
         port: Port of the store on machine 0.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DistributionPlan) -> None:
         """Open the store on machine 0, or connect to it.
 
         Raises:
@@ -149,7 +149,7 @@ class Rendezvous:
         )
 
 
-def _listen(plan: Plan) -> socket.socket:
+def _listen(plan: DistributionPlan) -> socket.socket:
     """Listen on the loopback interface only, unless the run has several machines."""
     address = "127.0.0.1" if plan.nodes == 1 else "0.0.0.0"  # noqa: S104 - other machines connect to it
     listener = socket.socket()

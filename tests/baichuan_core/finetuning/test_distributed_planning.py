@@ -20,7 +20,7 @@ from baichuan_core import (
     finetune,
 )
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.distributed import Plan, planning
+from baichuan_core.finetuning.distributed import DistributionPlan, planning
 from baichuan_core.finetuning.distributed import rendezvous as rendezvous_module
 from baichuan_core.finetuning.distributed.agreement import require_agreement
 from baichuan_core.finetuning.distributed.group import RankGroup
@@ -196,8 +196,8 @@ def test_ranks_share_a_batch_and_one_without_an_example_has_no_labels() -> None:
 @pytest.fixture
 def machines() -> tuple[Rendezvous, Rendezvous]:
     """The launchers of two machines."""
-    first = Rendezvous(Plan("ddp", "", processes=2, nodes=2, node_rank=0))
-    second = Rendezvous(Plan("ddp", "", processes=2, nodes=2, node_rank=1, master_port=first.port))
+    first = Rendezvous(DistributionPlan("ddp", "", processes=2, nodes=2, node_rank=0))
+    second = Rendezvous(DistributionPlan("ddp", "", processes=2, nodes=2, node_rank=1, master_port=first.port))
     return first, second
 
 
@@ -242,6 +242,6 @@ def test_machine_0_waits_until_the_others_have_finished(machines: tuple[Rendezvo
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    first = Rendezvous(Plan("ddp", "", processes=2, nodes=2))
+    first = Rendezvous(DistributionPlan("ddp", "", processes=2, nodes=2))
     with pytest.raises(UnsupportedError, match=f"master_port {first.port} cannot be used"):
-        Rendezvous(Plan("ddp", "", processes=2, nodes=2, master_port=first.port))
+        Rendezvous(DistributionPlan("ddp", "", processes=2, nodes=2, master_port=first.port))

@@ -41,7 +41,7 @@ class KilledError(Exception):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(downloads_module, "FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(downloads_module, "FIRST_RETRY_DELAY_SECONDS", 0.0)
     with hub_server() as running:
         yield running
 

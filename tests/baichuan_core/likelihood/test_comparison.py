@@ -112,7 +112,7 @@ def test_a_text_whose_states_do_not_fit_is_rejected(
     make_checkpoint: MakeCheckpoint, ids: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 37 kB\nMemAvailable: 37 kB\n")
-    monkeypatch.setattr("baichuan_core.host_memory.MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("baichuan_core.host_memory.MEMINFO_FILE", tmp_path / "meminfo")
     model = load_model(make_checkpoint(), device="cpu")
     run_reference(model, text_windows(ids[:148], length=148, stride=148))  # 147 states of 64 numbers
     too_long = text_windows(ids, length=150, stride=150)

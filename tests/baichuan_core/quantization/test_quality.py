@@ -169,7 +169,7 @@ def test_a_machine_too_small_for_the_unquantized_model(
 ) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       8000000 kB\nMemAvailable:     131072 kB\n")
-    monkeypatch.setattr("baichuan_core.host_memory.MEMINFO", meminfo)
+    monkeypatch.setattr("baichuan_core.host_memory.MEMINFO_FILE", meminfo)
     report = quality_report(base, [quantized(base, tmp_path / "nf4", "nf4")], tmp_path / "report", device="cpu")
     assert_only_likelihoods_are_missing(report, "needs 0.19 GiB, but only 0.12 GiB are free")
 
