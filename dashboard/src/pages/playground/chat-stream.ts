@@ -54,7 +54,7 @@ export async function streamChat(
     if (choice?.delta?.content) onText(choice.delta.content);
     if (choice?.finish_reason) ending.reason = choice.finish_reason;
   }
-  throw new ApiError(toProblem(502, 'the answer broke off', ''));
+  throw new ApiError(toProblem(502, 'the answer was cut off', ''));
 }
 
 /** Yield the data of all events of a stream; comments are skipped. */
