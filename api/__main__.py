@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
-    """Return the socket that the parent process already listens on, so that no other process can take the port."""
+    """Return the socket that the parent process is already listening on, so that no other process can take the port."""
     return None if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
 
 

@@ -1,4 +1,4 @@
-"""Writes the access log in batches from a thread, because one write per request costs more than the response."""
+"""Writes the access log in batches from a thread, because one write per line would cost more than the response."""
 
 import logging
 import queue

@@ -52,7 +52,7 @@ class ChatDesk:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run in the background while the block runs, and finish writing rows at its end."""
+        """Run in the background while the block runs; when the block ends, finish writing rows."""
         self._client = ChatClient(self._settings.redis)
         renewal = asyncio.create_task(self._renew_chats())
         try:

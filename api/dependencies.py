@@ -15,7 +15,7 @@ from fastapi import Depends, Header, Request
 from api.chat_desk import ChatDesk
 from api.conditions import parse_if_match
 from api.feed_hub import FeedHub
-from api.headers import asks_for_absence
+from api.headers import requires_nonexistence
 from api.security import SAFE_METHODS, Credentials, identify, require_admin, require_same_origin
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
@@ -139,7 +139,7 @@ async def get_caller(request: Request) -> Caller:
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)
     request.state.key = key
-    if request.method not in SAFE_METHODS and asks_for_absence(request.scope):
+    if request.method not in SAFE_METHODS and requires_nonexistence(request.scope):
         message = "nothing is created under an address that a client chooses; leave If-None-Match out"
         raise VersionConflictError(message, param="If-None-Match")
     if credentials.authorization is None and request.method not in SAFE_METHODS:

@@ -21,7 +21,7 @@ PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True)
 class WatchedJob:
-    """The job that a client watches, the event types that it wants, and its credentials."""
+    """The job that a client is watching, the event types that the client wants, and the client's credentials."""
 
     job: JobKey
     types: Sequence[str]

@@ -20,7 +20,7 @@ from jobs.database.batching import Lane
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
 
-POLL_INTERVAL_SECONDS = 1.0  # seconds between two SQL queries while Redis announces changes
+POLL_INTERVAL_SECONDS = 1.0  # seconds between two SQL queries while Redis is announcing changes
 RECONNECT_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,14 @@ class WatchedProject:
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, position: int, seconds: float) -> None:
-        """Wait until the feed is no longer at `position`, but at most `seconds`."""
+        """Wait up to `seconds` for the feed to move on from `position`."""
         if self.position == position:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.grown.wait(), seconds)
 
 
 class FeedHub:
-    """Wakes event streams when their projects change; while there are none, it neither subscribes nor reads.
+    """Wakes event streams when their projects change; without open streams, it uses neither Redis nor SQL.
 
     Args:
         settings: Settings of the deployment.

@@ -30,7 +30,7 @@ async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileR
 
 
 def make_idempotent_adder(tries: PreviousTries, lifetime_seconds: int | None) -> AddRow:
-    """Return a function that adds a file's row unless the request that this one repeats has already added it."""
+    """Return a function that adds a file's row unless an earlier try of this request has already added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:
         if tries.count:

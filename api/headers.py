@@ -31,7 +31,7 @@ def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
     return None
 
 
-def asks_for_absence(scope: Scope) -> bool:
+def requires_nonexistence(scope: Scope) -> bool:
     """Whether a request has the condition `If-None-Match: *`, which is only true if the resource does not exist."""
     return any(value.strip() == "*" for value in Headers(scope=scope).getlist("if-none-match"))
 

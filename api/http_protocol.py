@@ -100,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._enter_section()
 
     def on_body(self, body: bytes) -> None:
-        """Count the body's bytes; a chunk with data has no trailers."""
+        """Count the body's bytes; trailers only follow the last chunk, which is empty."""
         self._in_section = False
         self._body_bytes += len(body)
         super().on_body(body)

@@ -16,7 +16,7 @@ class JsonRoute(APIRoute):
     """A route whose JSON body is read strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler to restore the reader's errors, which it replaces with its own."""
+        """Wrap FastAPI's handler to restore the reader's errors, which FastAPI replaces with its own."""
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:

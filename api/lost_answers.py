@@ -12,13 +12,13 @@ RETRY_COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
 DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
-BACKOFF_SECONDS = 60.0  # longer than the client waits between two requests
+BACKOFF_SECONDS = 60.0  # longer than the client's wait between two tries
 MAX_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousTries:
-    """How many times a request was sent before, and the longest possible time since the first one."""
+    """The number of earlier tries of a request, and the longest time that can have passed since the first one."""
 
     count: int
     within_seconds: float

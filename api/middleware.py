@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
-from api.headers import asks_for_absence, check_headers
+from api.headers import check_headers, requires_nonexistence
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
 PROCESS_TOKEN = secrets.token_hex(6)
@@ -136,7 +136,7 @@ class BodilessResponses:
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        is_head, is_unwanted = scope["method"] == "HEAD", asks_for_absence(scope)
+        is_head, is_unwanted = scope["method"] == "HEAD", requires_nonexistence(scope)
         if not is_head and not is_unwanted:
             await self._app(scope, receive, send)
             return

@@ -80,7 +80,7 @@ def require_same_origin(request: Request) -> None:
     origin = request.headers.get("Origin")
     if origin is None or urlsplit(origin).netloc != request.headers.get("Host"):
         raise PermissionDeniedError(
-            f"requests with a session's cookie must come from a page of this service, but their Origin is {origin};"
+            f"a request with a session cookie must come from a page of this service, but its Origin is {origin};"
             " send an API key in the header `Authorization: Bearer <key>` instead"
         )
 

@@ -50,7 +50,7 @@ class ReceivedPart:
 
 @asynccontextmanager
 async def receive_file(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ReceivedFile]:
-    """Receive the form with the field `file` and those of `api.file_form`.
+    """Receive the form with the field `file` and the fields of `api.file_form`.
 
     Raises:
         InvalidRequestError: the form is not valid.
@@ -211,7 +211,7 @@ def _require_file(form: FormReader, field: str) -> str:
 
 
 def _check_content_length(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
-    """Refuse a body that cannot fit, judging by its Content-Length, before its first byte is read."""
+    """Before reading a body, refuse it if its Content-Length shows that it cannot fit."""
     announced = request.headers.get("Content-Length", "0")
     size = int(announced) if announced.isdecimal() else 0
     if size > settings.max_upload_bytes + FORM_OVERHEAD_BYTES:

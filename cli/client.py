@@ -50,7 +50,7 @@ class Client:
         self.request("DELETE", path)
 
     def list_items(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
-        """Yield the items of a list, at most `most`, fetching it page by page."""
+        """Yield up to `most` items of a list, fetching the list page by page."""
         with readable_errors():
             yield from self._session.iterate(Pages(path, read_as_is, params, most))
 

@@ -59,20 +59,23 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
 
 
 def _check_address(address: str) -> None:
-    message = f"{address!r} is not an address: correct --url or BAICHUAN_URL, "
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:  # the port is not a number up to 65535, or a bracket is missing
-        raise CommandError(f"{message}which has an error ({error})", ExitCode.USAGE) from None
+        raise _make_address_error(address, str(error)) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise CommandError(f"{message}which must be an http:// or https:// URL with a host", ExitCode.USAGE)
+        raise _make_address_error(address, "it must be an http:// or https:// URL with a host")
     if port == 0:
-        raise CommandError(f"{message}whose port must be from 1 to 65535", ExitCode.USAGE)
+        raise _make_address_error(address, "the port must be from 1 to 65535")
+
+
+def _make_address_error(address: str, problem: str) -> CommandError:
+    return CommandError(f"{address!r} is not a valid address: {problem}; correct --url or BAICHUAN_URL", ExitCode.USAGE)
 
 
 def _is_same_port(address: str, known: str) -> bool:
-    """Whether both addresses are the same port on this machine; `localhost` is where `baichuan up` listens."""
+    """Whether both addresses lead to the same port on this machine; `baichuan up` listens on `localhost`."""
     try:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
     except ValueError:  # the port is not a number, or a bracket is missing

@@ -30,7 +30,7 @@ LIBRARY_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fi
 
 
 def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `baichuan_core.finetune` for the fields of a spec, by our names or the published ones.
+    """Return the arguments of `baichuan_core.finetune` for spec fields given under our names or the published ones.
 
     Raises:
         CommandError: A field is wrong, or the output is missing.
@@ -62,7 +62,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
-    """Return the weights of training files by path.
+    """Return the weights of training files, keyed by path.
 
     Raises:
         ValueError: A file is given twice.

@@ -106,7 +106,7 @@ def run() -> None:
 
 
 def _describe_encoding(error: UnicodeEncodeError) -> str:
-    """Explain why text cannot be sent; bytes of an argument that are not UTF-8 are surrogates here."""
+    """Explain why text cannot be sent; in arguments, bytes that are not UTF-8 appear as surrogates."""
     for argument in sys.argv[1:]:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             return (

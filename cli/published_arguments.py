@@ -13,15 +13,15 @@ from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, 
 
 PUBLISHED_SCRIPT = "fine-tune.py"
 META_KEY = "published"
-# Published options with our names, apart from underscores for hyphens: `--save_strategy epoch`, `--tf32 True`.
+# Published options named like ours, with underscores instead of hyphens: `--save_strategy epoch`, `--tf32 True`.
 SAME_NAME_OPTIONS = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",
     "seed",
     "epochs",
 )
-TEXT_OPTIONS = ("output_dir",)  # kept as text even if they look like numbers
-# Passed on to click under our names, because click requires these options, or because they name files to upload.
+TEXT_OPTIONS = ("output_dir",)  # their values remain text even if they look like numbers
+# Passed on to click under our names, because click requires these options or they name files to upload.
 RENAMED_OPTIONS = {
     "model_name_or_path": "--model",
     "eval_data_path": "--validation-file",
@@ -32,7 +32,7 @@ DATA_OPTIONS = ("data_path", "training_file", "training-file")
 
 
 class PublishedCommand(TyperCommand):
-    """A command that also accepts the published options, which can set our required ones."""
+    """A command that also accepts the published options, some of which take the place of our required options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Remove the published options, but pass `RENAMED_OPTIONS` and `DATA_OPTIONS` on to click under our names."""
@@ -48,7 +48,7 @@ class PublishedCommand(TyperCommand):
 
 
 def split_published_options(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split arguments into the published options, by name, and the rest; `DATA_OPTIONS` have lists as values.
+    """Split arguments into the published options, by name, and the rest; the values of `DATA_OPTIONS` are lists.
 
     Raises:
         CommandError: An option has no value.
@@ -85,7 +85,7 @@ def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
 
 
 def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """Add the published options to the body of a spec, which translates them itself.
+    """Add the published options to the body of a spec; the spec class translates them.
 
     Raises:
         CommandError: The DeepSpeed configuration or the hostfile cannot be read.

@@ -45,7 +45,7 @@ class SpecOption:
     info: FieldInfo
 
     def parameter(self) -> inspect.Parameter:
-        """Return the parameter from which typer builds the option; an optional one has the default None."""
+        """Return the parameter from which typer builds the option; an optional parameter defaults to None."""
         required = self.info.is_required()
         word = self.name.replace("_", "-")
         flag = f"--{word}/--no-{word}" if self.annotation is bool else f"--{word}"
@@ -97,7 +97,7 @@ def read_values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Return the fields given as `field=value`; a value that is not JSON is text.
+    """Return the fields given as `field=value`; a value that is not JSON is taken as text.
 
     Raises:
         CommandError: there is no '='.
@@ -163,7 +163,7 @@ def _split_assignment(assignment: str, option: str) -> tuple[str, str]:
 
 
 def _split_weight(item: str) -> dict[str, Any]:
-    """Return a file and its weight; a name may contain '=' if no number follows it."""
+    """Split FILE=WEIGHT; if no number follows the last '=', the whole argument is the file's name or id."""
     file, sign, weight = item.rpartition("=")
     try:
         return {"file": file, "weight": float(weight)} if sign else {"file": item}

@@ -1,4 +1,4 @@
-"""Detects that messages no longer reach this worker, although it seems healthy."""
+"""Detects when messages are no longer reaching this worker, although it seems healthy."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryWatch:
-    """Checks that the attempts sent to this worker, according to SQL, arrive; if not, reconnects, and finally gives up.
+    """Checks that attempts that SQL shows as sent to this worker arrive; if not, reconnects, and finally gives up.
 
     While messages arrive, an unclaimed attempt proves nothing: Redis may have lost only its message.
     """
@@ -26,7 +26,7 @@ class DeliveryWatch:
 
     @property
     def is_lost(self) -> bool:
-        """Whether reconnecting has not helped, so that the worker must be restarted."""
+        """Whether reconnecting has not helped, so the worker must be restarted."""
         return self._reconnections > MAX_RECONNECTIONS
 
     def note_message(self) -> None:

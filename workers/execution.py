@@ -170,7 +170,7 @@ class Execution:
             case StopReason.STOPPED:
                 self._give_up(claim, lease, Event.STOP)
             case StopReason.ABANDONED:
-                log.warning("%s: abandoned, because this worker no longer has its lease", claim.attempt.id)
+                log.warning("%s: abandoned, because this worker no longer holds the lease", claim.attempt.id)
 
     def _await_first_node(self, claim: Claim, lease: Lease) -> None:
         """Keep this node's lease until the first node has published: the attempt needs the leases of all nodes."""

@@ -142,7 +142,7 @@ class Replied:
 NATIVE_ENGINE = "transformers"
 PAUSE_COMMAND = b"pause\n"  # to a runner, after its assignment: save a resume point and give up the place
 MAKE_ROOM_COMMAND = b"make room\n"  # to a runner: end once there is nothing left to answer
-CALL_PREFIX = b"call "  # to a runner: the line contains a call (that of an assignment begins with a brace)
+CALL_PREFIX = b"call "  # to a runner: the line contains a call (a line with an assignment begins with a brace)
 Message = Annotated[
     Progressed | Measured | Finished | Failed | Paused | ServingChanged | Replied, Field(discriminator="type")
 ]

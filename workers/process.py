@@ -144,7 +144,7 @@ class Runner:
             self._write(encode_call(attempt_id, call))
 
     def listen(self, timeout: float) -> Iterator[Message | OutputLines]:
-        """Wait up to `timeout` seconds for messages and printed lines, and yield them; lines come with their stream."""
+        """Wait up to `timeout` seconds for output; yield messages, and printed lines with the name of their stream."""
         if not self._open:
             self.process.wait(timeout)
             return

@@ -7,7 +7,7 @@ DISCARD_PORT = 9  # port of the discard service; nothing is sent to it
 
 
 def offer_address(host: str, redis_url: str) -> str:
-    """Return "host:port" with a port that is free now.
+    """Return "host:port" with a port that is currently free.
 
     Args:
         host: Address of this machine that the other machines can reach; "" selects the address of the interface

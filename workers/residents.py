@@ -194,7 +194,7 @@ class Residents:
         return victims
 
     def _measure_memory(self) -> tuple[BytesByPool, BytesByPool]:
-        """Return the memory that jobs may use, and the memory that is free now, as far as it is known."""
+        """Return, for each pool, the memory that jobs may use, and the memory that is free now, if known."""
         host = read_host()
         capacity, free = {HOST_POOL: int(host["memory_bytes"])}, {HOST_POOL: int(host["available_bytes"])}
         for device in self._inventory.devices(self.process_groups()):

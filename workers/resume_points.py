@@ -29,7 +29,7 @@ WEIGHTS_SUFFIX = ".safetensors"
 
 
 class ResumePoints:
-    """Resume points of one attempt, which it shares, and of earlier attempts, which it may fetch.
+    """Uploads the resume points of one attempt, and fetches those of earlier attempts.
 
     A thread uploads the newest point; a waiting one is replaced by a newer one. A failed upload is not retried, because
     the next point follows.

@@ -1,4 +1,4 @@
-"""The runner: a separate process for an attempt, or for several that use the same model, one after another.
+"""The runner: a separate process for one attempt, or for several consecutive attempts that use the same model.
 
 It owns its devices, and ends with its worker or on its request.
 
@@ -139,7 +139,7 @@ class CommandReader:
 
     def _deliver_call(self, line: bytes) -> None:
         attempt_id, call = decode_call(line)
-        if self.chats is not None and self.chats[0] == attempt_id:  # otherwise the attempt of the call has ended
+        if self.chats is not None and self.chats[0] == attempt_id:  # otherwise the call's attempt has ended
             self.chats[1].deliver(call)
 
 
@@ -241,7 +241,7 @@ def _set_up_environment(assignment: Assignment) -> None:
 
 
 class Reporter:
-    """Sends progress to the worker, thinned out: every new stage, and the fraction a few times a second.
+    """Sends progress to the worker at a limited rate: every new stage, and the fraction a few times a second.
 
     The metrics of all steps are sent.
     """

@@ -275,7 +275,7 @@ class ForkedProcess:
         self._ended.set()
 
     def forget_parent(self) -> None:
-        """Record that nobody will report when the process ends."""
+        """Record that nobody will report the end of the process."""
         self._orphaned = True
 
 

@@ -73,7 +73,7 @@ class Supervision:
         self._set_time_limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> AttemptOutcome:
-        """Watch until the attempt is over, and the runner either has ended with all its children or is in `remains`."""
+        """Watch until the attempt is over, and its runner has ended with all its children or been put in `remains`."""
         while (runner := starting.wait(LISTEN_TIMEOUT_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()

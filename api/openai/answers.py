@@ -74,7 +74,7 @@ class Answer:
         return Usage.of(self._prompt_tokens, self.choices)
 
     async def follow(self) -> AsyncIterator[list[CompletionDelta]]:
-        """Yield new text as it arrives until the answer is complete; yield an empty list after a second without any.
+        """Yield new text as it arrives until the answer is complete, and an empty list after a second without new text.
 
         Raises:
             DomainError: The answer cannot be completed, for example because the runner died.
@@ -105,7 +105,7 @@ class Answer:
             case Refused():
                 self._refused = self._refused or reply
             case Started():
-                pass  # its prompt tokens were counted before the answer was opened
+                pass  # the prompt tokens were counted before the answer was opened
         return None
 
     async def wait(self) -> None:

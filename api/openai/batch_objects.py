@@ -175,7 +175,7 @@ def _usage(job: JobDetails) -> BatchUsage | None:
 
 
 def _count_requests(job: JobDetails) -> RequestCounts:
-    """Return the counts; while the job runs, those of its latest report, which covers only the current attempt."""
+    """Return the request counts; while the job runs, they come from the latest report of the current attempt."""
     result, metrics = job.result or {}, (job.progress or {}).get("metrics") or {}
     done = result.get("requests") if job.result else metrics.get("requests_done")
     failed = int(result.get("rejected") or 0)

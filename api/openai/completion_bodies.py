@@ -19,7 +19,7 @@ MAX_SEED = 2**31
 
 
 def _rule_validator(name: str) -> BeforeValidator:
-    """Return a validator with the rule that also applies to batch files; null means that the parameter is not set."""
+    """Return a validator that applies the same rule as in batch files; null means that the parameter is not set."""
 
     def check(value: Any) -> Any:
         if value is not None and (fault := find_fault(name, value)):
@@ -207,7 +207,7 @@ class TextBody(CompletionBody):
     def _limit_choices(self) -> Self:
         if len(self.prompts) * self.choices_per_prompt > MAX_CHOICES:
             raise _parameter_error(
-                "prompt", f"has {len(self.prompts)} texts; their number times n must be at most {MAX_CHOICES}"
+                "prompt", f"has {len(self.prompts)} texts; the number of texts times n must be at most {MAX_CHOICES}"
             )
         return self
 

@@ -65,14 +65,14 @@ class SpecFields:
             raise InvalidRequestError(first.message, param=self.find_parameter(first.param)) from None
 
     def find_parameter(self, field: str | None) -> str:
-        """Return the parameter that sets a field, which may be a dotted path."""
+        """Return the parameter that sets a field; the field may be a dotted path."""
         if field is None:
             return EXTENSION_NAME
         root, dot, rest = field.partition(".")
         return self.names.get(root, root if root in self.given else f"{EXTENSION_NAME}.{root}") + dot + rest
 
     def rename_param(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
-        """Change an error about a field of the spec into one about the parameter that sets it, and return it."""
+        """Make an error about a spec field name the parameter that sets the field, and return the error."""
         if error.param is not None and error.param.partition(".")[0] in kind.model_fields:
             error.param = self.find_parameter(error.param)
         return error

@@ -32,7 +32,7 @@ DEFAULT_PRESET = "recommended"  # preset that provides the `auto` values
 SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
 MAX_MODEL_NAME_LENGTH = 128
 ID_SUFFIX_LENGTH = 8  # number of characters of the job's id in its model's name
-# The parameters of OpenAI's API that set spec fields with other names.
+# Spec fields, and the parameters of OpenAI's API that set them under other names.
 PARAMETER_NAMES = {
     "epochs": "method.supervised.hyperparameters.n_epochs",
     "batch_size": "method.supervised.hyperparameters.batch_size",

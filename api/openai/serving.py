@@ -165,7 +165,7 @@ class _Search:
             raise self._refusal
 
     async def _wait_for_start(self, chat: OpenChat) -> int | Refused:
-        """Wait until all requests are in the batch; return their number of prompt tokens, or the refusal of one.
+        """Wait until all requests are in the batch; return their total prompt tokens, or the first refusal.
 
         Raises:
             NotReadyError: The attempt is silent.

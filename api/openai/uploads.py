@@ -74,7 +74,7 @@ class UploadBody(Body):
 
 
 class CompletionBody(Body):
-    """The parts of the file, in their order."""
+    """The parts of the file, in order."""
 
     part_ids: list[str] = Field(max_length=10_000)
     md5: str | None = Field(None, pattern=r"^[0-9a-fA-F]{32}$")

@@ -89,7 +89,7 @@ class JobSummary(Identified):
 
     @classmethod
     def of(cls, job: JobRecord, caller: KeyRecord) -> Self:
-        """Return the job as the caller, whose project it belongs to, sees it in a list."""
+        """Return the job as the caller sees it in a list; the job belongs to the caller's project."""
         return cls(**_summary_fields(job, caller))
 
 
@@ -107,7 +107,7 @@ class JobObject(JobSummary):
 
     @classmethod
     def from_details(cls, job: JobDetails, caller: KeyRecord) -> Self:
-        """Return the job with its spec and result as the caller, whose project it belongs to, sees it."""
+        """Return the job, with its spec and result, as the caller sees it; the job belongs to the caller's project."""
         return cls(**_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
 
 

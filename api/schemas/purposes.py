@@ -8,11 +8,11 @@ SHOWN_AS: Mapping[str, str] = {"prompts": "user_data", "evals": "user_data"}
 
 
 def shown_purpose(purpose: str) -> str:
-    """Return the purpose that clients see for a file stored with this one."""
+    """Return the purpose that clients see for a file stored with this purpose."""
     return SHOWN_AS.get(purpose, purpose)
 
 
 def equivalent_purposes(purpose: str) -> frozenset[str]:
-    """Return all stored purposes that are shown like this one; earlier releases stored purposes as they were sent."""
+    """Return all stored purposes that clients see as the same one; earlier releases stored purposes as sent."""
     shown = shown_purpose(purpose)
     return frozenset({shown, *(stored for stored, name in SHOWN_AS.items() if name == shown)})

@@ -19,7 +19,7 @@ from jobs.specs.fields import ModelName
 from jobs.state import JobState
 
 MAX_SEQUENCE = 2**31 - 1
-MAX_TIME_SECONDS = 10**11  # in milliseconds, it still fits into 64 bits
+MAX_TIME_SECONDS = 10**11  # still fits into 64 bits when converted to milliseconds
 MAX_POSITION = 2**63 - 1
 STATE_PATTERN = "|".join(JobState)
 LABEL_PATTERN = r"^[A-Za-z0-9_.-]{1,63}:[^\x00]{0,128}$"
@@ -89,7 +89,7 @@ class JobSelection(Request):
     )
 
     def to_filter(self) -> JobFilter:
-        """Return the conditions as the job domain names them."""
+        """Return the conditions as a filter of the job domain."""
         return JobFilter(
             states=tuple(self.state.split(",")) if self.state else (),
             kind=self.kind,

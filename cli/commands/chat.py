@@ -26,7 +26,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
     adapter: Annotated[str | None, typer.Option(help="Id of a LoRA adapter to apply to the model.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="0 is greedy; the model's default if not set.")
+        float | None, typer.Option(min=0, max=2, help="Sampling temperature; 0 is greedy. Default: the model's own.")
     ] = None,
     top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of an answer in tokens.")] = None,
@@ -81,7 +81,7 @@ class _Message(NamedTuple):
 
 
 def _read_messages() -> Iterator[_Message]:
-    """Yield messages until the input ends or `/exit`: single lines, or blocks of lines between two \"\"\" lines."""
+    """Yield messages until the input ends or the user enters `/exit`: lines, or blocks between two \"\"\" lines."""
     block: list[str] | None = None
     while True:
         try:

@@ -27,7 +27,7 @@ LOCAL_HELP = {
     "validation_file": "Examples to evaluate on.",
     OUTPUT_FIELD: "New directory for the result.",
 }
-# Options in addition to those of the spec: name, annotation and default.
+# Options in addition to those of the spec, each with its name, annotation and default.
 LOCAL_OPTIONS: tuple[tuple[str, Any, Any], ...] = (
     ("strategy", Annotated[Strategy | None, typer.Option(help="How processes share the work. Default: auto.")], None),
     (

@@ -21,7 +21,8 @@ def up(
     command: Annotated[
         list[str] | None,
         typer.Argument(
-            help="After `--`: command to run once the service is ready; then stop and return its exit code."
+            help="Command, after `--`, to run once the service is ready; when it ends, `up` stops the service and "
+            "exits with the command's exit code."
         ),
     ] = None,
     host: Annotated[str, typer.Option(envvar="BAICHUAN_HOST", help="Address to listen on.")] = "127.0.0.1",

@@ -27,7 +27,7 @@ app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_
 
 PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune", "generate": "prompts"}
 DEFAULT_PURPOSE = "user_data"
-TRAINING_DATA_FIELDS = {"training_file", "training_files"}  # a fine-tune needs one of them
+TRAINING_DATA_FIELDS = {"training_file", "training_files"}  # a fine-tune needs one of these
 
 Watch = Annotated[
     bool, typer.Option("--watch", "-w", help="Follow the job until it has ended; exit 1 unless it succeeded.")
@@ -129,7 +129,7 @@ def _conversations(chats: list[str] | None) -> dict[str, Any]:
 
 
 def _upload_files(client: Client, kind: str, options: list[SpecOption], body: dict[str, Any]) -> list[str]:
-    """Replace paths of local files with ids; return the ids of those that were uploaded."""
+    """Upload the local files that the body names and replace their paths with ids; return the new ids."""
     uploaded = []
     for option in options:
         given = body.get(option.field)

@@ -112,7 +112,7 @@ def _make_children(options: UpOptions, home: Path, listener: socket.socket) -> l
 
 
 def _limit_seconds(variable: str, seconds: int) -> dict[str, str]:
-    """Return an environment variable with its value, but at most `seconds`, which is also the default.
+    """Return an environment variable and its value, capped at `seconds`, which is also the default.
 
     A value that is not a finite number is left unchanged, so that the child's error message names it.
     """
@@ -177,7 +177,7 @@ def _run_command(command: Sequence[str], endpoint: Endpoint, supervisor: Supervi
 
 
 def _stop_command(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the command, which Ctrl-C may have reached, to exit; then terminate it, then kill it."""
+    """Wait for the command to exit, because Ctrl-C may have reached it; then terminate it, and finally kill it."""
     for ask in (None, signal.SIGTERM, signal.SIGKILL):
         if ask:
             process.send_signal(ask)

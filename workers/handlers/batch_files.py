@@ -1,4 +1,4 @@
-"""The files of an OpenAI API batch: each request is exactly once in either the output file or the error file."""
+"""The files of an OpenAI API batch: each request appears exactly once, in the output file or the error file."""
 
 import json
 import time

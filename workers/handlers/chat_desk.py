@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ChatCounts:
-    """Numbers of the chats and tokens that a desk has handled, see `ServeResult`."""
+    """Numbers of the chats and tokens that a desk has handled; see `ServeResult`."""
 
     chats: int = 0
     aborted: int = 0

@@ -16,7 +16,7 @@ GGUF_SIZE_FRACTIONS = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4
 
 
 def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
-    """Estimate the output size: that of the input, except for GGUF types with fewer or more bits per weight."""
+    """Estimate the output size: the input size, except for GGUF types with fewer or more bits per weight."""
     return round(checkpoint_bytes * GGUF_SIZE_FRACTIONS.get(spec.gguf_type or "f16", 1.0))
 
 

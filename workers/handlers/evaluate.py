@@ -62,7 +62,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | Perpl
 
 
 def _summarize(report: BenchmarkReport) -> dict[str, Any]:
-    """Return the report without the results per subject, which are in evaluation.json."""
+    """Return the report without the per-subject results, which are in evaluation.json."""
     summary = asdict(report)
     for part in ("model", "compared_with", "comparison"):
         if summary[part] is not None:

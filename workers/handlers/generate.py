@@ -25,12 +25,12 @@ FINISHED_LINES_FILE = "completions.partial.jsonl"
 
 
 def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
-    """Return 0, because texts take little space."""
+    """Return 0, because text takes little space."""
     return 0
 
 
 def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
-    """Write completions.jsonl, one line per completion in the order of the prompts, reusing those of earlier attempts.
+    """Write completions.jsonl, one line per completion, in prompt order, reusing completions of earlier attempts.
 
     For an OpenAI API batch, write its output and error files instead.
     """

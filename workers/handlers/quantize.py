@@ -20,7 +20,7 @@ from workers.handlers.calibration_data import read_calibration
 from workers.handlers.contract import Context, Outcome
 from workers.handlers.produced import describe_produced_model
 
-PROGRESS_AFTER_QUANTIZING = 0.5  # progress when the quality report begins
+PROGRESS_AFTER_QUANTIZING = 0.5  # fraction of the job that is done when the quality report begins
 PROGRESS_AFTER_CALIBRATING = 0.9
 BLOCKS_FOLDER = "calibration"
 

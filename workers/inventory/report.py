@@ -24,7 +24,7 @@ class Inventory:
         self._nvml = nvml or Nvml()
 
     def devices(self, runners: Collection[int] = ()) -> list[dict[str, Any]]:
-        """Return the devices with their measured use; the CPU if there is no GPU.
+        """Return the devices with their measured use, or the CPU if there is no GPU.
 
         Args:
             runners: Process groups of our runners, whose memory does not count as used by others.
