@@ -88,7 +88,7 @@ class Dispatcher:
         if (
             not self._transport.is_reachable()
         ):  # otherwise each retry during an outage would add an attempt and two events
-            raise BrokerUnreachableError("it did not answer PING")
+            raise BrokerUnreachableError("no answer to PING")
         with self._database.writing() as connection:
             tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
         made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
@@ -142,7 +142,7 @@ class Dispatcher:
             now = now_ms(connection)
             lease = workers.get_lease(connection, LEASE_NAME)
         self._detect_clock_jump(now)
-        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # if more is left, the clock was set back
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # if more time is left, the clock was set back
             if lease[0] != self._holder:
                 return False
             if lease[1] - now >= RENEW_BELOW_MS:
@@ -152,7 +152,7 @@ class Dispatcher:
             return workers.hold_lease(connection, LEASE_NAME, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _detect_clock_jump(self, now: int) -> None:
-        """Give workers time to renew after the clock has jumped because it was set or the machine was suspended."""
+        """Give workers extra time to renew if the clock has jumped, because it was set or the machine was suspended."""
         seen, passed = now / 1000, time.monotonic()
         if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
             self._patient_until = passed + self._settings.lease_seconds

@@ -65,7 +65,7 @@ class UnknownFileError(InvalidRequestError):
 
 
 class UnknownCursorError(InvalidRequestError):
-    """A list cannot be continued after an item that it does not have."""
+    """A list cannot be continued after an item that it does not contain."""
 
     code = "unknown_cursor"
 
@@ -124,13 +124,13 @@ class NameTakenError(ConflictError):
 
 
 class TooLargeError(DomainError):
-    """More bytes than the service accepts."""
+    """The content is larger than the service accepts."""
 
     code = "too_large"
 
 
 class InsufficientStorageError(DomainError):
-    """The artifact store has no room for this."""
+    """The artifact store has no room for the content."""
 
     code = "insufficient_storage"
 

@@ -79,7 +79,7 @@ class JobDetails(JobRecord):
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """The columns of a queued job that the dispatcher reads; never its spec."""
+    """The columns of a queued job that the dispatcher reads, which do not include its spec."""
 
     id: str
     kind: str
@@ -90,8 +90,7 @@ class QueuedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Conditions on the jobs that a list shows; all those that are set must hold.
-
+    """A filter for lists of jobs; a job must meet every condition that is set.
 
     Attributes:
         states: The job is in one of these states; empty allows all.
@@ -272,7 +271,7 @@ class DeletionRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileFilter:
-    """The files that a list shows, and their order; if `purposes` is None, it shows all files."""
+    """The files to list, and their order; if `purposes` is None, files of all purposes are listed."""
 
     purposes: Collection[str] | None = None
     oldest_first: bool = False

@@ -133,7 +133,7 @@ def next_transition(state: JobState, event: Event, *, attempts_left: bool = True
     for row in TRANSITIONS:
         if row.source is state and row.event is event and row.guard is not unmet:
             return row
-    raise IllegalTransitionError(f"a job that is {state} cannot {event}{_remedy(event)}")
+    raise IllegalTransitionError(f"cannot {event} a job that is {state}{_remedy(event)}")
 
 
 def _remedy(event: Event) -> str:

@@ -26,7 +26,7 @@ class Cache:
         return self._folder / key
 
     def hold(self, key: str) -> bool:
-        """Mark the entry of `key` as just used and keep it while this object exists; False if `key` is not cached."""
+        """Mark the entry of `key` as just used and pin it while this `Cache` exists; False if it is not cached."""
         entry = self._folder.joinpath(*_entry_path(Path(key)).parts)
         try:
             if entry not in self._held:
@@ -66,7 +66,7 @@ class Cache:
         except OSError:
             return False
         try:
-            # If we die after the rename, the next `evict` deletes the entry as it does abandoned downloads.
+            # If we die after the rename, the next `evict` deletes the entry like an abandoned download.
             doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")
             entry.rename(doomed)
         finally:

@@ -29,7 +29,7 @@ class DirectoryStore:
         self.share(self._path(key), key)
 
     def hold(self, key: str) -> Path:
-        """See `ArtifactStore.hold`; every machine sees the workspace itself."""
+        """See `ArtifactStore.hold`; every machine can read the workspace itself."""
         return self._path(key)
 
     def share(self, held: Path, key: str) -> None:  # noqa: ARG002
@@ -100,7 +100,7 @@ class DirectoryStore:
         return shutil.disk_usage(self.root).free
 
     def _sync_folders(self, folder: Path) -> None:
-        """Flush a folder and its parents to disk, because they may be as new as the files."""
+        """Flush a folder and its parents to disk, because they may have been created with the files."""
         while folder != self.root:
             _sync(folder)
             folder = folder.parent

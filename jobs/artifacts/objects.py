@@ -94,7 +94,7 @@ class ObjectStore:
             yield bytes(piece)
 
     def local_path(self, key: str) -> Path:
-        """Download a file, or all files below a folder, unless the cache has them already."""
+        """Return the local path of a file or folder; download it first if it is not cached."""
         target = self._fetched.path(key)
         while not self._fetched.hold(key):  # the download may be evicted before it is locked
             self._download(key, target)

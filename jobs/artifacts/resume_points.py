@@ -49,12 +49,12 @@ class ResumePoint:
 
     @property
     def key(self) -> str:
-        """Key of its folder in the store."""
+        """Key of the resume point's folder in the store."""
         return Workspace(self.job_id, self.attempt_id).resume_point(self.step)
 
     @property
     def bytes(self) -> int:
-        """Total size of its files."""
+        """Total size of the resume point's files."""
         return sum(self.sizes.values())
 
 
@@ -104,7 +104,7 @@ def _read_point(
         marker = workspace.marker(step)
         point = _RESUME_POINT_ADAPTER.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
     except (FileNotFoundError, ValueError):
-        return None  # it was deleted in the meantime, or written by another version of the service
+        return None  # the description was deleted in the meantime, or another version of the service wrote it
     folder = workspace.resume_point(step).removeprefix(prefix)
     is_complete = all(sizes.get(f"{folder}/{path}") == size for path, size in point.sizes.items())
     return point if is_complete else None

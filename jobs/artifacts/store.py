@@ -27,7 +27,7 @@ STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upl
 
 
 class ArtifactStore(Protocol):
-    """A store of files by key. Keys are relative paths with '/'."""
+    """Stores files under keys. Keys are relative paths with '/'."""
 
     def workspace(self, key: str) -> Path:
         """Return a local folder for the files that an attempt will publish under `key`."""
@@ -54,7 +54,7 @@ class ArtifactStore(Protocol):
         ...
 
     def hold(self, key: str) -> Path:
-        """Keep the current files of the workspace of `key` readable, even if they are deleted from it later."""
+        """Keep the files now in the workspace of `key` readable, even if they are later deleted from the workspace."""
         ...
 
     def share(self, held: Path, key: str) -> None:
@@ -70,7 +70,7 @@ class ArtifactStore(Protocol):
         ...
 
     def copy(self, source: str, target: str) -> None:
-        """Copy one file from key to key, without downloading it.
+        """Copy one file to another key without downloading it.
 
         Raises:
             FileNotFoundError: `source` does not exist.
@@ -86,7 +86,7 @@ class ArtifactStore(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Return the bytes that are available for a workspace on this machine."""
+        """Return the number of bytes that are free for workspaces on this machine."""
         ...
 
 

@@ -14,7 +14,7 @@ class Workspace:
 
     @property
     def key(self) -> str:
-        """Key of the folder with all its files."""
+        """Key of the folder that holds all files of the attempt."""
         return f"jobs/{self.job_id}/{self.attempt_id}"
 
     @property

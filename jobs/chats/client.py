@@ -39,7 +39,7 @@ RENEWAL_INTERVAL_SECONDS = 3.0
 CALL_TTL_SECONDS = 60  # a call that no worker reads within this time expires
 READ_BLOCK_MS = 1000
 CONNECT_TIMEOUT_SECONDS = 1.0
-RETRY_INTERVAL_SECONDS = 0.5  # between attempts to read while Redis is unreachable
+RETRY_INTERVAL_SECONDS = 0.5  # pause between attempts to read while Redis is unreachable
 LOST_REPLIES_MESSAGE = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ ChatReply = Started | Delta | ChoiceEnded | Ended | Refused
 
 
 class OpenChat:
-    """One or more requests that an attempt answers together; the replies to each are numbered separately.
+    """One or more requests that an attempt answers together; replies are numbered separately for each request.
 
     Attributes:
         attempt_id: The attempt that answers.
-        ids: Ids of the requests, in their order.
+        ids: Ids of the requests, in order.
     """
 
     def __init__(self, attempt_id: str, ids: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ class ChatClient:
         return chat
 
     def hang_up(self, chat: OpenChat) -> None:
-        """Forget a chat and abort its open requests, in the background because the caller may be cancelled already."""
+        """Forget a chat and abort its open requests in the background, because the caller may already be cancelled."""
         for chat_id in chat.ids:
             self._chats.pop(chat_id, None)
         if not self._chats:

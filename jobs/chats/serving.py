@@ -26,8 +26,8 @@ from jobs.chats.messages import (
     reply_stream,
 )
 
-BEAT_INTERVAL_SECONDS = 1.0  # between two `Alive` messages
-# An API process counts as dead after this many beats without its key; just after a restart, Redis has no keys.
+BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
+# An API process counts as dead if its key is missing for this many beats; right after a restart, Redis has no keys.
 MAX_MISSING_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
 STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies
@@ -35,7 +35,7 @@ LINGER_SECONDS = 5.0  # calls to an attempt are refused for this long after its 
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0
 RESPONSE_TIMEOUT_SECONDS = 3.0
-RETRY_INTERVAL_SECONDS = 0.5  # between attempts to reach Redis
+RETRY_INTERVAL_SECONDS = 0.5  # pause between attempts to reach Redis
 
 log = logging.getLogger(__name__)
 

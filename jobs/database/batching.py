@@ -20,7 +20,7 @@ from jobs.database import OUTAGE_ERRORS, is_outage, is_rolled_back
 from jobs.errors import DomainError, OutcomeUnknownError
 
 MAX_BATCH_SIZE = 256
-ONE_BY_ONE_LIMIT_SECONDS = 10.0  # for retrying the calls of a failed batch one by one; a lock timeout takes 5 s
+ONE_BY_ONE_LIMIT_SECONDS = 10.0  # for retrying a failed batch call by call; a single lock timeout takes 5 s
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ class _Call:
 
 
 class Lane:
-    """A thread that runs database operations for coroutines: all that are waiting, in one transaction.
+    """A thread that runs database operations for coroutines, all waiting ones in a single transaction.
 
     An operation maps a list to a list, so that several calls of it become one SQL statement.
 
@@ -116,7 +116,7 @@ class Lane:
         return batch
 
     def _run_calls(self, calls: Sequence[_Call]) -> list[Any]:
-        """Run the calls; an error becomes the answer to every call that it may have affected."""
+        """Run the calls; an error becomes the result of every call that it may have affected."""
         try:
             return self._run_transaction(calls)
         except OutcomeUnknownError as error:
@@ -142,7 +142,7 @@ class Lane:
         return answers
 
     def _repeat_calls(self, calls: Sequence[_Call], error: OutcomeUnknownError) -> list[Any]:
-        """Run the repeatable calls again; the others are answered with the error."""
+        """Run the repeatable calls again; the others get the error as their result."""
         repeated = [call for call in calls if call.operation in self._repeatable]
         try:
             answers = iter(self._run_transaction(repeated) if repeated else ())

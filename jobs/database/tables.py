@@ -132,7 +132,7 @@ class Attempt(Base):
 
 
 class Allocation(Base):
-    """The place of one node of an attempt, and its reservations there.
+    """One node of an attempt: the worker that runs it, and the resources reserved for it there.
 
     `deadline` is the time by which its worker must claim it, and then renew it; it is NULL once the attempt has
     ended and its reservations are free again.
@@ -296,7 +296,7 @@ class Lease(Base):
 
 
 class JobSearch(Base):
-    """Fields that job lists can be filtered by, in addition to state, kind and labels, in one narrow row per job.
+    """Fields, besides state, kind and labels, by which job lists can be filtered; one narrow row per job.
 
     `fields` has one line `name=value` per scalar of the spec, between line breaks; `error` is its code and
     message. Scanning narrow rows is cheap.
@@ -322,7 +322,7 @@ class FeedPosition(Base):
 
 
 class Feed(Base):
-    """Changes in a project, in the order of their commits and without gaps; the leader deletes the oldest ones."""
+    """Changes in a project, in commit order and without gaps; the leader deletes the oldest ones."""
 
     __tablename__ = "feed"
     project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)

@@ -49,7 +49,9 @@ def check_batch(path: Path) -> BatchSummary:
         try:
             custom_id, endpoint, model = _check_line(item)
             if custom_id in known:
-                raise _input_error("custom_id", f"is {custom_id!r}, as in line {known[custom_id]}; each must be unique")
+                raise _input_error(
+                    "custom_id", f"is {custom_id!r}, which line {known[custom_id]} already uses; use another"
+                )
             if first is not None and endpoint != first[0]:
                 raise _input_error(
                     "url", f"is {endpoint}, but the file began with {first[0]}; use one file per endpoint"

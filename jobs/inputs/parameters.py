@@ -18,7 +18,7 @@ Check = Callable[[Any], str | None]
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether a text contains half of a surrogate pair, which JSON can encode and UTF-8 cannot."""
+    """Whether a string contains half of a surrogate pair, which JSON can encode and UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 

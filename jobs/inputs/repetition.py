@@ -1,8 +1,8 @@
-"""Detects repeated fields in JSON objects, of which parsers silently take the last one."""
+"""Detects repeated fields in JSON objects; parsers silently keep only the last one."""
 
 from typing import Any
 
-MAX_NAME_CHARACTERS = 64  # maximum number of characters of a field's name in a message
+MAX_NAME_CHARACTERS = 64  # maximum number of characters of a field name to show in a message
 
 
 class RepeatedFieldFinder:

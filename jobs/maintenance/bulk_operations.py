@@ -9,7 +9,7 @@ from jobs.service import bulk
 from jobs.settings import Settings
 
 POLL_INTERVAL_SECONDS = 0.5
-MAX_PAUSE_SECONDS = 0.05  # a pause is as long as the chunk before it took, but at most this long
+MAX_PAUSE_SECONDS = 0.05  # each pause lasts as long as the preceding chunk took, up to this limit
 
 log = logging.getLogger(__name__)
 

@@ -72,7 +72,7 @@ DETAILS_CLASSES: dict[str, type[ModelDetails]] = {
 
 
 def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """Check the details of a model of this kind; return them as they are stored, without unknown ones.
+    """Check the details of a model of this kind; return them in their stored form, without unknown fields.
 
     Raises:
         InvalidRequestError: `file`, which they were read from, has a value of another type.

@@ -69,7 +69,7 @@ def _check_entry(file: Path, roots: Sequence[Path]) -> None:
 
 
 def _resolve(path: Path) -> Path:
-    """Resolve symbolic links; Python 3.13 raises no error for circular ones, which then do not exist as files."""
+    """Resolve symbolic links; for circular ones, Python 3.13 raises no error, but the result does not exist."""
     try:
         return path.resolve()
     except RuntimeError:

@@ -19,7 +19,7 @@ def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None
 
 
 def map_by_attempt(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
-    """Return the allocations of each attempt, by attempt id; they are in the order of the nodes."""
+    """Return a mapping from attempt id to the attempt's allocations, ordered by node."""
     query = (
         sa.select(Allocation.__table__).where(Allocation.attempt_id.in_(list(attempt_ids))).order_by(Allocation.node)
     )
@@ -36,7 +36,7 @@ def list_open(connection: Connection) -> list[AllocationRecord]:
 
 
 def map_jobs_to_models(connection: Connection) -> dict[str, str]:
-    """Return the key of the model that each job with an open allocation loads, by job; without jobs that load none."""
+    """Map each job with an open allocation to the key of the model that it loads; jobs that load none are absent."""
     key = Job.requirement["model"].as_string()
     rows = connection.execute(sa.select(Job.id, key).join(Allocation, Allocation.job_id == Job.id).where(_OPEN))
     return {job_id: model for job_id, model in rows if model}

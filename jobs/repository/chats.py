@@ -22,7 +22,7 @@ END_COLUMNS = (
 
 
 def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Insert running chats; do not change those that are stored already because they ended in the meantime."""
+    """Insert running chats, except those that have already been stored because they ended in the meantime."""
     connection.execute(insert(connection, Chat).on_conflict_do_nothing(), [asdict(chat) for chat in chats])
 
 
@@ -47,7 +47,7 @@ def fail_expired(connection: Connection, *, now: int, error: Json) -> int:
 
 
 def remove_before(connection: Connection, time: int, *, limit: int) -> int:
-    """Delete up to `limit` ended chats that arrived before a time; return how many."""
+    """Delete up to `limit` ended chats that arrived before `time`; return how many were deleted."""
     old = sa.select(Chat.id).where(Chat.created_at < time, Chat.expires_at.is_(None)).limit(limit)
     return connection.execute(sa.delete(Chat).where(Chat.id.in_(old))).rowcount
 

@@ -46,13 +46,13 @@ def remove(connection: Connection, ids: Collection[str]) -> None:
 
 
 def remove_unclaimed(connection: Connection, job_id: str, reason: str) -> None:
-    """Remove those deletions of a job that have this reason and that the leader has not begun."""
+    """Remove a job's deletions that have this reason and that the leader has not begun."""
     statement = sa.delete(Deletion).where(Deletion.job_id == job_id, Deletion.reason == reason, Deletion.attempts == 0)
     connection.execute(statement)
 
 
 def remove_by_key(connection: Connection, key: str, reason: str) -> None:
-    """Remove those deletions of a key that have this reason."""
+    """Remove the deletions of a key that have this reason."""
     connection.execute(sa.delete(Deletion).where(Deletion.key == key, Deletion.reason == reason))
 
 

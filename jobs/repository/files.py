@@ -1,4 +1,4 @@
-"""Rows of `files` and `artifacts`: by its id, an artifact can be read and listed like an uploaded file."""
+"""Rows of `files` and `artifacts`; artifacts can be listed, and read by id, like uploaded files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -101,7 +101,7 @@ def add_artifacts(connection: Connection, artifacts: Sequence[ArtifactRecord]) -
 
 
 def page_artifacts(connection: Connection, job_id: str, *, after: str | None, limit: int) -> list[ArtifactRecord]:
-    """Return up to `limit` artifacts of a job after the id `after`, in the order of their ids."""
+    """Return up to `limit` artifacts of a job after the id `after`, ordered by id."""
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id)
     if after:
         query = query.where(Artifact.id > after)

@@ -61,13 +61,13 @@ def lock(connection: Connection, job_id: str) -> JobRecord | None:
 
 
 def lock_available(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
-    """Lock those jobs that no other transaction has locked, until this one ends; return them by id."""
+    """Lock the jobs that no other transaction has locked, until this transaction ends; return them by id."""
     query = sa.select(*RECORD_COLUMNS).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}
 
 
 def find_by_digest(connection: Connection, project_id: str, kind: str, digest: str, *, since: int) -> JobDetails | None:
-    """Return the newest job of a kind that an identical request to OpenAI's API created at or after a time."""
+    """Return the newest job of a kind that an identical request to OpenAI's API created at or after `since`."""
     query = sa.select(*_DETAILS).where(
         Job.project_id == project_id,
         Job.kind == kind,

@@ -78,7 +78,7 @@ def delete_artifacts_below(connection: Connection, job_id: str, key: str) -> Non
 
 
 def list_jobs_finished_before(connection: Connection, time: int, *, after: str, limit: int) -> list[str]:
-    """Return up to `limit` final jobs that finished before a time, after the id `after`, in the order of their ids."""
+    """Return up to `limit` final jobs after the id `after` that finished before `time`, ordered by id."""
     query = sa.select(Job.id).where(Job.state.in_(FINAL_STATES), Job.finished_at < time, Job.id > after)
     return list(connection.execute(query.order_by(Job.id).limit(limit)).scalars())
 
@@ -96,6 +96,6 @@ def list_artifacts(connection: Connection, job_ids: Collection[str]) -> list[Art
 
 
 def list_expired_files(connection: Connection, *, now: int, after: str, limit: int) -> list[FileRecord]:
-    """Return up to `limit` expired files after the id `after`, in the order of their ids."""
+    """Return up to `limit` expired files after the id `after`, ordered by id."""
     query = sa.select(File.__table__).where(File.expires_at <= now, File.expires_at.is_not(None), File.id > after)
     return [FileRecord(**row._mapping) for row in connection.execute(query.order_by(File.id).limit(limit))]

@@ -15,7 +15,7 @@ def add(connection: Connection, worker: WorkerRecord) -> None:
 
 
 def list_since(connection: Connection, worker_id: str, since: int) -> list[SampleRecord]:
-    """Return the samples of a worker since a time, oldest first."""
+    """Return a worker's samples taken at or after `since`, oldest first."""
     query = sa.select(WorkerSample.at, WorkerSample.devices, WorkerSample.host).where(
         WorkerSample.worker_id == worker_id, WorkerSample.at >= since
     )
@@ -23,7 +23,7 @@ def list_since(connection: Connection, worker_id: str, since: int) -> list[Sampl
 
 
 def remove_before(connection: Connection, time: int) -> None:
-    """Delete the samples of all workers from before a time."""
+    """Delete all workers' samples that were taken before `time`."""
     connection.execute(sa.delete(WorkerSample).where(WorkerSample.at < time))
 
 

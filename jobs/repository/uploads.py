@@ -45,7 +45,7 @@ def delete_parts(connection: Connection, upload_id: str) -> None:
 
 
 def delete_expired(connection: Connection, *, before: int) -> None:
-    """Delete the rows of uploads that expired before a time, with their parts."""
+    """Delete the rows of uploads that expired earlier than `before`, and the rows of their parts."""
     expired = sa.select(Upload.id).where(Upload.expires_at < before)
     connection.execute(sa.delete(UploadPart).where(UploadPart.upload_id.in_(expired)))
     connection.execute(sa.delete(Upload).where(Upload.expires_at < before))

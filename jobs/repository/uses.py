@@ -58,7 +58,7 @@ def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str)
     """Return the ids of unfinished jobs whose specs name a file."""
     found = [use.job_id for use in find_jobs_naming(connection, project_id, FILE_FIELDS, [file_id])]
     for field in FILE_LISTS:
-        # A text search is enough: no other text in such a list can contain the id of a file.
+        # Searching the list as text is enough: nothing else in such a list can contain the id of a file.
         named = sa.cast(Job.spec[field], sa.Text).contains(file_id, autoescape=True)
         query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(UNFINISHED_STATES), named)
         found += connection.execute(query.order_by(Job.id)).scalars()

@@ -79,7 +79,7 @@ def _describe_demand(need: Requirement) -> str:
 
 
 def _explain_capacity(need: Requirement, rooms: Sequence[Room]) -> Explanation:
-    """Explain which part of the requirement no eligible machine has free."""
+    """Explain which of the required resources the eligible machines lack."""
     large = [room for room in rooms if room.machine.could_hold(need)]
     if not large:
         return _explain_size(need, rooms)

@@ -30,7 +30,7 @@ class LoadedModel:
 
     @classmethod
     def from_records(cls, model: ModelRecord, adapter: ModelRecord | None, dtype: str) -> Self:
-        """Create one from the records of a model and its adapter."""
+        """Create a `LoadedModel` from the records of a model and its adapter."""
         name, source = (None, None) if adapter is None else (adapter.id, find_source(adapter))
         return cls(model.project_id, model.id, find_source(model), dtype, name, source)
 

@@ -133,7 +133,7 @@ class Machine:
         return self.packages is None or self.packages.issuperset(requirement.packages)
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether the machine runs jobs of this kind, is one that the job asks for, and has its packages."""
+        """Whether the machine runs jobs of this kind, is requested by the job, and has the packages it needs."""
         return kind in self.kinds and self.is_requested_by(requirement) and self.has_packages(requirement)
 
 

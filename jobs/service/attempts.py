@@ -40,7 +40,7 @@ class Directive(Enum):
     STOP = auto()  # a user has cancelled the job
     YIELD = auto()  # give the job back: it waits again or is paused, and the attempt does not count
     MAKE_ROOM = auto()  # other jobs are waiting, so a serve job ends once it is idle
-    ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing it does has an effect
+    ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing the worker does has any effect
 
 
 class ClaimStatus(Enum):

@@ -113,7 +113,9 @@ def get(connection: Connection, project_id: str, bulk_id: str) -> BulkRecord:
     """
     found = bulk.get(connection, bulk_id)
     if found is None or found.project_id != project_id:
-        raise NotFoundError(f"there is no operation {bulk_id}; `GET /v1/bulk-operations` lists them")
+        raise NotFoundError(
+            f"there is no operation {bulk_id}; `GET /v1/bulk-operations` lists your project's operations"
+        )
     return found
 
 
@@ -152,7 +154,7 @@ def process_chunk(connection: Connection, settings: Settings) -> bool:
 
 
 def _lock_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Lock the jobs before the first one that another transaction has locked; if that is the very first, wait for it.
+    """Lock jobs in order until one is locked by another transaction; if that is the first job, wait for it.
 
     Waiting while holding many locks could deadlock with a transaction that locks jobs in another order.
     """

@@ -30,7 +30,9 @@ def _find_known_model(connection: Connection, project_id: str, field: str, name:
     if model is not None and model.kind == "adapter" and model.base is not None:
         model = models.get_many(connection, project_id, [model.base]).get(model.base)
     if model is None or model.state != "ready":
-        raise UnknownModelError(f"there is no model {name!r} that is ready; `GET /v1/models` lists yours", param=field)
+        raise UnknownModelError(
+            f"there is no model {name!r} that is ready; `GET /v1/models` lists your models", param=field
+        )
     if model.kind == GGUF_KIND:
         size = model.details["bytes"]
         message = f"{model.id!r} is a GGUF file, which llama.cpp maps: all that is known is its size, {size} bytes"

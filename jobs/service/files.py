@@ -82,14 +82,14 @@ def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:
     """
     found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
     if found is None:
-        raise NotFoundError(f"there is no file {file_id}; `GET /v1/files` lists yours", param="file_id")
+        raise NotFoundError(f"there is no file {file_id}; `GET /v1/files` lists your files", param="file_id")
     return found
 
 
 def page(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int
 ) -> list[FileRecord]:
-    """Return files of a project in the order of their creation.
+    """Return files of a project, ordered by creation time.
 
     Raises:
         UnknownCursorError: `after` is not the id of a file. (Deleted files count: clients delete while they list.)

@@ -41,7 +41,9 @@ def read_history(connection: Connection, worker_id: str, points: int) -> Machine
         NotFoundError: no worker with this id has ever reported.
     """
     if not workers.exists(connection, worker_id):
-        raise NotFoundError(f"there is no worker {worker_id!r}; `GET /v1/workers` lists them", param="worker_id")
+        raise NotFoundError(
+            f"there is no worker {worker_id!r}; `GET /v1/workers` lists the running workers", param="worker_id"
+        )
     now = now_ms(connection)
     found = samples.list_since(connection, worker_id, now - HOUR_MS)
     return _merge_samples(found, now - HOUR_MS, points)

@@ -188,7 +188,9 @@ def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactReco
     require_job(connection, key)
     found = files.get_artifact(connection, key.job_id, path)
     if found is None:
-        message = f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists them"
+        message = (
+            f"job {key.job_id} has no artifact {path!r}; `GET /v1/jobs/{key.job_id}/artifacts` lists its artifacts"
+        )
         raise NotFoundError(message, param="path")
     return found
 
@@ -208,4 +210,4 @@ def require_job(connection: Connection, key: JobKey) -> None:
 
 
 def _unknown_job_error(key: JobKey) -> NotFoundError:
-    return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists those of your project")
+    return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists your project's jobs")

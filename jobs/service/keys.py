@@ -73,7 +73,7 @@ def revoke(connection: Connection, key_id: str) -> None:
         NotFoundError: there is no such valid key.
     """
     if not keys.revoke(connection, key_id, now=now_ms(connection)):
-        raise NotFoundError(f"there is no valid key {key_id}; `GET /v1/keys` lists them", param="key_id")
+        raise NotFoundError(f"there is no valid key {key_id}; `GET /v1/keys` lists all keys", param="key_id")
 
 
 def _hash_secret(secret: str) -> str:

@@ -68,7 +68,7 @@ class SearchResult:
 
 
 def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit: int) -> tuple[int, list[Line]]:
-    """Return a job's number of lines, and up to `limit` of them: those from `first` on, or the last ones if it is None.
+    """Return a job's line count and up to `limit` of its lines, from `first` on, or the last ones if `first` is None.
 
     Raises:
         NotFoundError: there is no such job.
@@ -94,7 +94,7 @@ def search_lines(connection: Connection, key: JobKey, wanted: Search) -> SearchR
 
 
 def _choose_matches(numbers: Sequence[int], wanted: Search) -> list[int]:
-    """Return the numbers of the matches to show, beginning at the start, in the direction of the search."""
+    """Return the line numbers of the matches to show, searching from `wanted.start` in the wanted direction."""
     if wanted.direction == "next":
         begin = bisect_left(numbers, wanted.start or 1)
         return list(numbers[begin : begin + wanted.limit])

@@ -61,7 +61,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class DownsampledMetrics:
-    """Metrics of a run in buckets, and the names of all its metrics."""
+    """Metrics of a run, aggregated into buckets, and the names of all metrics that it logged."""
 
     source: Literal["live", "artifact", "none"]
     names: list[str]
@@ -148,7 +148,7 @@ def _downsample_series(name: str, values: Mapping[int, float | None], start: int
 
 
 def _step_range(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
-    """Return the steps [start, stop) of a window; at least one step long."""
+    """Return the steps [start, stop) of a window, which is at least one step long."""
     start = first_step if window.start is None else window.start
     stop = last_step + 1 if window.stop is None else window.stop
     return start, max(stop, start + 1)

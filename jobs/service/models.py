@@ -77,7 +77,7 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
     """
     model = models.get_many(connection, project_id, [name]).get(name)
     if model is None or model.state != "ready":
-        raise NotFoundError(f"there is no model {name!r}; `GET /v1/models` lists yours", param="model")
+        raise NotFoundError(f"there is no model {name!r}; `GET /v1/models` lists your models", param="model")
     return model
 
 

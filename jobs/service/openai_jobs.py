@@ -92,7 +92,7 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
 
 
 def find_quantized(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
-    """Return the newest model made from `name` with this quantization, or `name` itself if it has it already.
+    """Return `name` if it has this quantization, otherwise the newest model made from it that does.
 
     Raises:
         InvalidRequestError: there is no such model.

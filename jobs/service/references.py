@@ -14,7 +14,7 @@ LLAMA_DESCRIPTION = "converted to Llama, for other programs"
 def resolve_models(
     spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
 ) -> dict[str, ModelRecord]:
-    """Return the models to load, by field; an adapter named as `model` moves to `adapter`, its base to `model`.
+    """Return the models to load, by field; an adapter named as `model` becomes `adapter`, and its base becomes `model`.
 
     Args:
         spec: The job's spec.
@@ -56,7 +56,7 @@ def require_files(spec: AnySpec, known: Collection[str]) -> None:
 
 def _require_ready(field: str, name: str, model: ModelRecord | None) -> None:
     if model is None:
-        message = f"there is no model {name!r}; `GET /v1/models` lists yours, `POST /v1/models` registers one"
+        message = f"there is no model {name!r}; `GET /v1/models` lists your models, `POST /v1/models` registers one"
         raise UnknownModelError(message, param=field)
     if model.state != "ready":
         message = f"model {name!r} is still being made by job {model.job_id}; wait until that job has succeeded"

@@ -115,7 +115,7 @@ def find_shortage(
 def _shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
 ) -> InvalidRequestError:
-    """Return the error for the case that no machine could hold even one node of the job."""
+    """Return the error to report if no machine could hold even one node of the job."""
     devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
@@ -130,7 +130,7 @@ def _shortage_error(
         message = f"no worker has more than {most} devices, but this job asks for {requirement.devices}; ask for fewer"
         return InvalidRequestError(message, param="resources.devices")
     host = max(machine.host_memory_bytes for machine in machines)
-    message = f"this needs {in_gib(requirement.host_memory_bytes)} of host memory and no worker has more than"
+    message = f"this job needs {in_gib(requirement.host_memory_bytes)} of host memory, but no worker has more than"
     return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more", param="model")
 
 

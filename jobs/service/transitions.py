@@ -23,7 +23,7 @@ def lock_job(connection: Connection, job_id: str, project_id: str | None = None)
     """
     job = jobs.lock(connection, job_id)
     if job is None or project_id not in (None, job.project_id):
-        raise NotFoundError(f"there is no job {job_id}; `GET /v1/jobs` lists those of your project", param="job_id")
+        raise NotFoundError(f"there is no job {job_id}; `GET /v1/jobs` lists your project's jobs", param="job_id")
     return job
 
 
@@ -70,7 +70,7 @@ def advance(
 
 
 def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now: int, settings: Settings) -> None:
-    """Cancel queued jobs, which the caller has locked, with a few statements for all of them."""
+    """Cancel queued jobs that the caller has locked, in bulk rather than one by one."""
     if not waiting:
         return
     row, ids = next_transition(JobState.QUEUED, Event.CANCEL), [job.id for job in waiting]

@@ -97,14 +97,14 @@ def keep_resume_points(connection: Connection, job_id: str) -> None:
 def list_resumable(
     connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
 ) -> list[str]:
-    """Return the attempts whose resume points are not to be deleted; with `due`, those not due by that time."""
+    """Return the attempts whose resume points are not to be deleted; with `due`, not to be deleted by that time."""
     doomed = set(deletions.list_keys(connection, job_id, due=due))
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
     return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]
 
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
-    """Record that all files of deleted jobs are to be deleted now, and again once no attempt can be writing."""
+    """Record that all files of deleted jobs are to be deleted now, and again once no attempt can still be writing."""
     times = (now, _get_repeat_time(now, settings))
     deletions.add(
         connection,

@@ -100,9 +100,7 @@ def choose_parts(
         if part_id not in known:
             raise InvalidRequestError(f"upload {upload_id} has no part {part_id}", param="part_ids")
     if len(set(part_ids)) < len(part_ids):
-        raise InvalidRequestError(
-            "a part is named twice; name each part once, in the order of the file", param="part_ids"
-        )
+        raise InvalidRequestError("a part is listed twice; list each part once, in file order", param="part_ids")
     chosen = [known[part_id] for part_id in part_ids]
     size = sum(part.bytes for part in chosen)
     if size != upload.bytes:

@@ -101,5 +101,5 @@ def _set_drain_deadline(connection: Connection, worker_id: str, at: int | None, 
         if worker.id == worker_id:
             return worker
     raise NotFoundError(
-        f"no worker {worker_id!r} is running; `GET /v1/workers` lists those that are", param="worker_id"
+        f"no worker {worker_id!r} is running; `GET /v1/workers` lists the running workers", param="worker_id"
     )

@@ -68,7 +68,7 @@ class GenerateSpec(TextGenerationSpec):
         return [self.estimate_open_batch(model, prompts, max_new_tokens=limit)]
 
     def _max_prompt_tokens(self, unknown: int) -> list[int]:
-        """Return the maximum number of prompt tokens of each completion; a character is rarely more than one token."""
+        """Return the maximum number of prompt tokens for each completion; a character is rarely more than one token."""
         if self.prompts is not None:
             return [len(prompt) for prompt in self.prompts] * self.n
         if self.conversations is not None:

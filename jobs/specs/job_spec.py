@@ -81,7 +81,7 @@ class JobSpec(StrictModel):
         return []
 
     def list_alternatives(self, *, on_gpu: bool, sharded: bool) -> Sequence[Self]:  # noqa: ARG002 - see `FinetuneSpec`
-        """Return the ways to run the job, the preferred one first: the first that fits the pool determines its needs.
+        """Return the ways to run the job, preferred first; the first one that fits the pool determines the requirement.
 
         Args:
             on_gpu: Whether the job runs on GPUs.

@@ -16,7 +16,7 @@ class KnownModel:
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self | None:
-        """Create it from the details of a registered model; return None if they are incomplete."""
+        """Create a `KnownModel` from the details of a registered model; return None if they are incomplete."""
         try:
             return cls(Shape.from_config(details), Precision(**details["precision"]))
         except (ShapeError, KeyError, TypeError):
@@ -24,7 +24,7 @@ class KnownModel:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Create it from a `config.json`.
+        """Create a `KnownModel` from a `config.json`.
 
         Raises:
             ShapeError: it does not describe a Baichuan model.
@@ -32,5 +32,5 @@ class KnownModel:
         return cls(Shape.from_config(config), Precision.from_config(config))
 
     def loaded_precision(self, dtype: Dtype | Literal["auto"]) -> Precision:
-        """Return the precision of its weights once loaded with this dtype; "auto" is the checkpoint's own."""
+        """Return the precision of the weights once loaded with this dtype; "auto" is the checkpoint's own."""
         return self.precision if dtype == "auto" else replace(self.precision, dtype=dtype)

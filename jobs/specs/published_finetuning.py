@@ -115,8 +115,8 @@ def _apply_report_to(fields: dict[str, Any], value: Any) -> None:
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(name in TRACKERS for name in names):
         raise ValueError(
-            f"report_to is {value!r}; use 'none', 'wandb' or 'mlflow': the series, a plot and TensorBoard files are"
-            " artifacts of the job anyway"
+            f"report_to is {value!r}; use 'none', 'wandb' or 'mlflow' (the metrics, a plot and TensorBoard files"
+            " are always saved as artifacts of the job)"
         )
     fields["report_to"] = list(dict.fromkeys(names))
 
@@ -147,7 +147,7 @@ def _apply_hostfile(fields: dict[str, Any], value: Any) -> None:
     if value in (None, ""):
         return
     if not isinstance(value, str):
-        raise ValueError(f"hostfile is {value!r}; it must be the content of the file")  # noqa: TRY004 - as above
+        raise ValueError(f"hostfile is {value!r}; pass the content of a hostfile as a string")  # noqa: TRY004 - as above
     resources = _require_json_object("resources", fields.get("resources") or {})
     for name, asked in read_hostfile(value).items():
         if name in resources:

@@ -19,7 +19,7 @@ def searchable_fields(spec: Mapping[str, Any]) -> str:
 
 
 def field_lines(name: str, value: str) -> list[str]:
-    """Return the lines that match a field with this value, as a text or as the number that it spells."""
+    """Return the lines that match a field with this value, as a string or as the number that it represents."""
     return sorted({f"\n{name}={value}\n", f"\n{name}={_as_number(value)}\n"})
 
 

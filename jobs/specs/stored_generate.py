@@ -15,7 +15,7 @@ from jobs.specs.job_spec import JobSpec
 
 # Longer inputs are stored as a file, which costs an fsync. A row with a shorter input takes one or two SQLite pages.
 MAX_ROW_CHARACTERS = 1024
-OVERHEAD_CHARACTERS_PER_TEXT = 32  # characters of JSON around each message
+OVERHEAD_CHARACTERS_PER_TEXT = 32  # extra characters of JSON per message
 MAX_PREVIEW_CHARACTERS = 200
 
 
@@ -75,7 +75,7 @@ def has_long_input(spec: JobSpec) -> bool:
 
 
 def separate_input(spec: GenerateSpec) -> SeparatedInput:
-    """Separate the prompts or conversations from the rest of a spec that has either."""
+    """Separate a spec's prompts or conversations from the rest of the spec."""
     field: Literal["prompts", "conversations"] = "conversations" if spec.prompts is None else "prompts"
     only = set[str]([field])
     given: list[Any] = spec.model_dump(mode="json", include=only)[field]

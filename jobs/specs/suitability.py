@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 
 class AdapterUse(Enum):
-    """What a job does with a LoRA adapter, named as `adapter` or in place of its base as `model`."""
+    """What a job does with a LoRA adapter, given as `adapter`, or as `model` in place of its base model."""
 
     REFUSED = auto()
     OPTIONAL = auto()

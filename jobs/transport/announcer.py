@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 
 class Announcer:
-    """Announces projects with new feed entries from its own thread; unsent announcements are merged."""
+    """Announces, from its own thread, which projects have new feed entries; unsent announcements are merged."""
 
     def __init__(self, announce: Callable[[Collection[str]], None]) -> None:
         self._announce = announce

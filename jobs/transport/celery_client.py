@@ -67,7 +67,7 @@ class Transport:
             raise BrokerUnreachableError(str(error)) from error
 
     def wake_dispatcher(self) -> None:
-        """Wake the dispatcher because there is work; if the message is lost, it finds the work by polling."""
+        """Wake the dispatcher because there is work; if the message is lost, the dispatcher polls."""
         try:
             with self._redis.pipeline() as pipeline:
                 pipeline.lpush(WAKE_KEY, 1)

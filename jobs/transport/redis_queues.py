@@ -75,6 +75,6 @@ class Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """Redis transport with the channel above; `broker_transport` in Celery's settings names it."""
+    """Redis transport that uses the `Channel` above; `broker_transport` in Celery's settings names it."""
 
     Channel = Channel

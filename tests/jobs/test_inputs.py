@@ -69,7 +69,7 @@ def test_a_batch_file(tmp_path: Path) -> None:
         ),
         (line(custom_id="\ud800"), "custom_id contains half of a surrogate pair"),
         (line(body={**CHAT, "stop": "\ud800"}), "body.stop contains half of a surrogate pair"),
-        (line(), "custom_id is 'a', as in line 1"),
+        (line(), "custom_id is 'a', which line 1 already uses"),
     ],
 )
 def test_a_batch_line_that_cannot_run(tmp_path: Path, wrong: Any, message: str) -> None:

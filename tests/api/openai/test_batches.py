@@ -143,7 +143,7 @@ def test_files_that_are_not_batches(client: openai.OpenAI) -> None:
         return caught.value
 
     wrong_line = refusal(lines([request_line("a"), request_line("a")]), "batch")
-    assert "line 2: custom_id is 'a', as in line 1" in wrong_line.message
+    assert "line 2: custom_id is 'a', which line 1 already uses" in wrong_line.message
     assert wrong_line.param == "input_file_id"
     assert "has the purpose 'user_data'" in refusal(lines([request_line("a")]), "user_data").message
     assert refusal(lines([request_line("a", model="nobody")]), "batch").param == "model"
