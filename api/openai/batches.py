@@ -87,7 +87,7 @@ async def _find(batch_id: str, caller: Caller) -> PublishedJob:
     except NotFoundError:
         found = None
     if found is None or found.job.openai is None:
-        raise NotFoundError(f"there is no batch {batch_id}; `GET /v1/batches` lists yours", param="batch_id")
+        raise NotFoundError(f"there is no batch {batch_id}; `GET /v1/batches` lists your batches", param="batch_id")
     return found
 
 
