@@ -1,4 +1,4 @@
-"""The Baichuan model family and its operations.
+"""The Baichuan model family and operations on its models.
 
 After importing this package, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` support
 `model_type: baichuan`. `trust_remote_code` is never needed, and even with it no code of a repository runs. Importing

@@ -28,7 +28,7 @@ SIZE_FIELDS = (
     "max_position_embeddings",
     "model_max_length",
 )
-LENGTH_FIELDS = ("max_position_embeddings", "model_max_length")  # if one is None, it takes the value of the other
+LENGTH_FIELDS = ("max_position_embeddings", "model_max_length")  # if one of them is None, the other's value is used
 # Fields that other tools may write in different formats, and fields from which the family is inferred.
 CLEANED_FIELDS = (
     *SIZE_FIELDS,
@@ -45,16 +45,16 @@ CLEANED_FIELDS = (
 
 
 class BaichuanConfig(PreTrainedConfig):
-    """Configuration of a Baichuan model, which reads the published `config.json` of every family.
+    """Configuration of a Baichuan model; reads the published `config.json` of every family.
 
-    Published configurations specify neither the position embedding nor whether the head is normalised, so both are
+    Published configurations specify neither the position embedding nor whether the head is normalized, so both are
     inferred (see `checkpoint_files.family`): the position embedding from the width and the length fields; the head from
     the vocabulary, class names and `z_loss_weight`. An explicit `position_embedding` or `norm_head` takes precedence,
     and both are always saved. If nothing indicates `norm_head`, it is None and must be set to create a model.
 
     Attributes:
         position_embedding: "rope" or "alibi".
-        norm_head: Whether rows of `lm_head.weight` are normalised to L2 norm 1 before use.
+        norm_head: Whether rows of `lm_head.weight` are normalized to L2 norm 1 before use.
         max_position_embeddings: Context length in tokens; by default equal to `model_max_length`.
         model_max_length: Context length in tokens, under the name that the 13B configurations use.
         rope_parameters: transformers' RoPE settings; `rope_theta` is 10000 by default.
@@ -117,7 +117,7 @@ class BaichuanConfig(PreTrainedConfig):
 
     @property
     def num_key_value_heads(self) -> int:
-        """Number of key-value heads, equal to that of attention heads: no family uses grouped-query attention."""
+        """Number of key-value heads; one per attention head, because no family uses grouped-query attention."""
         return self.num_attention_heads
 
     def check(self) -> None:
@@ -169,7 +169,9 @@ class BaichuanConfig(PreTrainedConfig):
         if type(theta) not in (int, float) or theta <= 0:
             raise ValueError(f"rope_theta is {theta!r}: it must be a number above 0")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}, but RoPE needs an even one: change num_attention_heads")
+            raise ValueError(
+                f"head_dim is {self.head_dim}, but RoPE requires an even number: change num_attention_heads"
+            )
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return the fields to save: those of published files, plus explicit `position_embedding` and `norm_head`."""

@@ -1,4 +1,4 @@
-"""Register the model family when transformers is first needed, so that importing the package loads no torch.
+"""Register the model family when transformers is first needed, so that importing the package does not load torch.
 
 Registration needs the model's classes, and so torch and transformers. It runs right after the first import of
 transformers, or of a module of this package that uses it. At that point the imported module is complete, so there are
@@ -52,7 +52,7 @@ class _RegisteringLoader(SourceFileLoader):
         try:
             super().exec_module(module)
         except BaseException:
-            sys.meta_path.insert(0, self._finder)  # the import failed: a later one must register the family
+            sys.meta_path.insert(0, self._finder)  # the import failed, so a later one must register the family
             raise
         import_module(REGISTRATION_MODULE)
 

@@ -51,7 +51,7 @@ class PromptError(BaichuanError):
 
 
 class UnsupportedError(BaichuanError):
-    """The requested combination is not supported: a kernel, a target, a dtype."""
+    """The requested combination, for example of kernel, target and dtype, is not supported."""
 
 
 class TrainingDivergedError(BaichuanError):

@@ -98,7 +98,7 @@ def total_bytes(device: str | torch.device | None = None) -> int:
 
 
 def _measure_anonymous_bytes(pid: int | str = "self") -> int:
-    """Return the anonymous memory of a process, that is, without mapped files; 0 if the process has ended."""
+    """Return a process's anonymous memory, which excludes mapped files; 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     except OSError:

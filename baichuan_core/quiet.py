@@ -2,7 +2,7 @@
 
 import logging
 
-# Silence the warning, logged at import, that a faster CPU kernel, which bitsandbytes downloads from a hub, is missing.
+# Silence the import-time warning about a missing faster CPU kernel, which bitsandbytes would download from a hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-# Silence the warning, logged for every int8 layer at every step, that inputs are cast to float16.
+# Silence the warning about casting inputs to float16, which is logged for every int8 layer at every step.
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

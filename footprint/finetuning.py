@@ -19,7 +19,7 @@ from .shape import Shape
 FinetuningMethod = Literal["full", "lora"]
 
 FLOAT32_BYTES = DTYPE_BYTES["float32"]
-MOMENTS_PER_WEIGHT = 2  # AdamW keeps the mean of the gradients and the mean of their squares
+MOMENTS_PER_WEIGHT = 2  # AdamW keeps running means of the gradients and of their squares
 HALF_BYTES = DTYPE_BYTES["bfloat16"]
 # Number of logits that the loss computes at once, by device type, as in `baichuan_core.model.chunked_loss`.
 MAX_LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
@@ -31,12 +31,11 @@ ADAPTED_HEAD_BYTES_PER_LOGIT = 4 * FLOAT32_BYTES
 # Bytes that an adapter keeps for the backward pass, per element of its input (the dropout mask and the masked input),
 # keyed by whether the precision is mixed.
 ADAPTER_BYTES_PER_ELEMENT: dict[bool, float] = {False: 8.0, True: 6.25}
-# Measured bytes of the gradients of the adapter on down_proj in a recomputed block, per token and per unit of its input
-# width.
+# Measured gradient bytes of the adapter on down_proj in a recomputed block, per token and per unit of input width.
 RECOMPUTED_DOWN_PROJ_BYTES_PER_UNIT = 7.5
 # Measured bytes per token that the first block does not keep, because the tensors before its first adapter need no
-# gradient: per unit of the hidden size and per unit of the width of the feed-forward layers, keyed by whether the
-# precision is mixed and by the first layer with an adapter.
+# gradient. Each pair is per unit of the hidden size and per unit of the width of the feed-forward layers; the keys are
+# whether the precision is mixed, and the first layer with an adapter.
 SKIPPED_BYTES_PER_UNIT: dict[bool, dict[str, tuple[float, float]]] = {
     False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
     True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
@@ -45,7 +44,7 @@ SKIPPED_BYTES_PER_UNIT: dict[bool, dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Training settings that memory depends on.
+    """Training settings that affect memory use.
 
     Attributes:
         method: "full" trains every weight, "lora" an adapter.
@@ -161,7 +160,7 @@ def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
 
 
 def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Return the bytes saved by the first block, the last one in the backward pass, plus those of its gradients."""
+    """Return the bytes saved by the first block, which the backward pass reaches last, plus those of its gradients."""
     per_token = saved_activations(precision, full=training.method == "full")
     checkpointed = per_token.checkpointed_block_bytes(shape) if training.gradient_checkpointing else 0.0
     block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)

@@ -72,7 +72,7 @@ def estimate_inference(shape: Shape, precision: Precision, *, batch: int, tokens
 
 
 def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
-    """Return the maximum number of tokens of shared prefixes that the generation engine keeps.
+    """Return the maximum number of shared-prefix tokens that the generation engine caches.
 
     Every prefix is shared by at least two prompts, and n prompts have at most n - 1 branching points. The engine keeps
     prefixes of up to a quarter of `batch_tokens`; the most recently used one is always kept, even if it is longer.

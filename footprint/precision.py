@@ -44,7 +44,7 @@ class Precision:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the precision of a checkpoint that is loaded without extra options, from its `config.json`."""
+        """Read from a `config.json` the precision that the checkpoint has if loaded without extra options."""
         settings = config.get("quantization_config") or {}
         four_bit = settings.get("bnb_4bit_quant_type", "fp4") if settings.get("load_in_4bit") else None
         return cls(

@@ -1,4 +1,4 @@
-"""Sizes of a model that memory depends on, read from `config.json` by the rules of the Baichuan families."""
+"""Model sizes that determine memory use, read from `config.json` by the rules of the Baichuan families."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

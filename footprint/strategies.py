@@ -1,4 +1,4 @@
-"""Choose the strategy by which several devices share a fine-tuning job, based on the memory that each one needs."""
+"""Choose how several devices share a fine-tuning job, based on the memory that each strategy needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

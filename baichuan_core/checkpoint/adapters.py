@@ -103,7 +103,7 @@ class LoraAdapter:
                 "copy all of its files again"
             )
         prepare_dora_layers(model)
-        model._hf_peft_config_loaded = True  # set as in transformers' load_adapter; saving and merging check it
+        model._hf_peft_config_loaded = True  # as in transformers' load_adapter; saving and merging check this flag
         model.eval()
         for name, parameter in model.named_parameters():
             if ".lora_" in name or ".modules_to_save." in name:
@@ -127,7 +127,7 @@ def make_peft_config(settings: AdapterSettings, **changes: Any) -> Any:
     """Return peft's configuration of an adapter."""
     fields = {**asdict(settings), "inference_mode": True, **changes}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings about training, but this adapter is already trained
+        warnings.simplefilter("ignore")  # warnings about training do not apply to a trained adapter
         return import_module("peft").LoraConfig(**{name: value for name, value in fields.items() if value is not None})
 
 

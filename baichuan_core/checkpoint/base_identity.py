@@ -63,7 +63,7 @@ class BaseIdentity:
         """
         try:
             content = json.loads(file.read_bytes())
-            content.setdefault("rounding", 0.0)  # adapters written by version 0.1 do not have it
+            content.setdefault("rounding", 0.0)  # missing from adapters written by version 0.1
             values = {field.name: content[field.name] for field in fields(cls)}
             return cls(**values | {"fingerprint": tuple(float(value) for value in values["fingerprint"])})
         except (ValueError, KeyError, TypeError) as error:

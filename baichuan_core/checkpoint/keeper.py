@@ -35,7 +35,7 @@ class ModelSource:
     device: str | None = None
 
     def stamp_files(self) -> tuple[FileStamp, ...]:
-        """Return path, size, mtime, ctime and inode of every file; they differ once a file is changed or replaced."""
+        """Return path, size, mtime, ctime and inode of every file; they change if a file is modified or replaced."""
         folders = [self.checkpoint] if self.adapter is None else [self.checkpoint, self.adapter]
         files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()]
         found = [(str(path), path.stat()) for path in files]
@@ -90,7 +90,7 @@ class ModelKeeper:
             temporary.release()
 
     def load(self, source: ModelSource) -> BaichuanForCausalLM:
-        """Return the model, prepacked for inference; load it unless it is already kept.
+        """Return the model, prepacked for inference; load it unless it is cached.
 
         Raises:
             CheckpointError, AdapterMismatchError, UnsupportedError: See `load_model`.
@@ -103,7 +103,7 @@ class ModelKeeper:
         return self.get_or_start(source, NATIVE_ENGINE, load_prepacked)
 
     def load_tokenizer(self, checkpoint: Path) -> BaichuanTokenizer:
-        """Return the tokenizer of a checkpoint; keep it, because reading a published one takes about a second.
+        """Return a checkpoint's tokenizer, cached because reading a published one takes about a second.
 
         Raises:
             TokenizerError, CheckpointError: See `load_tokenizer`.
@@ -114,7 +114,7 @@ class ModelKeeper:
         return self._tokenizer[1]
 
     def get_or_start(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
-        """Return the kept result if source, engine and variant match; otherwise call `start` and keep its result."""
+        """Return the cached result if source, engine and variant match; otherwise call `start` and cache its result."""
         stamps = source.stamp_files()
         kept = self.kept
         key = (source, stamps, engine, variant)
@@ -127,7 +127,7 @@ class ModelKeeper:
         return loaded
 
     def is_loaded(self, source: ModelSource) -> bool:
-        """Whether `load` would return the kept model."""
+        """Whether `load` would return the cached model."""
         kept = self.kept
         return (
             kept is not None
@@ -136,7 +136,7 @@ class ModelKeeper:
         )
 
     def release(self) -> None:
-        """Release the kept model and return unused memory to the system."""
+        """Release the cached model and return unused memory to the system."""
         if self.kept is None:
             return
         # only engines that use memory outside torch's allocator have a `close` method

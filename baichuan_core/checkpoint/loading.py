@@ -78,7 +78,7 @@ def load_model(
         config=config,  # without the fields that other tools left in config.json
         generation_config=_read_generation_config(checkpoint, config),
         dtype=torch_dtype,
-        # ZeRO-3 shards the weights over all ranks itself.
+        # ZeRO-3 shards the weights across all ranks itself.
         device_map=None if is_deepspeed_zero3_enabled() else devices,
         quantization_config=settings and StreamingConfig(settings),
         local_files_only=True,

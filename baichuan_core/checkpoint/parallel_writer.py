@@ -11,7 +11,7 @@ import torch
 
 from .rows_in_file import RowReader
 
-# Large enough to make the overhead per chunk negligible, but small compared with a tensor, even with temporaries.
+# Large enough to make the overhead per chunk negligible; small compared with a tensor, even including temporaries.
 CHUNK_BYTES = 2**20
 MAX_THREADS = 8  # more threads would only wait for the disk or for memory
 # The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.

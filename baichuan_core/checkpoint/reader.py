@@ -90,14 +90,14 @@ class TensorReader:
         return sum(file.stat().st_size for file in self.files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, from the header if the file has one."""
+        """Return the shape of a tensor, read from the header if the file has one."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
             return tuple(self._open_safetensors(file).get_slice(name).get_shape())
         return tuple(self._unpickle(file)[name].shape)
 
     def is_float(self, name: str) -> bool:
-        """Whether a tensor contains floats, from the header if the file has one."""
+        """Whether a tensor contains floats, according to the header if the file has one."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
             return "F" in self.dtype(name)
@@ -131,7 +131,7 @@ class TensorReader:
         return tensor
 
     def row_reader(self, name: str) -> RowReader:
-        """Return a function that reads rows of a tensor, from any thread, as long as this reader is open."""
+        """Return a function that reads rows of a tensor from any thread while this reader is open."""
         tensor, file = self.read(name), self._file_by_name[name]
         with self._lock:
             if file not in self._offsets:

@@ -72,7 +72,7 @@ def _sync(path: Path) -> None:
 
 
 def _try_lock(directory: Path) -> int | None:
-    """Lock a directory until its descriptor is closed; return None if it is locked or cannot be locked."""
+    """Lock a directory until the returned descriptor is closed; return None if the directory cannot be locked."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Read the weights of a checkpoint as floats, a few rows at a time, whether it is quantized or not."""
+"""Read the weights of a checkpoint as floats, a few rows at a time, whether quantized or not."""
 
 import json
 from functools import cached_property
@@ -55,7 +55,7 @@ class DenseTensors:
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of all tensors, in the order of the files."""
+        """Names of all tensors, in file order."""
         expected = expected_tensors(self._config)
         return [name for name in self._stored_names if name in expected and name not in SCALE_NAMES.values()]
 

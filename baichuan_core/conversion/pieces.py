@@ -61,7 +61,7 @@ def _parse_piece(content: bytes) -> Piece:
 
 
 def _iterate_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield field numbers and values, integers or bytes (https://protobuf.dev/programming-guides/encoding)."""
+    """Yield field numbers with their integer or bytes values (https://protobuf.dev/programming-guides/encoding)."""
     position = 0
     while position < len(message):
         key, position = _read_varint(message, position)

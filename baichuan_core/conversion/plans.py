@@ -68,7 +68,7 @@ def plan_safetensors(source: ConversionSource) -> ConversionPlan:
 
 
 def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
-    """Plan to normalize the output head; of an 8-bit head, only the scales change."""
+    """Plan to normalize the output head; in an 8-bit head, only the scales change."""
     config, checkpoint = source.config, source.checkpoint
     if not config.norm_head:
         raise UnsupportedError(
@@ -78,7 +78,7 @@ def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
     if config.tie_word_embeddings:
         raise UnsupportedError(
             f"{checkpoint} uses its embedding as head (tie_word_embeddings), so the head cannot be normalized "
-            "separately: store a copy of it as lm_head.weight and set tie_word_embeddings to false"
+            "separately: store a copy of the embedding as lm_head.weight and set tie_word_embeddings to false"
         )
     config.norm_head = False
     name = HEAD_SCALE if config.quantize_head else HEAD
@@ -170,7 +170,7 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
 
 
 def _describe_imported_weights(config: BaichuanConfig, reader: TensorReader) -> None:
-    """Replace the published description of the 4-bit format in the configuration with today's."""
+    """Replace the configuration's published description of the 4-bit format with the one used today."""
     stored_settings = getattr(config, "quantization_config", None) or {}
     settings = make_quantization_settings(
         "nf4",

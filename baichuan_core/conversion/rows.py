@@ -12,7 +12,7 @@ from baichuan_core.model.chunked_loss import MIN_NORM
 
 
 def cast_tensor(tensor: PlannedTensor, dtype: torch.dtype) -> PlannedTensor:
-    """Convert a tensor to another dtype; values that it cannot represent, and NaN, raise CheckpointError."""
+    """Convert a tensor to another dtype; raise CheckpointError for NaN and for values that do not fit the dtype."""
     if tensor.dtype == dtype:
         return tensor
 
@@ -53,7 +53,7 @@ def require_finite(values: Tensor, name: str) -> None:
     Raises:
         CheckpointError: One is; the message names the tensor.
     """
-    # The minimum and maximum are NaN if any value is; this takes a tenth of the time of checking every value.
+    # If any value is NaN, so are the minimum and maximum; checking only these takes a tenth of the time.
     if not all(math.isfinite(extreme) for extreme in torch.aminmax(values)):
         raise CheckpointError(
             f"{name} has values that are NaN, infinite or too large for {str(values.dtype).removeprefix('torch.')}: "

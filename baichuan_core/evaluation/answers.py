@@ -84,7 +84,7 @@ def encode_prompts(
 
     If not all examples fit, the last ones are dropped first, as in MMLU's published code.
     """
-    # The last token of a letter is only scored, never an input, so it takes no room.
+    # The last token of a letter is only scored, never an input, so it needs no room in the window.
     room = window - max(map(len, letters)) + 1
     return [_encode_prompt(tokenizer, benchmark, exam, number, room) for number in range(len(exam.questions))]
 

@@ -106,7 +106,7 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
 
 
 def _answer_exams(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
-    """Return the answers by subject, loading the model only if some of them have not been saved."""
+    """Return the answers by subject, loading the model only if some answers have not been saved."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
     name = f"{run.number} {run.model.display_name} {options.dtype}"
     window = read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH

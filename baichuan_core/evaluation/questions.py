@@ -27,7 +27,7 @@ class Question:
 
 
 def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question]:
-    """Parse the questions of a CSV file; texts are kept exactly as written.
+    """Parse the questions of a CSV file; text is kept exactly as written.
 
     Args:
         content: The file's bytes.

@@ -95,7 +95,7 @@ def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[
 
 
 def _compute_weights(answers: Answers, averaging: Averaging) -> list[float]:
-    """Return one weight per question, in the order of subjects; the weights sum to 1."""
+    """Return one weight per question, ordered by subject; the weights sum to 1."""
     questions = sum(map(len, answers.values()))
     each = {
         subject: 1 / questions if averaging == "questions" else 1 / (len(answers) * len(rows))

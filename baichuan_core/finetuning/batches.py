@@ -56,7 +56,7 @@ class Collator:
 
 
 def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
-    """Distribute examples over rows so that few positions are padding; among equal choices, use the shortest rows.
+    """Distribute examples over rows with little padding; among equally good row lengths, choose the shortest.
 
     Args:
         lengths: Number of tokens of each example.
@@ -72,13 +72,13 @@ def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
 
 
 def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Pack examples by best fit, the longest first: each goes to the row that it fills most (Johnson 1973).
+    """Pack examples by best fit, longest first: each goes into the fullest row with room for it (Johnson 1973).
 
     Returns:
         Indices of the examples of each row, in the order of the rows' first examples.
     """
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # number of free positions and index of each row, sorted
+    room: list[tuple[int, int]] = []  # sorted pairs: number of free positions, index of the row
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         place = bisect_left(room, (lengths[index], -1))
         if place < len(room):

@@ -114,7 +114,9 @@ def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple
     total = len(data.examples)
     count = max(1, round(total * fraction))
     if count >= total:
-        raise DatasetError(f"validation_split {fraction} of {total} examples leaves none to train on; lower it")
+        raise DatasetError(
+            f"validation_split {fraction} of {total} examples leaves none to train on; use a smaller fraction"
+        )
     is_held_back = np.zeros(total, bool)
     is_held_back[np.random.default_rng(seed).permutation(total)[:count]] = True
     store, indices = data.examples.store, data.examples.indices

@@ -109,7 +109,7 @@ class ExampleStore:
 
 
 def _close(file: IO[bytes]) -> None:
-    with suppress(OSError):  # closing flushes, which fails if the disk is full, but the data is no longer needed
+    with suppress(OSError):  # close() flushes, which fails if the disk is full; the data is no longer needed
         file.close()
 
 

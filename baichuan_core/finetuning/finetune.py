@@ -71,7 +71,7 @@ class _Datasets:
 
 
 def never_pause() -> bool:
-    """Return False; the default of `should_pause`."""
+    """Return False; the default for `should_pause`."""
     return False
 
 
@@ -191,7 +191,7 @@ def _run(
     _check_validation(inputs.validation_data, options)
     tokenizer = load_tokenizer(checkpoint)
     make_directory(inputs.checkpoints)
-    store = ExampleStore(inputs.checkpoints)  # this disk also has room for resume points
+    store = ExampleStore(inputs.checkpoints)  # this disk must have room for resume points anyway
     data = _read_data(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options, store)
     identity = RunIdentity.from_inputs(checkpoint, data.training.examples, data.validation_examples, options, plan)
     require_agreement(identity, group)
@@ -350,7 +350,7 @@ def _write_result(
         write_adapter_identity(staging, checkpoint)
     else:
         complete = model if weights is None else make_model_with_weights(config, weights)
-        complete.config.use_cache = config.use_cache  # the Trainer has disabled it
+        complete.config.use_cache = config.use_cache  # restores the setting that the Trainer disabled
         if isinstance(config.dtype, torch.dtype):
             complete.type(config.dtype)
         complete.save_pretrained(staging)

@@ -23,7 +23,7 @@ class Hardware:
 
     @classmethod
     def from_options(cls, options: FinetuningOptions, group: RankGroup = SINGLE_RANK) -> "Hardware":
-        """Return the device and dtype of `options`, or those that suit the machine if they are None.
+        """Return the device and dtype in `options`; where None, choose what suits the machine.
 
         Each rank of a group uses the GPU with its local rank.
 

@@ -32,7 +32,7 @@ def read_array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
 
 
 class _Cursor:
-    """A position in JSON text, never on white space, and its line number; text before it is discarded."""
+    """A position in JSON text, never on white space, and its line number; text before the position is discarded."""
 
     def __init__(self, chunks: Iterator[str]) -> None:
         self.chunks = chunks

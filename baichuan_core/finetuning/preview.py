@@ -149,7 +149,7 @@ class _Counts:
 
 
 def _make_trained_mask(example: EncodedExample) -> list[bool]:
-    """Return, for each token, whether the model learns to predict it, which it never does for the first one."""
+    """Return, for each token, whether the model learns to predict it; the first token is never predicted."""
     return [False, *(label != IGNORED_LABEL for label in example.labels[1:])]
 
 

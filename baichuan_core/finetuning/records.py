@@ -1,4 +1,4 @@
-"""Records of a run: its series as JSON lines, a plot, and TensorBoard files if that package is installed."""
+"""Records of a run: its logged steps as JSON lines, a plot, and TensorBoard files if that package is installed."""
 
 import json
 from collections.abc import Mapping, Sequence

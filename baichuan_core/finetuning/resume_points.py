@@ -17,7 +17,7 @@ CONFIG_FILE = "config.json"
 
 
 def ignore_resume_point(_folder: Path) -> None:
-    """Do nothing; the default of `on_resume_point`."""
+    """Do nothing; the default for `on_resume_point`."""
 
 
 @dataclass(slots=True)

@@ -53,7 +53,7 @@ class TextChunks:
 
 
 def _find_invalid_byte(path: Path) -> int:
-    """Return the position of the first byte that is not valid UTF-8, counted from 1 after a byte order mark."""
+    """Return the 1-based position of the first byte that is not valid UTF-8, not counting a byte order mark."""
     decoder, passed = getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as stream:
         data = stream.read(CHUNK_CHARACTERS).removeprefix(BOM_UTF8)

@@ -34,7 +34,7 @@ def _is_installed(name: str) -> bool:
 
 @contextmanager
 def tracker_session(names: Sequence[str], folder: Path) -> Iterator[None]:
-    """Make trackers write into `folder`, unless their environment variables are set, and finish their runs.
+    """Make trackers write to `folder` unless their environment variables are set; finish their runs at the end.
 
     If the block raises an exception, the trackers mark their runs as failed.
 

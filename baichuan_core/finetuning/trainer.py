@@ -129,7 +129,7 @@ class BaichuanTrainer(Trainer):
             [
                 sum(int((mask != 0).sum()) for mask in masks),
                 sum(mask.numel() for mask in masks),
-                # A mask contains each token's example number within its row.
+                # A mask numbers the examples of a row: each token has the number of its example.
                 sum(int(mask.amax(dim=1).sum()) for mask in masks),
             ],
             "cpu",

@@ -37,7 +37,7 @@ class PartialFile:
         """
         with _open_locked(path) as file:
             lines = read_finished_lines(earlier, fingerprint)
-            # Not truncated first if resuming in place: the same bytes are rewritten, so a crash cannot lose any lines.
+            # If resuming in place, do not truncate first: the same bytes are rewritten, so a crash cannot lose lines.
             if not lines or earlier != path:
                 file.truncate(0)
             begun = cls(path, file, lines)
@@ -60,7 +60,7 @@ class PartialFile:
         self.lines[key] = line
 
     def remove(self) -> None:
-        """Delete the file, once its lines are in the output."""
+        """Delete the file; call this once its lines are in the output."""
         self._path.unlink()
 
     def _write(self, lines: Iterable[str]) -> None:
@@ -121,7 +121,7 @@ def read_finished_lines(path: Path, fingerprint: str) -> dict[LineKey, str]:
 
 
 def write_completions(output: Path, lines: Mapping[LineKey, str]) -> None:
-    """Write the output atomically, in the order of the requests.
+    """Write the output atomically, in request order.
 
     Raises:
         CheckpointError: The file cannot be written.

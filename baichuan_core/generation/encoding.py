@@ -11,7 +11,8 @@ from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.generation.seeds import derive_request_seed
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
-# Same floor as vLLM: dividing logits by less may overflow, and sampling is already greedy unless two logits nearly tie.
+# Same minimum as vLLM's: dividing logits by a lower temperature may overflow, and sampling at this one is already
+# greedy, unless two logits nearly tie.
 MIN_TEMPERATURE = 1e-5
 
 

@@ -39,7 +39,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
     on_progress: ProgressCallback = ignore_progress,
     alongside: Callable[[TextGenerator], AbstractContextManager[object]] | None = None,
 ) -> GenerationReport:
-    """Answer every request and write `output`, a JSONL file with one line per completion, in the order of the requests.
+    """Answer every request and write `output`, a JSONL file with one line per completion, in request order.
 
     A line contains `index`, `sample`, `id` if the request has one, `prompt` or `messages`, `completion`,
     `finish_reason`, `prompt_tokens`, `completion_tokens`, and `logprobs` if requested. The file is written atomically

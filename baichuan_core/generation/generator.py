@@ -75,7 +75,7 @@ class TextGenerator:
         self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
         self._encoder = self._create_encoder(options)
-        self._lane = 0  # number of its open batch; if above 0, this is a lane of another generator
+        self._lane = 0  # index of this generator's open batch; above 0 in a lane of another generator
         self._batch: OpenBatch | None = None
         self._loading = threading.Lock()
 
@@ -94,7 +94,9 @@ class TextGenerator:
         """
         batch = self._load_batch()
         if not isinstance(batch.engine, Lanes):
-            raise UnsupportedError(f"the engine {self.choice.name} has only one batch; use the engine {NATIVE_ENGINE}")
+            raise UnsupportedError(
+                f"the engine {self.choice.name} supports only one open batch; use the engine {NATIVE_ENGINE}"
+            )
         lane = copy.copy(self)
         settings = self._defaults.complete(options)
         lane.setup = replace(
@@ -179,7 +181,7 @@ class TextGenerator:
         return iter(feed)
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return all completions, in the order of the requests and their samples.
+        """Return all completions, ordered by request and sample.
 
         Raises:
             PromptError: A request cannot be answered; the message names it.

@@ -1,4 +1,4 @@
-"""A queue from one thread to a consumer that is a thread or an asyncio task."""
+"""A queue from a thread to one consumer, which is another thread or an asyncio task."""
 
 import asyncio
 import threading

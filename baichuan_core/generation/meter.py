@@ -13,7 +13,7 @@ REPORT_INTERVAL_SECONDS = 0.1
 
 
 class ProgressMeter:
-    """Reports progress as the fraction of the run's token budget, the sum of the limits of all completions.
+    """Reports progress as a fraction of the run's token budget, which is the sum of all completions' limits.
 
     A completion that ends before its limit counts as its whole limit.
 
@@ -27,7 +27,7 @@ class ProgressMeter:
         self._budget = sum(self._limits.values())
         self._open = Counter(one.index for one in requests)
         self._requests = len(self._open)
-        self._finished_budget = 0  # sum of the limits of finished completions
+        self._finished_budget = 0  # sum of the token limits of finished completions
         self._finished_tokens = 0
         self._fraction = PROGRESS_AFTER_LOADING
         self._on_progress = on_progress

@@ -12,8 +12,8 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.tokenizer import ChatStyle, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
-# Penalties, `logprobs` and `n` have the limits of OpenAI's API. Higher temperatures are surely mistakes, and engines
-# store `top_k` in 32 bits.
+# Penalties, `logprobs` and `n` have the limits of OpenAI's API. Higher temperatures are almost certainly mistakes, and
+# engines store `top_k` in 32 bits.
 MAX_OPTION_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
 MAX_OPTION_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
 MAX_LOGIT_BIAS = 100  # maximum absolute value, as in OpenAI's API
@@ -113,7 +113,7 @@ class GenerationOptions:
 
 
 def read_stop_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """Return stop texts as a tuple; a single string is one text, as in OpenAI's API.
+    """Return stop strings as a tuple; a single string counts as one, as in OpenAI's API.
 
     Raises:
         ValueError: One of them is not a string, is empty or cannot be written as UTF-8.

@@ -11,7 +11,7 @@ from baichuan_core.generation.requests import OPTION_NAMES, GenerationRequest
 from baichuan_core.text_file import read_text_file
 
 REQUEST_KEYS = ("prompt", "messages", "id", *OPTION_NAMES)
-# OpenAI's names for the length limit; the second one replaced the first in its chat API.
+# OpenAI's names for the length limit; the second one replaced the first in the chat API.
 KEY_ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
 PROMPT_KEYS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
@@ -73,7 +73,7 @@ def _read_batch_line(content: str, place: str) -> BatchLine:
     except (ValueError, RecursionError, KeyError, TypeError):
         custom_id = None
     if not isinstance(custom_id, str):
-        raise DatasetError(f"{place} has no 'custom_id'; every line needs one, which must be a string")
+        raise DatasetError(f"{place} has no 'custom_id'; every line needs a string as its 'custom_id'")
     try:
         return BatchLine(custom_id, _parse_line(content, place))
     except DatasetError as error:
@@ -99,8 +99,8 @@ def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in PROMPT_KEYS:
         raise DatasetError(
-            f"{place} has the method and url {item.get('method', 'POST')!r} {url!r};"
-            f" use POST and {' or '.join(PROMPT_KEYS)}"
+            f"{place} has method {item.get('method', 'POST')!r} and url {url!r};"
+            f" use POST with {' or '.join(PROMPT_KEYS)}"
         )
     if not isinstance(body, dict):
         raise DatasetError(f"{place} has no 'body'; add an object with the parameters of {url}")

@@ -63,7 +63,7 @@ class GenerationRequest:
             raise PromptError(str(error)) from error
 
     def override(self, options: GenerationOptions) -> GenerationOptions:
-        """Return `options` with the overrides of this request."""
+        """Return `options` with this request's overrides applied."""
         return replace(
             options, **{name: getattr(self, name) for name in OPTION_NAMES if getattr(self, name) is not None}
         )

@@ -12,8 +12,8 @@ class Transcript:
     """Collects the tokens of one completion, so that completions end and read the same with every engine.
 
     Example:
-        With the stop text " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
-        "The" and " energy": " en" is held back, because it may be the start of the stop text.
+        With the stop string " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
+        "The" and " energy": " en" is held back, because it may be the start of the stop string.
 
     Attributes:
         request: The request.
@@ -28,14 +28,14 @@ class Transcript:
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         self._logprobs: list[TokenLogprobs] = []
-        # Number of tokens at the end to search for a stop text. Every token has at least one byte, and the first
+        # Number of trailing tokens to search for a stop string. Every token has at least one byte, and the first
         # character of the decoded tail may be incomplete.
         self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES
         self._sent = 0  # number of characters that `take_delta` has returned so far
         self._window = 0  # index of the first token to decode again, see `_settle_text`
         self._read = 0  # number of tokens whose text is settled
         self._settled = ""
-        self._settled_at: list[tuple[int, int]] = []  # pairs: number of settled characters, number of their tokens
+        self._settled_at: list[tuple[int, int]] = []  # pairs of counts: settled characters, their tokens
         self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
@@ -50,7 +50,7 @@ class Transcript:
         return self.finish_reason
 
     def take_delta(self) -> TextDelta | None:
-        """Return the text that has become certain since the last call; None if there is none."""
+        """Return the text that has become final since the last call; None if there is none."""
         if self.finish_reason is None:
             self._settle_text()
             certain = len(self._settled) - _count_partial_stop_characters(self._settled, self.request.stop)
@@ -117,7 +117,7 @@ class Transcript:
         return tuple(unsent)
 
     def _get_text_logprobs(self, text: str) -> list[TokenLogprobs]:
-        """Return the log-probabilities of the tokens in `text`, including the last one if a stop text cuts it."""
+        """Return the log-probabilities of the tokens in `text`, including a last one that a stop string cuts."""
         if text == self._decode(self._get_text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)
@@ -125,12 +125,12 @@ class Transcript:
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
-    """Cut `text` before the first stop text."""
+    """Cut `text` before the first stop string."""
     positions = [position for position in (text.find(one) for one in stop) if position >= 0]
     return text[: min(positions)] if positions else text
 
 
 def _count_partial_stop_characters(text: str, stop: tuple[str, ...]) -> int:
-    """Return the number of characters at the end of `text` that may be the start of a stop text."""
+    """Return the number of characters at the end of `text` that may be the start of a stop string."""
     lengths = (length for one in stop for length in range(min(len(one), len(text)), 0, -1))
     return max((length for length in lengths if any(text.endswith(one[:length]) for one in stop)), default=0)

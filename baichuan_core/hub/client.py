@@ -66,7 +66,7 @@ class Hub:
         with translate_hub_errors(self._build_request(name, revision)):
             try:
                 found = api.model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-                # Unprintable names could not be shown or stored; the files of models have printable ones.
+                # Skip unprintable names, which could not be shown or stored; no file of a model has one.
                 named = [sibling for sibling in found.siblings or () if sibling.rfilename.isprintable()]
                 files = [_to_remote_file(sibling) for sibling in named]
             except (KeyError, TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ from .client import Content, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL_SUFFIX = ".part"
-MAX_CONSECUTIVE_FAILURES = 6  # without a new byte; after more, the hub counts as unreachable
+MAX_CONSECUTIVE_FAILURES = 6  # attempts in a row without a new byte; after more, the hub counts as unreachable
 FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each such failure, for a total of about a minute
 
 
@@ -131,7 +131,7 @@ class Downloads:
             hasher.update(chunk)
             self._on_bytes(len(chunk))
             if output.tell() > file.size:
-                break  # this is a different file, which may never end
+                break  # this is not the expected file, and it may never end
         return hasher
 
     def _require_complete(self, file: RemoteFile, output: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""Turn errors between this machine and a hub into the engine's errors."""
+"""Turn errors in the communication with a hub into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +24,8 @@ UNAUTHORIZED_STATUS = 401
 NO_REVISION_MESSAGE = "has no revision {revision!r}: use an existing branch, tag or commit"
 DISABLED_MESSAGE = "was disabled by the hub: use another repository"
 INCOMPLETE_MESSAGE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
-# Reasons why a hub refuses a request: the error class (a base class comes after the classes derived from it), and the
-# message about the repository if the request carries a token and if it does not.
+# Reasons why a hub refuses a request: the error class (base classes come after derived ones), and two messages about
+# the repository, for requests with and without a token.
 REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         GatedRepoError,

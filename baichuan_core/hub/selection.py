@@ -47,7 +47,7 @@ class Selection:
     weights: RemoteFile
 
     def list_weights(self, folder: Path) -> list[RemoteFile]:
-        """Return the files of the weights; the files of `settings` must be in `folder`.
+        """Return the weight files; the files of `settings` must already be in `folder`.
 
         Raises:
             HubError: The index names a file that the repository does not have.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baichuan_core.model import BaichuanForCausalLM, row_norms
 
-# Elements of one slice [positions, vocab]: at most 64 MiB in float32, that is 133 positions for Baichuan 2.
+# Elements of one slice [positions, vocab]: at most 64 MiB in float32, i.e. 133 positions for Baichuan 2.
 MAX_SLICE_ELEMENTS = 2**24
 
 

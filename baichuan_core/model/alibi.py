@@ -126,7 +126,7 @@ def compute_alibi_columns(
 
 
 def _split_into_summands(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Split numbers into summands of type `dtype` whose sum is nearly `exact`, the largest one first."""
+    """Split numbers into summands of type `dtype` whose sum is nearly `exact`, largest first."""
     pieces = []
     for _ in range(SUMMANDS_PER_SLOPE):
         pieces.append(exact.to(dtype))

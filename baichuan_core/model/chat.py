@@ -38,7 +38,7 @@ class ChatMixin:
     generation_config: GenerationConfig
     generate: Callable[..., Any]
 
-    if TYPE_CHECKING:  # the model has this property
+    if TYPE_CHECKING:  # provided at run time by PreTrainedModel
 
         @property
         def device(self) -> torch.device: ...
@@ -146,7 +146,7 @@ class _StopWhenClosed(StoppingCriteria):
 
 
 def _stream_texts(generate: Callable[..., Any], arguments: Mapping[str, Any], answer: _AnswerDecoder) -> Iterator[str]:
-    """Generate in another thread and yield the text so far whenever it has become longer."""
+    """Generate in another thread and yield the text so far whenever it has grown."""
     queue, closed = _TokenQueue(), Event()
 
     def run() -> None:

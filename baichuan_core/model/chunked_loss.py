@@ -15,7 +15,7 @@ IGNORED_LABEL = -100
 MIN_NORM = 1e-12  # as in Baichuan2, which uses torch.nn.functional.normalize
 # Maximum number of logits per chunk: small compared with the weights, but enough to keep a GPU busy.
 MAX_LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
-WEIGHTS_PER_CHUNK = 2**22  # elements of the weight that are processed at a time
+WEIGHTS_PER_CHUNK = 2**22  # number of weight elements to process at a time
 
 
 class LossTargets:
@@ -153,7 +153,7 @@ class _LinearLoss(torch.autograd.Function):
                 hidden_gradient[positions] = gradient @ matrix
             if weight_gradient is not None:
                 _add_product(weight_gradient, gradient, part)
-            del gradient  # otherwise it would exist at the same time as the logits of the next chunk
+            del gradient  # otherwise it would stay in memory alongside the next chunk's logits
         if weight_gradient is not None and norms is not None:
             _project_out_rows(weight_gradient, weight, norms)
         ctx.gradients = (hidden_gradient, None if weight_gradient is None else weight_gradient.to(weight.dtype))
@@ -175,7 +175,7 @@ class _LinearLoss(torch.autograd.Function):
 
 
 def _compute_loss_and_gradient(logits: Tensor, targets: LossTargets, *, needs_gradient: bool) -> Tensor:
-    """Return the loss of float32 logits [positions, vocab], and overwrite them with its gradient if that is needed."""
+    """Return the loss of float32 logits [positions, vocab], and overwrite them with its gradient if needed."""
     labelled = (targets.labels != IGNORED_LABEL)[:, None]
     tokens = targets.labels.clamp(min=0)[:, None]
     predicted = logits.gather(-1, tokens)

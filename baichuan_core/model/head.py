@@ -105,7 +105,7 @@ class HeadNorms:
         return self._norms
 
     def clear(self) -> None:
-        """Drop the kept norms."""
+        """Drop the cached norms."""
         self._norms = None
 
     def _is_unchanged(self, head: nn.Module, tensors: list[Tensor], decoding: bool) -> bool:

@@ -171,7 +171,7 @@ def _compare_candidates(
             report = _start_stage(on_progress, f"measuring {one.name}", number, steps)
             model = models.load(ModelSource(Path(one.checkpoint), device=reference.device))
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=report)
-            del model  # so that only the keeper refers to the model and can release it
+            del model  # leaves the keeper with the only reference, so it can release the model
     except (BaichuanError, RuntimeError, MemoryError) as error:
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
             raise

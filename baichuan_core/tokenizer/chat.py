@@ -62,7 +62,7 @@ def build_chat_prompt(
 
 def _check_messages(messages: Sequence[Message], style: ChatStyle) -> None:
     if isinstance(messages, str | Mapping):
-        raise PromptError('messages is not a list; use for example [{"role": "user", "content": "Hello"}]')
+        raise PromptError('messages is not a list; use, for example, [{"role": "user", "content": "Hello"}]')
     if not messages:
         raise PromptError("messages is empty; add at least one user message")
     allowed = {"user", "assistant"} if style == "baichuan1-13b" else {"system", "user", "assistant"}

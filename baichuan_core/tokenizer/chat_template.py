@@ -13,8 +13,8 @@ from baichuan_core.tokenizer.chat_format import ChatFormat, read_generation_sett
 if TYPE_CHECKING:
     from baichuan_core.tokenizer.tokenizer import BaichuanTokenizer
 
-# Inserted into control pieces that the text of a message contains, to distinguish them from those that the template
-# writes.
+# Inserted into control pieces that appear in the text of a message, to distinguish them from those written by the
+# template.
 BREAK_CHARACTER = "\ufdd0"  # a code point that Unicode reserves for internal use
 BAICHUAN2_TEMPLATE = """\
 {%- for message in messages -%}

@@ -175,7 +175,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         return str(self.sp_model.IdToPiece(index)) if index < self.vocab_size else ""
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Return the text of `tokens`; as published, text before a control piece starts with a space."""
+        """Return the text of `tokens`; as in the published class, text before a control piece starts with a space."""
         controls = set(self.all_special_tokens)
         runs = [(special, list(run)) for special, run in groupby(tokens, key=lambda token: token in controls)]
         text = ""

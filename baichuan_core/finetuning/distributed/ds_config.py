@@ -74,7 +74,7 @@ def _fill_auto_values(config: dict[str, Any], options: FinetuningOptions) -> Non
     }
     for key, (option, value) in expected.items():
         if config.get(key, "auto") not in ("auto", value):
-            raise _invalid_config_error(key, f'is {config[key]!r}, but {option} is {value}; set it to "auto"')
+            raise _invalid_config_error(key, f'is {config[key]!r}, but {option} is {value}; set {key} to "auto"')
         config[key] = value
     if config.pop("train_batch_size", "auto") != "auto":
         raise _invalid_config_error("train_batch_size", 'is computed from the number of processes; set it to "auto"')
@@ -88,7 +88,7 @@ def _check_precision(config: dict[str, Any], *, bfloat16: bool) -> None:
     if section.get("enabled", "auto") not in ("auto", bfloat16):
         dtype = "bfloat16" if bfloat16 else "float32"
         raise _invalid_config_error(
-            "bf16.enabled", f'is {section["enabled"]!r}, but dtype is {dtype}; set it to "auto"'
+            "bf16.enabled", f'is {section["enabled"]!r}, but dtype is {dtype}; set bf16.enabled to "auto"'
         )
     config["bf16"] = {**section, "enabled": bfloat16}
 
@@ -106,7 +106,7 @@ def _check_zero_section(config: dict[str, Any]) -> None:
             raise _invalid_config_error(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
     if zero["stage"] < 3 and _get_section(config, "", zero, "offload_param").get("device", "none") != "none":  # noqa: PLR2004
         raise _invalid_config_error(
-            "zero_optimization.offload_param", "requires stage 3; change the stage or remove it"
+            "zero_optimization.offload_param", "requires stage 3; set stage to 3 or remove this key"
         )
     # Off, because `gather_trained_weights` gathers the result, tensor by tensor.
     zero["stage3_gather_16bit_weights_on_model_save"] = False

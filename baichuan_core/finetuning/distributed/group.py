@@ -15,7 +15,7 @@ GROUP_TIMEOUT = timedelta(minutes=30)  # long, because the others wait while one
 
 @dataclass(frozen=True, slots=True)
 class RankGroup:
-    """One rank of a run; by default the only one, which exchanges nothing.
+    """One rank of a run; by default, the only one, which has nothing to exchange.
 
     Attributes:
         rank: Index among all ranks.

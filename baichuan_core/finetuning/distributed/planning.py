@@ -96,7 +96,7 @@ def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: in
 
 
 def _reject_other_launchers() -> None:
-    """Reject a process that torchrun or another launcher started, because each of its ranks would start ranks again."""
+    """Reject a process started by torchrun or another launcher, whose ranks would each start ranks of their own."""
     ranks = os.environ.get("WORLD_SIZE", "1")
     if ranks not in ("", "1"):
         raise UnsupportedError(
@@ -112,7 +112,8 @@ def _choose_process_count(distribution: Distribution, hardware: Hardware) -> int
         return 1 if distribution.strategy == "single" else max(1, visible)
     if not hardware.is_cpu and distribution.processes > visible:
         raise UnsupportedError(
-            f"processes is {distribution.processes}, but only {visible} GPUs are visible; start at most one per GPU"
+            f"processes is {distribution.processes}, but only {visible} GPUs are visible; "
+            "start at most one process per GPU"
         )
     return distribution.processes
 
@@ -165,7 +166,7 @@ def _choose_strategy(
 
 
 def _find_equivalent_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
-    """Return the strategy that needs as much memory as a complete DeepSpeed configuration."""
+    """Return the strategy whose memory use equals that of a complete DeepSpeed configuration."""
     zero = deepspeed["zero_optimization"]
     if zero["stage"] < 3:  # noqa: PLR2004
         return "zero2"

@@ -34,7 +34,7 @@ def run_rank(messages: int) -> None:
 
 def _read_task() -> RankTask:
     line = bytearray()
-    while not line.endswith(b"\n"):  # byte by byte, to leave later lines to `_watch_for_pause`
+    while not line.endswith(b"\n"):  # byte by byte, to leave later lines for `_watch_for_pause`
         if not (byte := os.read(0, 1)):
             sys.exit("the launcher has ended")
         line += byte

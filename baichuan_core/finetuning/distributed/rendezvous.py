@@ -75,7 +75,7 @@ class Rendezvous:
         node = self.plan.node_rank
         try:
             if self._store.add(f"arrived/{node}", 1) > 1:
-                raise UnsupportedError(f"node_rank {node} is already in use; start each machine with a different one")
+                raise UnsupportedError(f"node_rank {node} is already in use; use a different node_rank on each machine")
             if node == 0:
                 self._store.set("plan", json.dumps(mine))
                 return
@@ -97,7 +97,7 @@ class Rendezvous:
                     "failure",
                     f"machine {self.plan.node_rank} ({socket.gethostname()}): {str(error) or type(error).__name__}",
                 )
-            except RuntimeError:  # machine 0 no longer answers, which all others notice too
+            except RuntimeError:  # machine 0 is no longer responding, as all other machines will notice
                 return
 
     def require_all_machines(self) -> None:
@@ -159,7 +159,7 @@ def _listen(plan: DistributionPlan) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UnsupportedError(
-            f"master_port {plan.master_port} cannot be used ({error.strerror}); choose another"
+            f"master_port {plan.master_port} cannot be used ({error.strerror}); choose another port"
         ) from error
     listener.listen(2048)
     return listener

@@ -10,7 +10,7 @@ SLOT_TOKENS_STEP = 256
 
 
 def compute_capacity(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
-    """Return the capacity for these requests: as many slots as the settings allow, each long enough for any of them."""
+    """Return the capacity for these requests: as many slots as the settings allow, each long enough for any request."""
     return _limit_capacity(len(requests), max(one.max_tokens for one in requests), settings)
 
 

@@ -27,7 +27,7 @@ class TokenLogprobs:
 class TextDelta:
     """New text of a completion. The concatenated deltas of a completion are its text and its log-probabilities.
 
-    A delta never ends inside a character, and text that may be the start of a stop text is held back until it is
+    A delta never ends inside a character, and text that may be the start of a stop string is held back until it is
     certain. The log-probabilities of a token are in the delta that completes its text.
 
     Attributes:
@@ -50,8 +50,8 @@ class Completion:
     Attributes:
         index: Index of its request.
         sample: Index of the completion within its request.
-        text: The text of the completion, without end token and stop text.
-        finish_reason: `stop` if an end token or stop text ended it, `length` if it reached its limit.
+        text: The text of the completion, without end token and stop string.
+        finish_reason: `stop` if an end token or stop string ended it, `length` if it reached its limit.
         prompt_tokens: Number of tokens of the prompt.
         completion_tokens: Number of tokens generated, including the end token.
         logprobs: One entry per token of the text, if they were requested.
@@ -92,7 +92,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The outputs of all completions since the previous step; a completion may have several, which are in order."""
+    """The outputs of all completions since the previous step; several outputs of one completion are in order."""
 
     outputs: tuple[Output, ...] = ()
 

@@ -28,7 +28,7 @@ class WaitingQueue:
         self._queue = deque(one for one in self._queue if one[0] != request_id)
 
     def peek(self) -> EncodedRequest:
-        """Return the next request; later calls of `add` put requests behind all that are waiting now."""
+        """Return the next request; requests added later queue behind all those that are waiting now."""
         self._queue += sorted(self._arrived, key=lambda one: (-one[1].max_tokens, one[0]))
         self._arrived = []
         return self._queue[0][1]

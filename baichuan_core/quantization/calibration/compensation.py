@@ -14,8 +14,8 @@ COLUMNS_PER_UPDATE = 128
 # Candidate scales, as fractions of the block's largest magnitude; a smaller one clips outliers but rounds the
 # rest more finely.
 CANDIDATE_SCALES = tuple(0.7 + step / 30 for step in range(13))
-# As a fraction of the mean of the diagonal. With 0.01 (Frantar et al.), the KL on other kinds of text is a quarter
-# higher.
+# As a fraction of the mean of the diagonal. With 0.01 (Frantar et al.), the KL divergence on other kinds of text is
+# a quarter higher.
 DAMPING_FRACTION = 0.1
 MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are all zero
 
@@ -61,7 +61,7 @@ def quantize_with_compensation(
 
 
 def add_damping(second_moments: Tensor, fraction: float = DAMPING_FRACTION) -> Tensor:
-    """Return second moments [in, in] with a fraction of the mean of the diagonal added to the diagonal."""
+    """Return second moments [in, in] with a fraction of the diagonal's mean added to the diagonal."""
     result = second_moments.clone()
     diagonal = result.diagonal()
     diagonal += fraction * diagonal.mean().clamp(min=MIN_DAMPING)
@@ -71,7 +71,7 @@ def add_damping(second_moments: Tensor, fraction: float = DAMPING_FRACTION) -> T
 def inverse_cholesky_factor(second_moments: Tensor, order: Tensor) -> Tensor:
     """Return the upper Cholesky factor [in, in] of the inverse of the damped and reordered second moments."""
     matrix = add_damping(second_moments)[order[:, None], order]
-    # One name is reused so that each matrix is freed early: these are the largest matrices in a calibration.
+    # Each result reuses the name of its input, which is freed early: these are a calibration's largest matrices.
     matrix = torch.linalg.cholesky(matrix)
     matrix = torch.cholesky_inverse(matrix)
     factor: Tensor = torch.linalg.cholesky(matrix, upper=True)

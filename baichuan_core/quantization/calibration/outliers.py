@@ -12,7 +12,7 @@ from baichuan_core.progress import Progress, ProgressCallback
 from .blocks import BATCH_TOKENS, SUBLAYERS
 from .one_block import OneBlock
 
-# Fraction of the input columns that stay floats for each row of text; about 0.01 with LLM.int8()'s threshold.
+# Fraction of the input columns left unquantized in each row of text; about 0.01 with LLM.int8()'s threshold.
 FLOAT_COLUMN_FRACTION = 0.1
 MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 
@@ -20,7 +20,7 @@ MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 def find_outlier_threshold(
     reader: TensorReader, config: BaichuanConfig, rows: Tensor, *, device: torch.device, on_progress: ProgressCallback
 ) -> float:
-    """Find the threshold of LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339) at which 10% of columns stay floats.
+    """Find LLM.int8()'s threshold (Dettmers et al. 2022, arXiv 2208.07339) that leaves 10% of columns unquantized.
 
     Args:
         reader: The unquantized checkpoint.

@@ -90,7 +90,7 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
 
 
 def _choose_rows(ids: Sequence[int], rows: int, length: int, seed: int) -> Tensor:
-    """Choose `rows` rows of `length` tokens at random; return them in the order of the text, [rows, length]."""
+    """Choose `rows` rows of `length` tokens at random; return them in text order, [rows, length]."""
     choice = torch.randperm(len(ids) // length, generator=torch.Generator().manual_seed(seed))[:rows]
     return torch.tensor(ids[: len(ids) // length * length]).reshape(-1, length)[choice.sort().values]
 

@@ -65,7 +65,7 @@ def test_vllm_supports_all_families() -> None:
     ("changed", "reason"),
     [
         ({"quantization_config": {"load_in_8bit": True}}, "quantized"),
-        ({"tie_word_embeddings": True}, "normalised output head cannot be tied"),
+        ({"tie_word_embeddings": True}, "normalized output head cannot be tied"),
         ({"hidden_act": "gelu"}, "does not support the activation 'gelu'"),
     ],
 )

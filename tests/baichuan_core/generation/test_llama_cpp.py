@@ -130,7 +130,7 @@ def test_options_that_a_gguf_file_does_not_support_are_rejected(
 
 
 def test_a_server_has_a_single_batch(gguf: Path) -> None:
-    with pytest.raises(UnsupportedError, match="llama_cpp has only one batch"):
+    with pytest.raises(UnsupportedError, match="llama_cpp supports only one open batch"):
         TextGenerator(gguf).open_lane(GenerationOptions())
 
 

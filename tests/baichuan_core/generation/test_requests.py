@@ -61,11 +61,11 @@ def test_a_line_may_have_its_own_settings(tmp_path: Path) -> None:
         ('{"messages": "a"}', "line 1 .* malformed 'messages'"),
         (
             '{"prompt": "a"}\n{"custom_id": "a", "url": ["a"], "body": {}}',
-            r"line 2 .* has the method and url 'POST' \['a'\]; use POST",
+            r"line 2 .* has method 'POST' and url \['a'\]; use POST",
         ),
         (
             '{"custom_id": "a", "url": {"a": 1}, "body": {}}',
-            "line 1 .* has the method and url 'POST' {'a': 1}; use POST",
+            "line 1 .* has method 'POST' and url {'a': 1}; use POST",
         ),
         ('{"messages": [{"role": "user"}]}', "line 1 .* malformed 'messages'"),
         ('{"prompt": "a", "temperature": "hot"}', "line 1 .* temperature is 'hot'; it must be a number"),
@@ -166,9 +166,9 @@ def test_penalties_biases_and_probabilities_have_openai_names(tmp_path: Path) ->
     [
         (
             batch_line({"messages": []}, url="/v1/embeddings"),
-            "line 1 .* has the method and url 'POST' '/v1/embeddings'; use",
+            "line 1 .* has method 'POST' and url '/v1/embeddings'; use",
         ),
-        (batch_line({"messages": []}, method="GET"), "line 1 .* has the method and url 'GET'"),
+        (batch_line({"messages": []}, method="GET"), "line 1 .* has method 'GET'"),
         (batch_line({"messages": [], "tools": []}), "line 1 .* unknown key 'tools'"),
         (batch_line({"prompt": "a"}), "line 1 .* no 'messages' in its body"),
         (batch_line({"messages": [], "id": 3}), "line 1 .* use 'custom_id' instead"),

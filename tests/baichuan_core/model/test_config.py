@@ -116,7 +116,7 @@ def test_published_remote_code_is_neither_run_nor_passed_on(golden_root: Path, t
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0: it must be a whole number above 0"),
         ({"hidden_act": "snake"}, "hidden_act is 'snake'"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "rope_parameters .* one of default, linear"),
-        ({"hidden_size": 60, "num_attention_heads": 4}, "head_dim is 15, but RoPE needs an even one"),
+        ({"hidden_size": 60, "num_attention_heads": 4}, "head_dim is 15, but RoPE requires an even number"),
     ],
 )
 def test_impossible_configurations_are_refused(fields: dict[str, Any], message: str) -> None:

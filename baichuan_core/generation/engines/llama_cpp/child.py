@@ -43,8 +43,8 @@ def make_parameters(settings: dict[str, Any]) -> Any:
     params.verbosity = SILENT_VERBOSITY
     params.api_keys = [settings["key"]]
     params.ui = False
-    # Never used, because prompts are token ids. By default the server would read the file's own template, and might
-    # fail if it is invalid.
+    # Never used, because prompts are token ids. By default, the server would read the file's own template, and might
+    # fail if that template is invalid.
     params.chat_template = "chatml"
     return params
 

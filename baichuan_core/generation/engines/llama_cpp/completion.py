@@ -18,7 +18,7 @@ INITIAL_LOGPROB_COUNT = 1000  # number of most probable tokens to request first;
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The facts about a vocabulary that a completion needs.
+    """What a completion needs to know about the vocabulary.
 
     Attributes:
         bytes: The tokens that represent single bytes.
@@ -80,7 +80,7 @@ class RunningCompletion:
             self._add_answer(self.calls.complete(make_request_body(self._request, stop=self._request.stop)))
 
     def _add_piece(self, piece: CompletionPiece) -> bool:
-        """Add the tokens of a piece; return whether the next one is needed."""
+        """Add the tokens of a piece; return whether the next piece is needed."""
         known = self._transcript.ids
         missing = self._vocabulary.bytes.infer_omitted_tokens(piece.token, piece.text, piece.count - len(known) - 1)
         if missing is None:

@@ -126,7 +126,7 @@ class LlamaCppEngine:
             if is_capacity_sufficient(self._server.capacity, needed):
                 return
             needed = grow_capacity(self._server.capacity, needed, self._setup.settings)
-        self._stop_server()  # frees its memory before the next server starts
+        self._stop_server()  # frees the old server's memory before the new one starts
         self._server = LlamaServer(self._model, needed, threads=torch.get_num_threads())
 
     def _stop_server(self) -> None:

@@ -64,7 +64,7 @@ def make_request_body(request: EncodedRequest, *, stop: Sequence[str] = ()) -> d
         "top_p": sampling.top_p,
         "min_p": 0.0,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": len(request.prompt_ids) + request.limit,  # the whole prompt and completion
+        "repeat_last_n": len(request.prompt_ids) + request.limit,  # covers the whole prompt and completion
         "logit_bias": [list(pair) for pair in sampling.logit_bias],
         "samplers": list(GREEDY_SAMPLERS if greedy else SAMPLERS),
         "seed": request.seed % RANDOM_SEED_SENTINEL,

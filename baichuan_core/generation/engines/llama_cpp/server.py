@@ -95,5 +95,5 @@ class LlamaServer:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with process:  # closes its pipes and waits for it to exit
+    with process:  # closes the process's pipes and waits until it has ended
         process.kill()

@@ -90,7 +90,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scal
     if query.dtype == torch.float32 and query.shape[-1] < MIN_WIDE_HEAD_DIM:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     # With wide heads, separate operations are faster than the fused kernel. In half precision the fused kernel also
-    # repacks all keys and values on every call, so that one query takes four times as long.
+    # repacks all keys and values on every call, so a single query takes four times as long.
     scores = (key @ query.transpose(-2, -1)).transpose(-2, -1).float() * scaling  # [rows, heads, 1, keys]
     if mask is not None:
         scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-CAPACITY_STEP = 64  # number of positions by which the capacity grows, so that few different shapes occur
+CAPACITY_STEP = 64  # the capacity grows in steps of this many positions, to limit the number of distinct shapes
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class SlotLayer(CacheLayerMixin):
     def _allocate_like(self, like: Tensor) -> Tensor:
         _, heads, _, width = like.shape
         size = self.cache.size
-        # Zeros rather than uninitialized memory: masked keys are multiplied by 0, which leaves NaN as NaN.
+        # Zeros rather than uninitialized memory: masked positions are multiplied by 0, but 0 times NaN is NaN.
         tensor = like.new_zeros(size.slots, heads, size.capacity, width)
         if tensor.device.type == "cuda":
             torch._dynamo.mark_static_address(tensor)  # CUDA graphs write to it in place
@@ -112,7 +112,7 @@ class SlotCache(Cache):
         return [tuple(tensor[slot, :, start:end].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
 
     def restore(self, saved: SavedStates, slot: int, start: int, count: int) -> None:
-        """Copy the first `count` saved positions to a slot, from position `start` on."""
+        """Copy the first `count` saved positions into a slot, starting at position `start`."""
         for layer, kept in zip(self.slot_layers, saved, strict=True):
             for tensor, source in zip(layer.tensors(), kept, strict=True):
                 tensor[slot, :, start : start + count] = source[:, :count]

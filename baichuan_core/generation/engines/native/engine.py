@@ -157,7 +157,7 @@ class NativeEngine:
         return self._choose_tokens(logits, sampler, first=before)
 
     def _choose_slot_count(self, rows: Sequence[Row]) -> int:
-        """Return how many slots to allocate if `rows` do not fit into those that exist.
+        """Return how many slots to allocate if `rows` do not fit into the existing ones.
 
         Waiting rows get slots too. If requests keep arriving, the number of slots is at least doubled, so that
         reallocation is rare.
@@ -223,7 +223,7 @@ class NativeEngine:
             if not had_saved_prefixes and not alone.prefix and not self.free_others():
                 del self._rows[alone.id]
                 return [Output(alone.id, 0, error=_build_out_of_memory_error())]
-            alone.prefix, alone.may_save = None, False  # the row itself needs all the memory
+            alone.prefix, alone.may_save = None, False  # the row alone needs all the memory
         self._schedule.requeue(rows)
         return []
 

@@ -45,7 +45,7 @@ class CachedModel:
         self.cache = SlotCache(self.model.config.num_hidden_layers, CacheSize(0, 0))
 
     def prefill(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Feed the tokens of rows from given positions on, and return the last hidden states [rows, hidden].
+        """Feed each row's tokens from its position in `starts` on; return the last hidden states [rows, hidden].
 
         Rows are padded on the right. Padding writes keys after a row's end, which later tokens overwrite before they
         are read. A single row longer than `MAX_PREFILL_TOKENS` runs in chunks.
@@ -73,7 +73,7 @@ class CachedModel:
         return hidden[torch.arange(len(pieces), device=self.device), ends]
 
     def decode(self, newest: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Feed one token of each row, in the first slots, and return the hidden states [rows, hidden].
+        """Feed one token of each row and return the hidden states [rows, hidden]; the rows are in the first slots.
 
         Args:
             newest: The token of each row.

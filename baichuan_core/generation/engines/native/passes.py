@@ -28,7 +28,7 @@ def group_into_passes(lengths: Sequence[int], *, pass_overhead: int) -> list[lis
         `MAX_PREFILL_TOKENS` tokens, including padding.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    # For the first n prompts in this order: cheapest[n] is the minimal cost, starts[n - 1] the start of the last group.
+    # cheapest[n] is the minimal cost of the first n prompts in `order`; starts[n - 1] is the start of the last group.
     cheapest, starts = [0], list[int]()
     for end in range(1, len(order) + 1):
         choices: list[tuple[int, int]] = []

@@ -63,7 +63,7 @@ class PrefixCache:
         self._time = 0
 
     def find(self, ids: Sequence[int]) -> PrefixMatch:
-        """Return the longest saved prefix of `ids`, and count the call as a use of it."""
+        """Return the longest saved prefix of `ids`, and mark it as just used."""
         match = self._find_longest_match(tuple(ids))
         if match.parts:
             self._mark_used(match.parts[-1][0])
@@ -100,7 +100,7 @@ class PrefixCache:
         return PrefixMatch(length, tuple(parts))
 
     def _mark_used(self, segment: Segment) -> None:
-        """Count a use of a segment and of all segments before it."""
+        """Mark a segment and all segments before it as just used."""
         self._time += 1
         above: Segment | None = segment
         while above is not None:
@@ -108,7 +108,7 @@ class PrefixCache:
             above = above.parent
 
     def evict(self, max_tokens: int | None = None) -> None:
-        """Evict segments until at most `max_tokens` tokens remain, or only the most recently used sequence.
+        """Evict segments until at most `max_tokens` tokens, or only the most recently used sequence, remain.
 
         Args:
             max_tokens: By default the limit of the cache; 0 evicts the last sequence too.

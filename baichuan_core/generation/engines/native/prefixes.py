@@ -20,7 +20,7 @@ class Prefix:
     parent: "Prefix | None"
 
     def iterate_with_ancestors(self) -> "Iterator[Prefix]":
-        """Return this prefix and those that it extends, the longest first."""
+        """Return this prefix and those that it extends, longest first."""
         prefix: Prefix | None = self
         while prefix:
             yield prefix

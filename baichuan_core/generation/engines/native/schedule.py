@@ -78,7 +78,7 @@ class Schedule:
         return [self._waiting.popleft() for _ in range(count)]
 
     def compute_max_rows(self, rows: Sequence[Row]) -> int:
-        """Return how many rows may run at the same time as long as `rows` are running, including them."""
+        """Return the maximum number of rows, including `rows`, that may run at once while `rows` are running."""
         longest = max(row.request.max_tokens for row in rows)
         return max(len(rows), min(self.slots, self.tokens // longest))
 

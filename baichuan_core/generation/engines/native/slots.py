@@ -1,4 +1,4 @@
-"""The running rows, each in its own slot of the cache, and the prefixes that are kept for later rows."""
+"""The running rows, each in its own slot of the cache, and the prefixes saved for later rows."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -110,7 +110,7 @@ class Slots:
             for offset, row in enumerate(group):
                 self._record_history(first + offset, row)
                 self._keep_prefix(row, first + offset, len(row.tokens))
-                row.prefix = None  # it is needed only when the row joins for the first time
+                row.prefix = None  # needed only when the row first joins
             self.rows += group
         self.prefixes.evict()
         return torch.cat(logits)
@@ -143,7 +143,7 @@ class Slots:
         return rows
 
     def _keep_prefix(self, row: Row, slot: int, length: int) -> None:
-        """Keep the first positions of a row for later prompts that continue it, if there is room."""
+        """Save the first `length` positions of a row for later prompts that start with them, if there is room."""
         if row.may_save and length <= self.prefixes.max_tokens:
             self._save_prefix(row.tokens[:length], slot)
             self.prefixes.evict()

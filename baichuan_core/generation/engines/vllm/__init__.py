@@ -30,7 +30,7 @@ def find_unsupported_model(config: BaichuanConfig) -> str | None:
     if getattr(config, "quantization_config", None):
         return "it does not support quantized checkpoints"
     if config.norm_head and config.tie_word_embeddings:
-        return "a normalised output head cannot be tied to the embedding"
+        return "a normalized output head cannot be tied to the embedding"
     if depends_on_length(config):
         return "its rope_type scales by the length of each prompt"
     if config.hidden_act != "silu":

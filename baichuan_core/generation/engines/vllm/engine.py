@@ -53,14 +53,14 @@ def make_engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, A
 
 
 def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -> dict[str, Any]:
-    """Convert a request to vLLM's `SamplingParams`, without stop texts, which our transcript finds."""
+    """Convert a request to vLLM's `SamplingParams`, without stop strings, which our transcript detects."""
     sampling = request.sampling
     return {
         "n": 1,
         "max_tokens": request.limit,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k or -1,
-        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0; the other engines then keep only the most probable token
+        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0, with which other engines keep only the most probable token
         "repetition_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
@@ -74,7 +74,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
 
 
 def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
-    """Convert vLLM's mapping of ids to `Logprob` objects, which contains the best tokens and the chosen one."""
+    """Convert vLLM's mapping from ids to `Logprob` objects; it contains the best tokens and the chosen one."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
     return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
 
@@ -142,7 +142,7 @@ class VllmEngine:
         for news in self._engine.step():
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
-            if transcript is not None:  # otherwise the completion was aborted, or ended by a stop text
+            if transcript is not None:  # otherwise the completion was aborted, or ended by a stop string
                 outputs.append(self._read_output(request_id, transcript, news))
         return Step(tuple(outputs))
 

@@ -1,7 +1,7 @@
 """The Baichuan models implemented with vLLM's layers.
 
 vLLM included a Baichuan model up to version 0.23. A Baichuan block is a Llama block whose queries, keys and values come
-from one matrix, so this module contains only the differences: names of weights, ALiBi, and the normalised head.
+from one matrix, so this module contains only the differences: names of weights, ALiBi, and the normalized head.
 """
 
 from collections.abc import Iterable, Iterator
@@ -89,7 +89,7 @@ class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # as above
 
 
 def _convert_to_llama(weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig) -> Iterator[tuple[str, Tensor]]:
-    """Rename tensors to Llama's names, and normalise the rows of a NormHead in float32, as the published code does."""
+    """Rename tensors to Llama's names, and normalize the rows of a NormHead in float32, as the published code does."""
     for name, weight in weights:
         if name.endswith("rotary_emb.inv_freq"):  # present in Baichuan 1 7B; computed from the configuration instead
             continue
