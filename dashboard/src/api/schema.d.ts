@@ -1930,7 +1930,7 @@ export interface components {
         };
         /**
          * CompletionBody
-         * @description The parts of the file, in their order.
+         * @description The parts of the file, in order.
          */
         CompletionBody: {
             /** Md5 */
