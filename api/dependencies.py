@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from api.chat_desk import ChatDesk
+from api.chat_tracker import ChatTracker
 from api.conditions import parse_if_match
 from api.feed_hub import FeedHub
 from api.headers import requires_nonexistence
@@ -20,7 +20,7 @@ from api.security import SAFE_METHODS, Credentials, identify, require_admin, req
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
 from jobs.database import Database
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from jobs.errors import VersionConflictError
 from jobs.health import WriteProbe
 from jobs.records import KeyRecord
@@ -37,13 +37,13 @@ class Service:
     database: Database
     transport: Transport
     store: ArtifactStore
-    reader: Lane
-    writer: Lane
-    authenticator: Lane
-    slow_reader: Lane
+    reader: CallBatcher
+    writer: CallBatcher
+    authenticator: CallBatcher
+    slow_reader: CallBatcher
     write_probe: WriteProbe
     hub: FeedHub
-    chats: ChatDesk
+    chats: ChatTracker
     closing: threading.Event
 
 
@@ -60,10 +60,10 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     closing = threading.Event()
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
-    reader = Lane("reader", database.reading, read_only=True)
-    authenticator = Lane("authenticator", database.reading, read_only=True)
-    slow_reader = Lane("slow reader", database.reading, read_only=True)
-    writer = Lane("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
+    reader = CallBatcher("reader", database.reading, read_only=True)
+    authenticator = CallBatcher("authenticator", database.reading, read_only=True)
+    slow_reader = CallBatcher("slow reader", database.reading, read_only=True)
+    writer = CallBatcher("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     store = open_store(settings)
     with suppress(OSError):  # an unwritable store is reported to clients that upload
         store.tidy()
@@ -79,7 +79,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
             slow_reader,
             WriteProbe(database),
             FeedHub(settings, reader, closing),
-            ChatDesk(settings, writer),
+            ChatTracker(settings, writer),
             closing,
         )
     finally:

@@ -1,7 +1,7 @@
 """Streams a job's log as server-sent events.
 
-A watcher costs no query of its own: all watchers' looks at their jobs are coalesced into one by the reader's lane, and
-only a job with news has its events read. Nothing is skipped: what a slow client has not taken stays in SQL.
+A watcher costs no query of its own: the reader batches the reads of all watchers' jobs into one query, and only a
+job with news has its events read. Nothing is skipped: what a slow client has not taken stays in SQL.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
             if text:
                 spoke = time.monotonic()
                 yield text
-        if record.state.final:
+        if record.state.is_final:
             return
         if time.monotonic() - spoke > settings.stream_idle_seconds:
             spoke = time.monotonic()
@@ -65,7 +65,7 @@ async def are_credentials_valid(service: Service, credentials: Credentials) -> b
 
 async def _read_page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
     """Return the next events as text, and the sequence number up to which all events have been seen."""
-    found = await service.reader.run(lambda c: jobs.page_events(c, job, after=after, limit=PAGE_SIZE, types=types))
+    found = await service.reader.run(lambda c: jobs.list_events(c, job, after=after, limit=PAGE_SIZE, types=types))
     text = b"".join(_render(EventObject.of(event)) for event in found)
     return text, found[-1].sequence if len(found) == PAGE_SIZE else max(last, found[-1].sequence if found else 0)
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from api.settings import ApiSettings
 from jobs.database import OUTAGE_ERRORS
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from jobs.service import feed
 from jobs.transport import FEED_CHANNEL
 
@@ -46,11 +46,11 @@ class FeedHub:
 
     Args:
         settings: Settings of the deployment.
-        reader: The lane that reads positions.
+        reader: The batcher that reads positions.
         closing: Set when the server stops; all streams are then woken, and end.
     """
 
-    def __init__(self, settings: ApiSettings, reader: Lane, closing: threading.Event) -> None:
+    def __init__(self, settings: ApiSettings, reader: CallBatcher, closing: threading.Event) -> None:
         self._settings = settings
         self._closing = closing
         self._reader = reader

@@ -140,7 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_section and not self._section_began:
             self._section_bytes += len(piece)
             if self._section_bytes > self.settings.max_header_bytes:
-                self._refuse(self._too_large_refusal())
+                self._refuse(self._create_header_too_large_refusal())
 
     def _start_waiting_for(self, awaited: Literal["request", "header", "body"]) -> None:
         self._awaited = awaited
@@ -157,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._awaited == "request":
                 self.transport.close()  # there was no request, so there is no response
             else:
-                self._refuse(self._too_slow_refusal())
+                self._refuse(self._create_too_slow_refusal())
             return
         if remaining <= 0:
             self._restart_window()
@@ -177,7 +177,10 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Send the refusal unless a response has begun; then discard input until the client has had time to read it."""
+        """Send the refusal unless a response has begun; then discard input, and close the connection after a delay.
+
+        The delay gives the client time to read the response.
+        """
         if self._discards_input:
             return
         self._discards_input = True
@@ -204,12 +207,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         log_refused_request(request_id, refusal.status, self.client[0] if self.client else None)
 
-    def _too_large_refusal(self) -> Refusal:
+    def _create_header_too_large_refusal(self) -> Refusal:
         limit = self.settings.max_header_bytes
         detail = f"the request's header section exceeds {limit} bytes; send fewer or shorter headers"
         return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", detail)
 
-    def _too_slow_refusal(self) -> Refusal:
+    def _create_too_slow_refusal(self) -> Refusal:
         seconds, rate = self.settings.receive_seconds, self.settings.min_body_bytes_per_second
         detail = f"the request arrives too slowly; send its header within {seconds:g} s, its body at {rate} bytes/s"
         return Refusal(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", detail)

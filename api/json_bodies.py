@@ -19,7 +19,7 @@ class JsonRoute(APIRoute):
         """Wrap FastAPI's handler to restore the reader's errors, which FastAPI replaces with its own."""
         handle = super().get_route_handler()
 
-        async def handle_strictly(request: Request) -> Response:
+        async def handle_strict_request(request: Request) -> Response:
             try:
                 return await handle(_StrictRequest(request.scope, request.receive))
             except HTTPException as error:
@@ -27,7 +27,7 @@ class JsonRoute(APIRoute):
                     raise error.__cause__ from None
                 raise
 
-        return handle_strictly
+        return handle_strict_request
 
 
 class OpenAIRoute(JsonRoute):

@@ -25,7 +25,7 @@ PROCESS_TOKEN = secrets.token_hex(6)
 REQUEST_NUMBERS = count(1)
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-access = logging.getLogger("api.access")
+access_logger = logging.getLogger("api.access")
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ def new_request_id() -> str:
 
 def log_refused_request(request_id: str, status: int, client: str | None) -> None:
     """Write the access log entry for a request that could not be parsed."""
-    access.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
+    access_logger.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
 
 
 class HttpExchange:
@@ -90,7 +90,7 @@ class OutermostMiddleware:
         try:
             await self._serve(scope, receive, exchange)
         finally:
-            access.info("%s", exchange.format_log_line())
+            access_logger.info("%s", exchange.format_log_line())
 
     async def _serve(self, scope: Scope, receive: Receive, exchange: HttpExchange) -> None:
         try:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from jobs.errors import AuthenticationError, PermissionDeniedError
 from jobs.records import KeyRecord, SessionRecord
 from jobs.service import keys, sessions
@@ -40,7 +40,7 @@ def bearer_secret(header: str | None) -> str:
     return secret
 
 
-async def authenticate(reader: Lane, header: str | None) -> KeyRecord:
+async def authenticate(reader: CallBatcher, header: str | None) -> KeyRecord:
     """Return the API key whose secret is in an Authorization header.
 
     Raises:
@@ -49,7 +49,7 @@ async def authenticate(reader: Lane, header: str | None) -> KeyRecord:
     return await reader.call(keys.authenticate, bearer_secret(header))
 
 
-async def identify(reader: Lane, credentials: Credentials) -> KeyRecord:
+async def identify(reader: CallBatcher, credentials: Credentials) -> KeyRecord:
     """Return the API key on whose behalf a request is made.
 
     Raises:
@@ -60,7 +60,7 @@ async def identify(reader: Lane, credentials: Credentials) -> KeyRecord:
     return await authenticate(reader, credentials.authorization)
 
 
-async def find_session(reader: Lane, token: str) -> SessionRecord:
+async def find_session(reader: CallBatcher, token: str) -> SessionRecord:
     """Return the session that a cookie's token identifies.
 
     Raises:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from jobs.results import AnyResult, JobProgress, read_progress, read_result
 from jobs.state import JobState
 
-FINAL_STATES = frozenset(str(state) for state in JobState if state.final)
+FINAL_STATES = frozenset(str(state) for state in JobState if state.is_final)
 
 Json = dict[str, Any]
 

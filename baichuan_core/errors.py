@@ -71,7 +71,7 @@ class RankFailedError(BaichuanError):
 
 
 class HubError(BaichuanError):
-    """A model hub does not have a repository, denies access, or sent content that differs from what it announced."""
+    """A model hub did not have a repository, denied access, or sent content that differs from what it announced."""
 
 
 class HubUnreachableError(HubError):

@@ -36,8 +36,8 @@ from jobs.chats.messages import (
     Ended,
     Reply,
     Started,
-    call_queue,
-    reply_stream,
+    call_queue_key,
+    reply_stream_key,
 )
 from jobs.database import Database
 from jobs.settings import Settings
@@ -56,7 +56,7 @@ def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
     """Answer chats like a runner whose steps take `1 / pace` seconds."""
     client = redis.Redis.from_url(url)
     open_chats: dict[str, tuple[Ask, int]] = {}
-    queue, due = call_queue(attempt_id), time.monotonic()
+    queue, due = call_queue_key(attempt_id), time.monotonic()
     while True:
         found = client.lpop(queue)
         if found is None:
@@ -82,7 +82,7 @@ def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
                     replies += [ChoiceEnded(ask.id, number, 0, "stop", number - 1), Ended(ask.id, number + 1)]
                     del open_chats[ask.id]
         for process, replies in replies_by_process.items():
-            client.xadd(reply_stream(process), {"replies": REPLIES_ADAPTER.dump_json(replies)}, maxlen=10_000)
+            client.xadd(reply_stream_key(process), {"replies": REPLIES_ADAPTER.dump_json(replies)}, maxlen=10_000)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from jobs.identifiers import new_id
 from jobs.repository import keys
 from jobs.scheduling import Requirement
 from jobs.settings import Settings
-from jobs.specs import SPEC
+from jobs.specs import SPEC_ADAPTER
 from jobs.specs.searchable import describe_error, searchable_fields
 
 BATCH = 2000
@@ -109,7 +109,7 @@ def make_spec(number: int, label: str) -> dict[str, Any]:
         spec: Any = {"kind": "generate", "prompts": prompts, "temperature": [0.1, 0.5, 1.0][number % 3]}
     else:
         spec = {"kind": "quantize", "method": ["nf4", "int8", "fp4"][number % 3]}
-    return SPEC.validate_python({**spec, **shared}).model_dump(mode="json")
+    return SPEC_ADAPTER.validate_python({**spec, **shared}).model_dump(mode="json")
 
 
 def _search_row(row: dict[str, Any]) -> dict[str, Any]:

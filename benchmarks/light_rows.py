@@ -87,7 +87,7 @@ def fill_queue(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[st
     if separated:
         store_bytes(open_store(settings), settings, input_key(ids[-1]), separated.content)
     with database.writing() as connection:
-        workers.report(connection, WorkerRecord("w", "host", 1, "active", list(KINDS), 1, [SMALL_CPU], 1, 1))
+        workers.record_heartbeat(connection, WorkerRecord("w", "host", 1, "active", list(KINDS), 1, [SMALL_CPU], 1, 1))
     database.close()
     return secret, ids
 

@@ -49,11 +49,20 @@ class SavedActivations:
         return self.backward * shape.hidden_size + self.backward_intermediate * shape.intermediate_size
 
 
-FULL, FULL_MIXED = SavedActivations(45, 3, 16, 4, 15, 8, 8), SavedActivations(32.5, 1.5, 8, 4, 13, 11, 3)
-LORA, LORA_MIXED = SavedActivations(33, 7, 12, 4, 6, 16, 8), SavedActivations(22.5, 3.5, 6, 2, 6, 17, 1)
-LORA_4_BIT, LORA_4_BIT_MIXED = SavedActivations(33, 7, 12, 4, 6, 10, 8), SavedActivations(22, 2, 6, 2, 6, 7, 4)
-LORA_INT8 = SavedActivations(42.5, 3.5, 16, 16, 6, 9, 4, stream_intermediate=4)
-LORA_INT8_MIXED = SavedActivations(30, 2, 8, 14, 6, 16, 1.5, stream_intermediate=2)
+FULL_ACTIVATIONS, FULL_MIXED_ACTIVATIONS = (
+    SavedActivations(45, 3, 16, 4, 15, 8, 8),
+    SavedActivations(32.5, 1.5, 8, 4, 13, 11, 3),
+)
+LORA_ACTIVATIONS, LORA_MIXED_ACTIVATIONS = (
+    SavedActivations(33, 7, 12, 4, 6, 16, 8),
+    SavedActivations(22.5, 3.5, 6, 2, 6, 17, 1),
+)
+LORA_4_BIT_ACTIVATIONS, LORA_4_BIT_MIXED_ACTIVATIONS = (
+    SavedActivations(33, 7, 12, 4, 6, 10, 8),
+    SavedActivations(22, 2, 6, 2, 6, 7, 4),
+)
+LORA_INT8_ACTIVATIONS = SavedActivations(42.5, 3.5, 16, 16, 6, 9, 4, stream_intermediate=4)
+LORA_INT8_MIXED_ACTIVATIONS = SavedActivations(30, 2, 8, 14, 6, 16, 1.5, stream_intermediate=2)
 
 
 def saved_activations(precision: Precision, *, full: bool) -> SavedActivations:
@@ -61,10 +70,10 @@ def saved_activations(precision: Precision, *, full: bool) -> SavedActivations:
     mixed = precision.dtype != "float32"
     match precision.quantization:
         case _ if full:
-            return FULL_MIXED if mixed else FULL
+            return FULL_MIXED_ACTIVATIONS if mixed else FULL_ACTIVATIONS
         case None:
-            return LORA_MIXED if mixed else LORA
+            return LORA_MIXED_ACTIVATIONS if mixed else LORA_ACTIVATIONS
         case "int8":
-            return LORA_INT8_MIXED if mixed else LORA_INT8
+            return LORA_INT8_MIXED_ACTIVATIONS if mixed else LORA_INT8_ACTIVATIONS
         case "nf4" | "fp4":
-            return LORA_4_BIT_MIXED if mixed else LORA_4_BIT
+            return LORA_4_BIT_MIXED_ACTIVATIONS if mixed else LORA_4_BIT_ACTIVATIONS

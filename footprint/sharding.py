@@ -56,7 +56,7 @@ class RankFootprint:
 
 
 def rank_footprint(
-    shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, ranks: int
+    shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, rank_count: int
 ) -> RankFootprint:
     """Estimate the memory of one of several ranks.
 
@@ -65,7 +65,7 @@ def rank_footprint(
         precision: As for `estimate_finetuning`.
         training: The training settings; `batch` is that of one rank.
         strategy: The strategy by which the ranks share the work.
-        ranks: Total number of ranks on all machines.
+        rank_count: Total number of ranks on all machines.
     """
     single = estimate_finetuning(shape, precision, training)
     trained = training.trained_parameters(shape)
@@ -76,12 +76,12 @@ def rank_footprint(
             buckets = trained * FLOAT32_BYTES
             return RankFootprint(replace(single, gradients=single.gradients + buckets, least=single.least + buckets))
         case "fsdp2":
-            return RankFootprint(_estimate_fsdp2(shape, precision, training, ranks))
+            return RankFootprint(_estimate_fsdp2(shape, precision, training, rank_count))
         case "zero2" | "zero3" | "zero3-offload":
-            return _estimate_zero(shape, precision, training, strategy, ranks)
+            return _estimate_zero(shape, precision, training, strategy, rank_count)
 
 
-def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, ranks: int) -> Footprint:
+def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank_count: int) -> Footprint:
     trained = training.trained_parameters(shape)
     block = shape.linear_parameters // shape.layers
     gathered = _bytes_per_element(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
@@ -91,39 +91,39 @@ def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank
         exchanged = (_bytes_per_element(precision) + FLOAT32_BYTES) * largest
     return _build_footprint(
         weights=_divide_among_ranks(
-            _frozen_weight_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, ranks
+            _frozen_weight_bytes(shape, precision, training, FLOAT32_BYTES) + trained * FLOAT32_BYTES, rank_count
         )
         + gathered,
-        gradients=_divide_among_ranks(trained * FLOAT32_BYTES, ranks) + exchanged,
-        optimizer=_divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, ranks),
+        gradients=_divide_among_ranks(trained * FLOAT32_BYTES, rank_count) + exchanged,
+        optimizer=_divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, rank_count),
         activations=sharded_activations(shape, precision, training),
     )
 
 
 def _estimate_zero(
-    shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, ranks: int
+    shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, rank_count: int
 ) -> RankFootprint:
     element_bytes, trained = _bytes_per_element(precision), training.trained_parameters(shape)
     weights = _frozen_weight_bytes(shape, precision, training, element_bytes) + trained * element_bytes
     master, moments = (
-        _divide_among_ranks(trained * FLOAT32_BYTES, ranks),
-        _divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, ranks),
+        _divide_among_ranks(trained * FLOAT32_BYTES, rank_count),
+        _divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, rank_count),
     )
-    gradients = _divide_among_ranks(trained * element_bytes, ranks)
+    gradients = _divide_among_ranks(trained * element_bytes, rank_count)
     buckets = BUCKET_COUNT * element_bytes * min(trained, BUCKET_ELEMENTS)
-    step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // ranks), SUB_GROUP_ELEMENTS)
+    step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // rank_count), SUB_GROUP_ELEMENTS)
     activations = sharded_activations(shape, precision, training)
     if strategy == "zero2":
         # Stage 2's optimizer step is not split into groups.
-        step = 0 if element_bytes == FLOAT32_BYTES else _divide_among_ranks(trained * FLOAT32_BYTES, ranks)
+        step = 0 if element_bytes == FLOAT32_BYTES else _divide_among_ranks(trained * FLOAT32_BYTES, rank_count)
         return RankFootprint(_build_footprint(weights + master, gradients + max(buckets, step), moments, activations))
     live = round(weights * min(1.0, MAX_LIVE_ELEMENTS / shape.parameters))
-    sharded = _divide_among_ranks(weights, ranks)
+    sharded = _divide_among_ranks(weights, rank_count)
     if strategy == "zero3":
         return RankFootprint(
             _build_footprint(sharded + master + live, gradients + max(buckets, step), moments, activations)
         )
-    host = sharded + master + moments + _divide_among_ranks(trained * FLOAT32_BYTES, ranks)
+    host = sharded + master + moments + _divide_among_ranks(trained * FLOAT32_BYTES, rank_count)
     return RankFootprint(_build_footprint(live, buckets, 0, activations), host)
 
 
@@ -144,6 +144,6 @@ def _bytes_per_element(precision: Precision) -> int:
     return FLOAT32_BYTES if precision.dtype == "float32" else HALF_BYTES
 
 
-def _divide_among_ranks(count: int, ranks: int) -> int:
+def _divide_among_ranks(count: int, rank_count: int) -> int:
     """Return the share of one rank, rounded up."""
-    return -(-count // ranks)
+    return -(-count // rank_count)

@@ -34,7 +34,7 @@ class Cluster:
     on_gpu: bool = True
 
     @property
-    def ranks(self) -> int:
+    def rank_count(self) -> int:
         """Number of ranks on all machines."""
         return self.devices * self.nodes
 
@@ -87,7 +87,7 @@ def choose_strategy(
         The choice, or None if nothing fits; see `explain_insufficient_memory`.
     """
     candidates = {
-        name: rank_footprint(shape, precision, training, name, cluster.ranks)
+        name: rank_footprint(shape, precision, training, name, cluster.rank_count)
         for name in _list_candidates(precision, cluster, may_shard=may_shard)
     }
     for least in (False, True):
@@ -120,27 +120,26 @@ def explain_insufficient_memory(
         may_shard: Whether the weights may be sharded.
     """
     names = _list_candidates(precision, cluster, may_shard=may_shard) if strategy is None else (strategy,)
-    needed = [
-        f"{_describe_needs(rank_footprint(shape, precision, training, name, cluster.ranks), least=True)} with {name}"
-        for name in names
-    ]
+    needs = {each: rank_footprint(shape, precision, training, each, cluster.rank_count) for each in names}
+    needed = [f"{_describe_needs(needs[each], least=True)} with {each}" for each in names]
     host = f" and {in_gib(cluster.rank_host_bytes)} of host memory" if cluster.on_gpu else ""
     remedies = [
-        f"{way}: {_describe_needs(needs, least=True)}"
-        for way, needs in _find_remedies(shape, precision, training, cluster)
+        f"{way}: {_describe_needs(remedy, least=True)}"
+        for way, remedy in _find_remedies(shape, precision, training, cluster)
     ]
     return (
-        f"each of {cluster.ranks} processes needs at least {', or '.join(needed)}, but has {in_gib(cluster.rank_bytes)}"
-        f"{host}; {'these would fit: ' + ', '.join(remedies) if remedies else 'use machines with more memory'}"
+        f"each of {cluster.rank_count} processes needs at least {', or '.join(needed)}, "
+        f"but has {in_gib(cluster.rank_bytes)}{host}; "
+        f"{'these would fit: ' + ', '.join(remedies) if remedies else 'use machines with more memory'}"
     )
 
 
 def _list_candidates(precision: Precision, cluster: Cluster, *, may_shard: bool) -> tuple[TrainingStrategy, ...]:
     """Return the possible strategies, fastest first; quantized weights cannot be sharded."""
-    replicas: TrainingStrategy = "single" if cluster.ranks == 1 else "ddp"
+    replicas: TrainingStrategy = "single" if cluster.rank_count == 1 else "ddp"
     if precision.quantization is not None or not may_shard:
         return (replicas,)
-    sharded: tuple[TrainingStrategy, ...] = () if cluster.ranks == 1 else ("fsdp2",)
+    sharded: tuple[TrainingStrategy, ...] = () if cluster.rank_count == 1 else ("fsdp2",)
     offloaded: tuple[TrainingStrategy, ...] = ("zero3-offload",) if cluster.on_gpu else ()
     return (replicas, *sharded, *offloaded)
 
@@ -167,19 +166,19 @@ def _find_remedies(
 ) -> Iterator[tuple[str, RankFootprint]]:
     """Yield alternatives that fit: more devices of the same kind, and adapters on smaller bases."""
     if precision.quantization is None:
-        devices = 2 * cluster.ranks
+        devices = 2 * cluster.rank_count
         while devices <= MAX_DEVICES:
             needs = rank_footprint(shape, precision, training, "fsdp2", devices)
             if needs.device.least <= cluster.rank_bytes:
                 yield f"fsdp2 on {devices} such devices", needs
                 break
             devices *= 2
-    replicas: TrainingStrategy = "single" if cluster.ranks == 1 else "ddp"
+    replicas: TrainingStrategy = "single" if cluster.rank_count == 1 else "ddp"
     for smaller in PRECISIONS:
         base = replace(smaller, dtype=precision.dtype)
         lora = replace(training, method="lora")
         if base.weight_bytes(shape) >= precision.weight_bytes(shape) and training.method == "lora":
             continue
-        needs = rank_footprint(shape, base, lora, replicas, cluster.ranks)
+        needs = rank_footprint(shape, base, lora, replicas, cluster.rank_count)
         if cluster.has_room_for(needs, least=True):
             yield f"method lora on {base.label} with {replicas}", needs

@@ -23,7 +23,7 @@ def prepare(settings: Settings, secret: str | None = None) -> str | None:
     try:
         database.migrate()
         with database.writing() as connection:
-            if keys.page(connection, after=None, limit=1):
+            if keys.list_page(connection, after=None, limit=1):
                 return None
             chosen = secret or keys.new_secret()
             keys.create(connection, project=DEFAULT_PROJECT, name="first key", role="admin", secret=chosen)

@@ -13,7 +13,7 @@ from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
 from workers.delivery_watch import DeliveryWatch
-from workers.inventory import Inventory, find_packages, read_host
+from workers.inventory import Inventory, find_packages, read_host_resources
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 
@@ -83,7 +83,9 @@ class Heartbeat:
             described = self._describe()
             with self._database.writing() as connection:
                 started_at = self._started_at or now_ms(connection)
-                orders = workers.report(connection, replace(described, state=self._state, started_at=started_at))
+                orders = workers.record_heartbeat(
+                    connection, replace(described, state=self._state, started_at=started_at)
+                )
                 unclaimed = seconds_unclaimed(connection, self._worker_id, self._settings)
             if not self._started_at:
                 self._started_at = started_at
@@ -118,7 +120,7 @@ def describe_worker(
         devices=inventory.devices(runners),
         started_at=0,
         seen_at=0,
-        host=read_host() | {"packages": find_packages()},
+        host=read_host_resources() | {"packages": find_packages()},
         labels=worker.labels,
         models=residents.report(),
     )

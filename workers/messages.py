@@ -147,28 +147,28 @@ Message = Annotated[
     Progressed | Measured | Finished | Failed | Paused | ServingChanged | Replied, Field(discriminator="type")
 ]
 
-_ASSIGNMENT: TypeAdapter[Assignment] = TypeAdapter(Assignment)
-_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+_ASSIGNMENT_ADAPTER: TypeAdapter[Assignment] = TypeAdapter(Assignment)
+_MESSAGE_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def encode_assignment(assignment: Assignment) -> bytes:
     """Return an assignment as a line for a runner."""
-    return _ASSIGNMENT.dump_json(assignment) + b"\n"
+    return _ASSIGNMENT_ADAPTER.dump_json(assignment) + b"\n"
 
 
 def decode_assignment(line: bytes) -> Assignment:
     """Read a line that `encode_assignment` wrote."""
-    return _ASSIGNMENT.validate_json(line)
+    return _ASSIGNMENT_ADAPTER.validate_json(line)
 
 
 def encode_message(message: Message) -> bytes:
     """Return a message as a line for a worker."""
-    return _MESSAGE.dump_json(message) + b"\n"
+    return _MESSAGE_ADAPTER.dump_json(message) + b"\n"
 
 
 def decode_message(line: bytes) -> Message:
     """Read a line that `encode_message` wrote."""
-    return _MESSAGE.validate_json(line)
+    return _MESSAGE_ADAPTER.validate_json(line)
 
 
 def encode_call(attempt_id: str, call: Call) -> bytes:

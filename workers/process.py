@@ -22,7 +22,7 @@ from workers.messages import (
 )
 from workers.runner import PipeEnds
 
-READ_BYTES = 1 << 16
+READ_CHUNK_BYTES = 1 << 16
 REQUEST_TIMEOUT_SECONDS = 1.0
 
 OutputLines = tuple[str, list[str]]
@@ -153,7 +153,7 @@ class Runner:
                 selector.register(end, selectors.EVENT_READ)
             ready = [key.fd for key, _ in selector.select(timeout)]
         for end in ready:
-            data = os.read(end, READ_BYTES)
+            data = os.read(end, READ_CHUNK_BYTES)
             if not data:
                 self._open.discard(end)
             if end == self.pipes.messages:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.records import AllocationRecord
 from jobs.service.claims import Claim
-from workers.inventory import Inventory, read_host
+from workers.inventory import Inventory, read_host_resources
 from workers.messages import ModelKept
 from workers.process import Runner
 from workers.settings import WorkerSettings
@@ -195,7 +195,7 @@ class Residents:
 
     def _measure_memory(self) -> tuple[BytesByPool, BytesByPool]:
         """Return, for each pool, the memory that jobs may use, and the memory that is free now, if known."""
-        host = read_host()
+        host = read_host_resources()
         capacity, free = {HOST_POOL: int(host["memory_bytes"])}, {HOST_POOL: int(host["available_bytes"])}
         for device in self._inventory.devices(self.process_groups()):
             if _get_pool(device["uuid"]) == HOST_POOL:
@@ -223,7 +223,7 @@ class Residents:
         too_old = time.monotonic() - self._worker.keep_seconds
         self._close(dead, "it has died")
         self._close([each for each in idle if each.idle_since <= too_old], "it has been idle for too long")
-        if read_host()["available_bytes"] < self._worker.memory_reserve_bytes:
+        if read_host_resources()["available_bytes"] < self._worker.memory_reserve_bytes:
             self._close(idle[:1], "the machine is short of memory")
 
     def _close(self, residents: Iterable[Resident], reason: str) -> None:

@@ -61,7 +61,7 @@ class RunnerStarter:
         """
         if resident is not None:
             return StartingRunner(lambda: resident, assignment)
-        self._source.warm_up()  # the process with the imports may have died
+        self._source.warm_up()  # restart the preloaded process if it has died
         return StartingRunner(self._source.start, assignment)
 
 

@@ -17,7 +17,7 @@ from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
 REPLY_WAIT_SECONDS = 1.0
-SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without a report, check SQL
+SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without one, check the database
 MAX_SILENCE_SECONDS = 15.0
 RETRY_SECONDS = 1
 BUSY_RETRY_SECONDS = 2
@@ -66,7 +66,7 @@ class Answer:
         self._state: ChatState = "cancelled"
         self._error: Mapping[str, Any] | None = None
         self.keep: Callable[[], Json] | None = None
-        service.chats.record_begin(row)
+        service.chats.record_start(row)
 
     @property
     def usage(self) -> Usage:

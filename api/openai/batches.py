@@ -61,7 +61,7 @@ async def list_batches(request: Request, caller: FromCaller) -> Response:
     query = read_query(request)
     wanted = JobFilter(kind=KIND, from_openai=True)
     found = await caller.service.reader.run(
-        lambda c: openai_jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+        lambda c: openai_jobs.list_page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[BatchObject].of([BatchObject.of(job, caller.key) for job in found], query.limit))
 

@@ -15,7 +15,7 @@ S = TypeVar("S", bound=JobSpec)
 
 
 class Extension(BaseModel):
-    """The parameters that clients send as `extra_body={"baichuan": {...}}`; others are fields of the job's spec."""
+    """Parameters in `extra_body={"baichuan": {...}}`; any not declared here are fields of the job's spec."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 

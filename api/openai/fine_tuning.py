@@ -121,7 +121,7 @@ async def list_jobs(request: Request, caller: FromCaller) -> Response:
     query = read_query(request, by_metadata=True)
     wanted = JobFilter(kind=KIND, metadata=query.metadata)
     found = await caller.service.reader.run(
-        lambda c: openai_jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+        lambda c: openai_jobs.list_page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
     objects = [FineTuningJobObject.of(job, caller.key) for job in found]
     return json_response(Page[FineTuningJobObject].of(objects, query.limit))
@@ -158,7 +158,7 @@ async def list_events(job_id: str, request: Request, caller: FromCaller) -> Resp
     query, key = read_query(request), caller.job_key(job_id)
     before = openai_jobs.parse_event_id(job_id, query.after)
     found = await caller.service.reader.run(
-        lambda c: openai_jobs.page_events(c, key, before=before, limit=query.limit + 1, types=EVENT_TYPES)
+        lambda c: openai_jobs.list_events(c, key, before=before, limit=query.limit + 1, types=EVENT_TYPES)
     )
     return json_response(
         Page[FineTuningEventObject].of([FineTuningEventObject.of(event) for event in found], query.limit)

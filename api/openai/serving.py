@@ -26,7 +26,7 @@ POLL_INTERVAL_SECONDS = 0.2  # time between two checks of a model that is being 
 MAX_FAILURES = 3  # give up after this many runners have failed before they began to answer
 LOADING_RETRY_SECONDS = 5  # Retry-After while a model is being loaded
 NO_CAPACITY_RETRY_SECONDS = 30  # Retry-After while a model is waiting for free memory or a slot
-# Error codes of failures that the model or the request causes.
+# Error codes of failures caused by the model or the request.
 CLIENT_ERROR_CODES = (
     "checkpoint",
     "tokenizer",
@@ -123,10 +123,10 @@ class _Search:
 
     async def _ask_attempt(self, attempt: ServingAttempt) -> Answer | None:
         """Ask an attempt for the answer; return None if it does not answer but another one may."""
-        wanted, desk = self._wanted, self._service.chats
+        wanted, tracker = self._wanted, self._service.chats
         ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
         try:
-            chat = await desk.client.ask(attempt.attempt_id, dict(zip(ids, wanted.requests, strict=True)))
+            chat = await tracker.client.ask(attempt.attempt_id, dict(zip(ids, wanted.requests, strict=True)))
         except (RedisError, OSError) as error:
             message = f"runners cannot be asked, since Redis is unreachable: {error}"
             raise NotReadyError(message, seconds=RETRY_SECONDS) from error
@@ -135,10 +135,10 @@ class _Search:
             if isinstance(begun, Refused):
                 self._note_refusal(begun, attempt)
         except BaseException:
-            desk.client.hang_up(chat)
+            tracker.client.hang_up(chat)
             raise
         if isinstance(begun, Refused):
-            desk.client.hang_up(chat)
+            tracker.client.hang_up(chat)
             return None
         key = self._caller.key
         row = NewChat(
@@ -191,7 +191,7 @@ class _Search:
         self._job = place.job
         if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):
             raise _ended_error(self._job)
-        if self._job is None or self._job.state.final:
+        if self._job is None or self._job.state.is_final:
             submission = Submission(
                 self._caller.project_id,
                 self._wanted.spec,

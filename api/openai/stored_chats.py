@@ -49,7 +49,7 @@ async def list_chats(request: Request, caller: FromCaller) -> Response:
     """List the stored chats of the project, oldest first by default."""
     query = read_query_as(OrderedQuery, request)
     found = await caller.service.slow_reader.run(
-        lambda connection: chats.page_stored(
+        lambda connection: chats.list_stored(
             connection,
             caller.project_id,
             after=query.after,

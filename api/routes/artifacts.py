@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the published files of a job."""
     found = await caller.service.reader.run(
-        lambda c: jobs.page_artifacts(c, caller.job_key(job_id), after=query.after, limit=query.limit + 1)
+        lambda c: jobs.list_artifacts(c, caller.job_key(job_id), after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[ArtifactObject].of([ArtifactObject.of(artifact) for artifact in found], query.limit))
 

@@ -42,7 +42,7 @@ async def start(request: BulkRequest, caller: FromCaller) -> Response:
 async def list_operations(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """List the operations of the project, newest first."""
     found = await caller.service.reader.run(
-        lambda c: bulk.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
+        lambda c: bulk.list_page(c, caller.project_id, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[BulkOperation].of([BulkOperation.of(each) for each in found], query.limit))
 

@@ -45,7 +45,7 @@ async def preview(
     headers = {"Location": f"/v1/jobs/{job.id}"}
     if seconds:
         headers["Preference-Applied"] = f"wait={seconds}"
-    return json_response(JobObject.from_details(job, caller.key), 200 if job.state.final else 202, headers)
+    return json_response(JobObject.from_details(job, caller.key), 200 if job.state.is_final else 202, headers)
 
 
 def _read_wait_seconds(prefer: str | None) -> int:
@@ -57,9 +57,9 @@ def _read_wait_seconds(prefer: str | None) -> int:
 async def _await_end(caller: Caller, job: JobDetails, seconds: int) -> JobDetails:
     service, key = caller.service, caller.job_key(job.id)
     ends_at = time.monotonic() + seconds
-    while not job.state.final and time.monotonic() < ends_at and not service.closing.is_set():
+    while not job.state.is_final and time.monotonic() < ends_at and not service.closing.is_set():
         await asyncio.sleep(service.settings.stream_poll_seconds)
         record = await service.reader.call(jobs.find_records, key)
-        if record.state.final:
+        if record.state.is_final:
             return await service.reader.call(jobs.find, key)
     return job

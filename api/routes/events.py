@@ -51,7 +51,7 @@ async def list_events(
         watched = WatchedJob(job, types, caller.credentials)
         return StreamingResponse(follow_job(caller.service, watched, after), 200, headers, "text/event-stream")
     found = await caller.service.reader.run(
-        lambda c: jobs.page_events(c, job, after=query.after, limit=query.limit + 1, types=types)
+        lambda c: jobs.list_events(c, job, after=query.after, limit=query.limit + 1, types=types)
     )
     return json_response(Page[EventObject].of([EventObject.of(event) for event in found], query.limit))
 
@@ -80,5 +80,5 @@ async def _read_lines(service: Service, job: JobKey, after: int, last: int) -> A
 
 async def _log_page(service: Service, job: JobKey, after: int) -> list[EventRecord]:
     return await service.reader.run(
-        lambda c: jobs.page_events(c, job, after=after, limit=LOG_PAGE_SIZE, types=("log",))
+        lambda c: jobs.list_events(c, job, after=after, limit=LOG_PAGE_SIZE, types=("log",))
     )

@@ -41,7 +41,7 @@ async def list_files(query: Annotated[FileQuery, Query()], caller: FromCaller) -
     purposes = equivalent_purposes(query.purpose) if query.purpose else None
     wanted = FileFilter(purposes, oldest_first=query.order == "asc")
     found = await caller.service.reader.run(
-        lambda c: files.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+        lambda c: files.list_page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[FileObject].of([FileObject.of(file) for file in found], query.limit))
 

@@ -21,7 +21,7 @@ EPOCH = dt.date(1970, 1, 1)
 
 @router.get("/workers/{worker_id}/history", response_model=WorkerHistory, tags=["workers"])
 async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, caller: FromCaller) -> Response:
-    """Read the use of a worker's devices over the last hour; each point is the maximum of several heartbeats."""
+    """Return the usage of a worker's devices over the last hour; each point is the maximum of several heartbeats."""
     found = await caller.service.slow_reader.run(lambda c: history.read_history(c, worker_id, query.points))
     shown = WorkerHistory(
         worker_id=worker_id,

@@ -73,7 +73,7 @@ async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> 
     """List the project's jobs, newest first, without their specs and results."""
     wanted = query.to_filter()
     found = await caller.service.reader.run(
-        lambda c: jobs.page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
+        lambda c: jobs.list_page(c, caller.project_id, wanted, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[JobSummary].of([JobSummary.of(job, caller.key) for job in found], query.limit))
 

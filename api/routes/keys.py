@@ -30,7 +30,7 @@ async def create_key(new: NewKey, admin: FromAdministrator) -> Response:
 @router.get("", response_model=Page[KeyObject])
 async def list_keys(query: Annotated[PageQuery, Query()], admin: FromAdministrator) -> Response:
     """List the keys of all projects, oldest first, including revoked ones."""
-    found = await admin.service.reader.run(lambda c: keys.page(c, after=query.after, limit=query.limit + 1))
+    found = await admin.service.reader.run(lambda c: keys.list_page(c, after=query.after, limit=query.limit + 1))
     return json_response(Page[KeyObject].of([KeyObject.of(key) for key in found], query.limit))
 
 

@@ -28,7 +28,7 @@ async def register(new: NewModel, caller: FromCaller) -> Response:
 async def list_models(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
     """List the project's models that are ready, sorted by name."""
     found = await caller.service.reader.run(
-        lambda c: models.page(c, caller.project_id, after=query.after, limit=query.limit + 1)
+        lambda c: models.list_page(c, caller.project_id, after=query.after, limit=query.limit + 1)
     )
     return json_response(Page[ModelObject].of([ModelObject.of(model, caller.key) for model in found], query.limit))
 

@@ -1,4 +1,4 @@
-"""Request bodies and queries; their unknown fields are rejected."""
+"""Request bodies and queries; unknown fields are rejected."""
 
 import re
 from typing import Annotated, Literal, Self

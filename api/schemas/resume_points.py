@@ -28,7 +28,7 @@ class ResumePointObject(Identified):
             job_id=point.job_id,
             attempt_id=point.attempt_id,
             step=point.step,
-            bytes=point.bytes,
+            bytes=point.size_bytes,
             kind=point.model.kind if point.model else None,
             created_at=to_seconds(point.saved_at),
         )

@@ -21,10 +21,10 @@ from .plans import (
     ConversionPlan,
     ConversionSource,
     plan_baichuan1,
-    plan_dequantized,
+    plan_dequantization,
     plan_gguf,
     plan_llama,
-    plan_merged,
+    plan_merge,
     plan_safetensors,
 )
 
@@ -135,9 +135,9 @@ def _make_plan(
         case "gguf":
             return plan_gguf(source, gguf_type or "f16")
         case "merged":
-            return plan_merged(source, adapter, dtype)
+            return plan_merge(source, adapter, dtype)
         case "dequantized":
-            return plan_dequantized(source, dtype)
+            return plan_dequantization(source, dtype)
 
 
 def _make_byte_counter(total: int, on_progress: ProgressCallback) -> Callable[[int], None]:

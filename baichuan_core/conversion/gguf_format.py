@@ -21,8 +21,8 @@ Architecture = Literal["baichuan", "llama"]
 FLOAT_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 FOUR_AND_FIVE_BIT_TYPES = ("q5_1", "q5_0", "q4_1", "q4_0")
 BLOCK_SIZE = 32  # number of values that share one scale in each of GGUF's legacy quantizations
-# llama.cpp's src/models/baichuan.cpp distinguishes the families only by the number of layers. It computes a model with
-# any other number of layers without a position embedding.
+# llama.cpp's src/models/baichuan.cpp distinguishes the families only by the number of layers. It runs a model with any
+# other layer count, but without a position embedding.
 ROPE_LAYERS, ALIBI_LAYERS = 32, 40
 GGUF_BLOCK_NAMES = {
     "input_layernorm": "attn_norm",

@@ -87,7 +87,7 @@ def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
     return _plan_baichuan(source, tensors)
 
 
-def plan_dequantized(source: ConversionSource, dtype: DtypeName) -> ConversionPlan:
+def plan_dequantization(source: ConversionSource, dtype: DtypeName) -> ConversionPlan:
     """Plan to dequantize all quantized tensors."""
     if not is_quantized(source.config):
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
@@ -97,7 +97,7 @@ def plan_dequantized(source: ConversionSource, dtype: DtypeName) -> ConversionPl
     return _plan_baichuan(source, tensors)
 
 
-def plan_merged(source: ConversionSource, adapter: Path | None, dtype: DtypeName) -> ConversionPlan:
+def plan_merge(source: ConversionSource, adapter: Path | None, dtype: DtypeName) -> ConversionPlan:
     """Plan to merge an adapter into its base, which is dequantized if it is quantized."""
     if adapter is None:
         raise UnsupportedError('the target "merged" requires an adapter: set adapter to its directory')

@@ -92,10 +92,10 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
                 _require_max_size(member.size, archive, MAX_READ_BYTES)
                 content = file.extractfile(member)
                 yield name, content.read() if content else b""
-        _require_archive_end(file, archive, MAX_UNPACKED_BYTES - unpacked)
+        _check_archive_is_complete(file, archive, MAX_UNPACKED_BYTES - unpacked)
 
 
-def _require_archive_end(file: tarfile.TarFile, archive: Path, limit: int) -> None:
+def _check_archive_is_complete(file: tarfile.TarFile, archive: Path, limit: int) -> None:
     """Check that only zeros follow the last member, reading to the end of the file.
 
     `tarfile` mistakes a damaged header for the end of the archive, and does not read far enough to verify the checksum

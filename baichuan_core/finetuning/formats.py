@@ -235,7 +235,9 @@ def _require_text(value: Any, place: str, key: str) -> str:
 def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], place: str) -> None:
     for key in item:
         if key not in known:
-            raise DatasetError(f"{place} has the unknown key {key!r}; remove it, or use {', '.join(map(repr, known))}")
+            raise DatasetError(
+                f"{place} has the unknown key {key!r}; remove it, or use one of {', '.join(map(repr, known))}"
+            )
 
 
 _ALLOWED_KEYS: Mapping[DataFormat, tuple[str, ...]] = {

@@ -53,7 +53,7 @@ MIN_OPTION_VALUES = {
     "validation_split": 0,
     "early_stopping_patience": 1,
 }
-OPTIONS_BELOW_ONE = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
+FRACTION_OPTIONS = ("warmup_ratio", "lora_dropout", "adam_beta1", "adam_beta2", "validation_split")
 BAICHUAN_LINEAR_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 
 # Settings from Baichuan2's README and fine-tune.py, and our recommendation for a first LoRA run.
@@ -181,7 +181,7 @@ class FinetuningOptions:
             value = getattr(self, name)
             if value is not None and not value >= minimum:  # written this way to reject NaN too
                 raise ValueError(f"{name} is {value}; it must be at least {minimum}")
-        for name in OPTIONS_BELOW_ONE:
+        for name in FRACTION_OPTIONS:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be below 1")
         if self.epochs == 0:
@@ -190,7 +190,7 @@ class FinetuningOptions:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """Return the options of a preset, with changes.
+        """Return the options of a preset, with the given changes applied.
 
         Raises:
             ValueError: There is no such preset, or a change is out of range.

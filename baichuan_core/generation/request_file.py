@@ -95,7 +95,7 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
 
 def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the fields of a line in OpenAI's batch format, renamed to those of our own format."""
-    _reject_unknown_keys(item, BATCH_KEYS, place, hint="a batch line has custom_id, method, url and body")
+    _reject_unknown_keys(item, BATCH_KEYS, place, hint="a batch line may contain custom_id, method, url and body")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in PROMPT_KEYS:
         raise DatasetError(
@@ -123,7 +123,7 @@ def _normalize_keys(item: Mapping[str, Any], place: str) -> dict[str, Any]:
         fields[name] = value
     _translate_logprobs(fields, place)
     _reject_unknown_keys(
-        fields, set(REQUEST_KEYS), place, hint=f"use {', '.join(REQUEST_KEYS)}, or set it for the whole run"
+        fields, set(REQUEST_KEYS), place, hint=f"use one of {', '.join(REQUEST_KEYS)}, or set it for the whole run"
     )
     return fields
 

@@ -162,7 +162,7 @@ def _check_settings(folder: Path, repository: str) -> None:
 
 @contextmanager
 def _translate_file_errors(folder: Path, repository: str) -> Iterator[None]:
-    """Turn errors in files into the engine's errors, naming the repository instead of the folder."""
+    """Translate errors about invalid files into the engine's errors, naming the repository instead of the folder."""
     try:
         yield
     except FileError as fault:

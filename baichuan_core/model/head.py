@@ -14,7 +14,7 @@ from .eight_bit_ends import EightBitHead
 from .prepacked import PrepackedHead
 
 UNIT_VECTORS_PER_PASS = 256
-POSITIONS_PER_DIVISION = 8  # their float32 copies fit into a CPU's cache
+POSITIONS_DIVIDED_AT_ONCE = 8  # their float32 copies fit into a CPU's cache
 COMPARED_COLUMNS = 16  # one cache line per row
 
 
@@ -132,7 +132,7 @@ def _divide_by_norms(logits: Tensor, norms: Tensor) -> Tensor:
         return (logits / norms).to(logits.dtype)
     positions = logits.view(-1, logits.shape[-1])
     # On CPUs, operands of different dtypes are copied to float32. Small parts keep the copies in the cache.
-    for part in positions.split(POSITIONS_PER_DIVISION) if logits.device.type == "cpu" else (positions,):
+    for part in positions.split(POSITIONS_DIVIDED_AT_ONCE) if logits.device.type == "cpu" else (positions,):
         part.div_(norms)
     return logits
 

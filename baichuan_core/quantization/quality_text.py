@@ -53,6 +53,6 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
     source = BUILT_IN_TEXT if text is None else text.name
     if len(ids) < MIN_TOKENS or len(set(ids)) == 1:
         kinds = "only one kind of token" if len(set(ids)) == 1 else f"{len(ids)} tokens"
-        raise DatasetError(f"{source} has {kinds}: use a natural text with at least {MIN_TOKENS} tokens")
+        raise DatasetError(f"{source} has {kinds}: use natural-language text with at least {MIN_TOKENS} tokens")
     length = min(WINDOW_TOKENS, read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH)
     return QualityText(source, text_windows(ids, length=length, stride=length))

@@ -54,7 +54,7 @@ from .calibration import (
     read_calibration_rows,
 )
 
-# Bytes per weight: its code plus its part of the scales, rounded up.
+# Bytes per weight: its code plus its share of the scales, rounded up.
 BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK_SIZE, "fp4": 0.5 + 4 / BLOCK_SIZE}
 OVERHEAD_BYTES_PER_LAYER = 2**13  # upper estimate for code books, quantization state and header entries
 EMBEDDING_AND_HEAD = (EMBEDDING, HEAD)

@@ -63,7 +63,7 @@ def _create_command() -> Callable[..., None]:
     """Return the command; typer reads its options from the signature that is set here."""
     options = _list_options()
 
-    def command(**given: Any) -> None:
+    def finetune_command(**given: Any) -> None:
         found: dict[str, Any] = dict(given["context"].meta.get(META_KEY, {}))
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
         body = add_published_fields(found, {"kind": "finetune", **read_values(options, given)})
@@ -83,13 +83,13 @@ def _create_command() -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in LOCAL_OPTIONS
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = (
+    finetune_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    finetune_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    finetune_command.__doc__ = (
         "Fine-tune without the service; also takes the options of Baichuan 2's fine-tune.py, --deepspeed"
         " (zero2, zero3, zero3-offload or a file) and --hostfile."
     )
-    return command
+    return finetune_command
 
 
 def _local_parameter(option: SpecOption) -> inspect.Parameter:

@@ -80,7 +80,7 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     options = create_options(spec)
     chats = "conversations" in spec.model_fields
 
-    def command(**given: Any) -> None:
+    def submit_command(**given: Any) -> None:
         body = {"kind": kind, **read_values(options, given), **_conversations(given.get("chat"))}
         body |= parse_assignments(given["assignments"] or [])
         body = add_published_fields(given["context"].meta.get(META_KEY, {}), body)
@@ -112,9 +112,9 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in shared
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+    submit_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    submit_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return submit_command
 
 
 for _kind, _spec in spec_classes().items():

@@ -50,7 +50,7 @@ class Supervisor:
             others: Process ids of the caller's other children.
 
         Raises:
-            CommandError: a child exited several times directly after its start, or because of its settings.
+            CommandError: a child exited several times immediately after starting, or because of its settings.
         """
         for watched in self._watched:
             if watched.restart_at is not None:
@@ -91,7 +91,7 @@ class Supervisor:
         if code == EXIT_INVALID_SETTINGS:
             raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)
         if watched.quick_exits >= MAX_QUICK_EXITS:
-            raise CommandError(f"{ended} {MAX_QUICK_EXITS} times directly after its start; {report}")
+            raise CommandError(f"{ended} {MAX_QUICK_EXITS} times immediately after starting; {report}")
         say(f"{ended}; it will be restarted in {watched.delay:g} s; {report}")
         watched.restart_at = now + watched.delay
 

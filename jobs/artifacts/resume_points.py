@@ -53,7 +53,7 @@ class ResumePoint:
         return Workspace(self.job_id, self.attempt_id).resume_point(self.step)
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Total size of the resume point's files."""
         return sum(self.sizes.values())
 

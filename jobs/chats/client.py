@@ -28,9 +28,9 @@ from jobs.chats.messages import (
     Refused,
     Reply,
     Started,
-    call_queue,
+    call_queue_key,
     process_key,
-    reply_stream,
+    reply_stream_key,
 )
 from jobs.identifiers import new_id
 
@@ -135,7 +135,7 @@ class ChatClient:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(RedisError, OSError):
-                await self._redis.delete(process_key(self.process_id), reply_stream(self.process_id))
+                await self._redis.delete(process_key(self.process_id), reply_stream_key(self.process_id))
             await self._redis.aclose()
 
     async def ask(self, attempt_id: str, requests: Mapping[str, Mapping[str, Any]]) -> OpenChat:
@@ -177,7 +177,7 @@ class ChatClient:
             log.warning("cannot abort chats of attempt %s, so they continue: %s", attempt_id, error)
 
     async def _send(self, attempt_id: str, calls: Sequence[Call]) -> None:
-        queue = call_queue(attempt_id)
+        queue = call_queue_key(attempt_id)
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_TTL_SECONDS)
             pipeline.rpush(queue, *(CALL_ADAPTER.dump_json(call) for call in calls))
@@ -193,7 +193,7 @@ class ChatClient:
             while True:
                 await self._busy.wait()
                 try:
-                    found = await client.xread({reply_stream(self.process_id): last}, block=READ_BLOCK_MS)
+                    found = await client.xread({reply_stream_key(self.process_id): last}, block=READ_BLOCK_MS)
                 except (RedisError, OSError) as error:
                     log.warning("cannot read replies to chats: %s", error)
                     await asyncio.sleep(RETRY_INTERVAL_SECONDS)

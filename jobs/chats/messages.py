@@ -13,7 +13,7 @@ class Ask:
 
     Attributes:
         id: Id of the chat.
-        reply_to: Id of the API process, see `reply_stream`.
+        reply_to: Id of the API process, see `reply_stream_key`.
         request: Fields of `baichuan_core.generation.GenerationRequest` by name.
     """
 
@@ -119,12 +119,12 @@ CALL_ADAPTER: TypeAdapter[Call] = TypeAdapter(Call)
 REPLIES_ADAPTER: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])
 
 
-def call_queue(attempt_id: str) -> str:
+def call_queue_key(attempt_id: str) -> str:
     """Return the Redis list that a serving attempt's worker reads `Call`s from."""
     return f"baichuan:chats:calls:{attempt_id}"
 
 
-def reply_stream(process_id: str) -> str:
+def reply_stream_key(process_id: str) -> str:
     """Return the Redis stream that an API process reads `Reply` lists from, in the field `replies` of each entry."""
     return f"baichuan:chats:replies:{process_id}"
 

@@ -21,9 +21,9 @@ from jobs.chats.messages import (
     Ended,
     Refused,
     Reply,
-    call_queue,
+    call_queue_key,
     process_key,
-    reply_stream,
+    reply_stream_key,
 )
 
 BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
@@ -80,7 +80,7 @@ class ServedAttempt:
     def __init__(self, client: redis.Redis, attempt_id: str, deliver: Callable[[Call], None]) -> None:
         self._redis = client
         self._attempt_id = attempt_id
-        self._queue = call_queue(attempt_id)
+        self._queue = call_queue_key(attempt_id)
         self._deliver = deliver
         self._lock = threading.Lock()
         self._open: dict[str, OpenChat] = {}
@@ -189,7 +189,7 @@ class ServedAttempt:
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for process_id, replies in streams.items():
-                    stream, fields = reply_stream(process_id), {"replies": REPLIES_ADAPTER.dump_json(replies)}
+                    stream, fields = reply_stream_key(process_id), {"replies": REPLIES_ADAPTER.dump_json(replies)}
                     pipeline.xadd(stream, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
                     pipeline.expire(stream, STREAM_TTL_SECONDS)
                 pipeline.execute()

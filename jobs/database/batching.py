@@ -34,8 +34,8 @@ class _Call:
     future: asyncio.Future[Any]
 
 
-class Lane:
-    """A thread that runs database operations for coroutines, all waiting ones in a single transaction.
+class CallBatcher:
+    """Runs database operations for coroutines in its own thread, all waiting ones in a single transaction.
 
     An operation maps a list to a list, so that several calls of it become one SQL statement.
 

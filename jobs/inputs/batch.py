@@ -77,7 +77,7 @@ def _check_line(item: Any) -> tuple[str, str, str]:
         raise InputError("is not an object; write one with custom_id, method, url and body")
     for key in item:
         if key not in LINE_KEYS:
-            raise _input_error(key, f"is not known; a line has {', '.join(LINE_KEYS)}")
+            raise _input_error(key, f"is not known; a line may contain {', '.join(LINE_KEYS)}")
     custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
         raise _input_error("custom_id", f"must be a string of 1 to {MAX_ID_CHARACTERS} characters")

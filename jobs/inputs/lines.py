@@ -57,7 +57,7 @@ def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]
             if len(raw) > MAX_VALUE_BYTES:
                 raise InputError(f"is longer than {MAX_VALUE_BYTES} bytes; split it", line=number)
             if content := _decode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, number).strip():
-                yield number, _parse_unique(content, number) if unique else _parse(content, number)
+                yield number, _parse_rejecting_repeated_fields(content, number) if unique else _parse(content, number)
 
 
 def read_array(path: Path) -> Iterator[tuple[int, Any]]:
@@ -150,7 +150,7 @@ def _decode(raw: bytes, line: int) -> str:
         raise InputError(f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", line=line) from None
 
 
-def _parse_unique(content: str, line: int) -> Any:
+def _parse_rejecting_repeated_fields(content: str, line: int) -> Any:
     repetition = RepeatedFieldFinder()
     value = _parse(content, line, repetition.read_object)
     if repetition.name is not None:

@@ -91,7 +91,7 @@ def _check_message(message: Any) -> tuple[str, str] | None:
         if name not in ("role", "content") and part is not None:
             return f"the field {name!r}", ", which is not supported; use role and content"
     if message.get("role") not in ROLES:
-        return f"the role {message.get('role')!r}", f"; use {', '.join(ROLES)}"
+        return f"the role {message.get('role')!r}", f"; use one of {', '.join(ROLES)}"
     content = message.get("content")
     if not isinstance(content, str):
         return "no text as content", "; only text is supported"

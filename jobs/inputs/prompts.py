@@ -70,7 +70,7 @@ def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the fields of a line in OpenAI's batch format to our own format."""
     for key in item:
         if key not in BATCH_KEYS:
-            raise _input_error(key, f"is not known; a batch line has {', '.join(BATCH_KEYS)}")
+            raise _input_error(key, f"is not known; a batch line may contain {', '.join(BATCH_KEYS)}")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST":
         raise _input_error("method", "must be POST")
@@ -107,7 +107,7 @@ def _find_fault(name: str, value: Any) -> str | None:
         return OWN_CHECKS[name](value)
     if name in SHARED_PARAMETERS or name in LENGTH_LIMITS:
         return find_fault(name, value)
-    return f"is not known; use {', '.join(LINE_KEYS)}, or set it for the whole job"
+    return f"is not known; use one of {', '.join(LINE_KEYS)}, or set it for the whole job"
 
 
 def _check_combinations(given: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ def _check_turns(item: Mapping[str, Any], field: str, role: str, content: str) -
             raise InputError(f"{where}needs both {role!r} and {content!r}")
         _reject_unknown_keys(turn, (role, content), where)
         if turn[role] not in ROLES[role]:
-            raise InputError(f"{where}has the unknown role {turn[role]!r}; use {', '.join(ROLES[role])}")
+            raise InputError(f"{where}has the unknown role {turn[role]!r}; use one of {', '.join(ROLES[role])}")
         if turn[role] == "system" and number > 1:
             raise InputError(f"{where}is a system message; only the first turn may be one")
         _require_text(turn[content], f"{where}has a {content!r}")
@@ -130,4 +130,4 @@ def _require_text(value: Any, subject: str) -> None:
 def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for key in item:
         if key not in known:
-            raise InputError(f"{where}has the unknown key {key!r}; remove it, or use {', '.join(known)}")
+            raise InputError(f"{where}has the unknown key {key!r}; remove it, or use one of {', '.join(known)}")

@@ -38,8 +38,8 @@ def get(connection: Connection, attempt_id: str) -> AttemptRecord | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The state that decides whether a worker continues with an attempt.
+class DirectiveInputs:
+    """The state that decides which directive a worker gets for an attempt.
 
     Attributes:
         others_wait: Whether other jobs are waiting for resources; only read for serve jobs, which then end once idle.
@@ -51,7 +51,7 @@ class Standing:
     others_wait: bool
 
 
-def read_standing(connection: Connection, attempt_id: str, worker_id: str) -> Standing | None:
+def read_directive_inputs(connection: Connection, attempt_id: str, worker_id: str) -> DirectiveInputs | None:
     """Read the state of a worker's attempt without locks; return None if it has no open allocation."""
     other = aliased(Job)
     others_wait = sa.exists().where(
@@ -67,7 +67,7 @@ def read_standing(connection: Connection, attempt_id: str, worker_id: str) -> St
         .where(Attempt.id == attempt_id, Allocation.worker_id == worker_id, Allocation.deadline.is_not(None))
     )
     row = connection.execute(query).first()
-    return Standing(row[0], row[1], row[2], bool(row[3])) if row else None
+    return DirectiveInputs(row[0], row[1], row[2], bool(row[3])) if row else None
 
 
 def set_accepts_chats(connection: Connection, attempt_id: str, *, accepts: bool) -> None:

@@ -28,7 +28,7 @@ def lock_first_unfinished(connection: Connection) -> BulkRecord | None:
     return BulkRecord(**row._mapping) if row else None
 
 
-def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
     """Return up to `limit` operations of a project, newest first, after the operation `after`."""
     query = sa.select(BulkOperation.__table__).where(BulkOperation.project_id == project_id)
     if after:

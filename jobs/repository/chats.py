@@ -59,10 +59,10 @@ def get(connection: Connection, project_id: str, chat_id: str) -> ChatRecord | N
     return ChatRecord(**row._mapping) if row else None
 
 
-def page_stored(
+def list_stored(
     connection: Connection, project_id: str, *, after: str | None, limit: int, oldest_first: bool
 ) -> list[ChatRecord]:
-    """Return chats of a project whose text is stored."""
+    """Return up to `limit` stored chats of a project."""
     query = sa.select(Chat.__table__).where(Chat.project_id == project_id, Chat.stored.is_not(None))
     if after is not None:
         query = query.where(Chat.id > after if oldest_first else Chat.id < after)

@@ -66,7 +66,7 @@ def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data
         add_to_feed(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
 
 
-def page(
+def list_page(
     connection: Connection, job_id: str, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """Return up to `limit` events of a job with a sequence number above `after`, oldest first."""
@@ -77,7 +77,7 @@ def page(
     return [EventRecord(**row._mapping) for row in rows]
 
 
-def page_back(
+def list_page_backwards(
     connection: Connection, job_id: str, *, before: int | None, limit: int, types: Sequence[str]
 ) -> list[EventRecord]:
     """Return up to `limit` events of a job with a sequence number below `before`, newest first."""

@@ -16,7 +16,7 @@ def get_last_positions(connection: Connection, project_ids: Collection[str]) -> 
     return {project_id: known.get(project_id, 0) for project_id in project_ids}
 
 
-def page(connection: Connection, project_id: str, *, after: int, limit: int) -> list[FeedRecord]:
+def list_page(connection: Connection, project_id: str, *, after: int, limit: int) -> list[FeedRecord]:
     """Return up to `limit` entries after a position, oldest first."""
     query = sa.select(Feed.__table__).where(Feed.project_id == project_id, Feed.position > after)
     return [FeedRecord(**row._mapping) for row in connection.execute(query.order_by(Feed.position).limit(limit))]

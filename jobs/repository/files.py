@@ -52,7 +52,7 @@ def get_files(
     return found | {row.id: FileRecord(**row._mapping) for row in connection.execute(published)}
 
 
-def page_files(
+def list_files(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int, now: int
 ) -> list[FileRecord]:
     """Return up to `limit` unexpired files and artifacts after the id `after`."""
@@ -100,7 +100,7 @@ def add_artifacts(connection: Connection, artifacts: Sequence[ArtifactRecord]) -
         connection.execute(sa.insert(Artifact), [asdict(artifact) for artifact in artifacts])
 
 
-def page_artifacts(connection: Connection, job_id: str, *, after: str | None, limit: int) -> list[ArtifactRecord]:
+def list_artifacts(connection: Connection, job_id: str, *, after: str | None, limit: int) -> list[ArtifactRecord]:
     """Return up to `limit` artifacts of a job after the id `after`, ordered by id."""
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id)
     if after:

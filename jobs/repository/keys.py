@@ -20,8 +20,8 @@ COLUMNS = (
     ApiKey.created_at,
     ApiKey.revoked_at,
 )
-# Every request runs this; building the statement only once saves most of its time in Python.
-_BY_HASH = (
+# Executed on every request; building the statement once avoids most of the overhead in Python.
+_SELECT_BY_HASH = (
     sa.select(ApiKey.key_hash, *COLUMNS)
     .join(Project, Project.id == ApiKey.project_id)
     .where(ApiKey.key_hash.in_(sa.bindparam("hashes", expanding=True)), ApiKey.revoked_at.is_(None))
@@ -52,7 +52,7 @@ def add(connection: Connection, key: KeyRecord, key_hash: str) -> None:
 
 def get_by_hash(connection: Connection, hashes: Iterable[str]) -> dict[str, KeyRecord]:
     """Return the valid keys with these hashes, by hash."""
-    return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(_BY_HASH, {"hashes": list(hashes)})}
+    return {row[0]: KeyRecord(*row[1:]) for row in connection.execute(_SELECT_BY_HASH, {"hashes": list(hashes)})}
 
 
 def exists(connection: Connection, key_id: str) -> bool:
@@ -60,7 +60,7 @@ def exists(connection: Connection, key_id: str) -> bool:
     return connection.execute(sa.select(ApiKey.id).where(ApiKey.id == key_id)).first() is not None
 
 
-def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
+def list_page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
     """Return up to `limit` keys of all projects after the id `after`, oldest first, including revoked ones."""
     query = sa.select(*COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
     if after:

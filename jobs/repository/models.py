@@ -10,11 +10,11 @@ from jobs.database import insert
 from jobs.database.tables import Model
 from jobs.records import ModelRecord
 
-# Submissions run these; building a statement only once saves most of its time in Python.
-_BY_ID = sa.select(Model.__table__).where(
+# Executed on every submission; building the statements once avoids most of the overhead in Python.
+_SELECT_BY_ID = sa.select(Model.__table__).where(
     Model.project_id == sa.bindparam("project"), Model.id.in_(sa.bindparam("ids", expanding=True))
 )
-_LOCKED_BY_ID = _BY_ID.order_by(Model.id).with_for_update(read=True, key_share=True)
+_SELECT_BY_ID_FOR_KEY_SHARE = _SELECT_BY_ID.order_by(Model.id).with_for_update(read=True, key_share=True)
 
 
 def add(connection: Connection, model: ModelRecord) -> bool:
@@ -45,11 +45,13 @@ def get_many(
     connection: Connection, project_id: str, ids: Iterable[str], *, keep: bool = False
 ) -> dict[str, ModelRecord]:
     """Return the models with these names, by name; `keep` locks them against deletion until the transaction ends."""
-    rows = connection.execute(_LOCKED_BY_ID if keep else _BY_ID, {"project": project_id, "ids": list(ids)})
+    rows = connection.execute(
+        _SELECT_BY_ID_FOR_KEY_SHARE if keep else _SELECT_BY_ID, {"project": project_id, "ids": list(ids)}
+    )
     return {row.id: ModelRecord(**row._mapping) for row in rows}
 
 
-def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
     """Return up to `limit` ready models after the name `after`, sorted by name."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.state == "ready")
     if after:

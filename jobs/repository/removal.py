@@ -39,7 +39,7 @@ def lock_file(connection: Connection, file_id: str) -> None:
     connection.execute(sa.select(File.id).where(File.id == file_id).with_for_update())
 
 
-def lock_final_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, list[str]]:
+def lock_finished_jobs(connection: Connection, job_ids: Collection[str]) -> dict[str, list[str]]:
     """Lock the jobs that are final, so that nobody can retry them, and return their ids by project."""
     query = sa.select(Job.project_id, Job.id).where(Job.id.in_(list(job_ids)), Job.state.in_(FINAL_STATES))
     found: dict[str, list[str]] = {}

@@ -25,7 +25,7 @@ def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | No
     connection.execute(statement.values(error=describe_error(error)))
 
 
-def page(
+def list_page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
     """Return up to `limit` jobs of a project, newest first, after the job `after`."""

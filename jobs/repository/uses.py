@@ -14,8 +14,8 @@ from jobs.state import JobState
 MODEL_FIELDS = ("model", "adapter", "compare_with")
 FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
 FILE_LISTS = ("training_files",)  # lists of objects with the key "file"
-FINAL_STATES = tuple(state for state in JobState if state.final)
-UNFINISHED_STATES = tuple(state for state in JobState if not state.final)
+FINAL_STATES = tuple(state for state in JobState if state.is_final)
+UNFINISHED_STATES = tuple(state for state in JobState if not state.is_final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ModelOrigin:
     job_id: str | None
 
 
-def find_jobs_naming(
+def find_jobs_referencing(
     connection: Connection,
     project_id: str,
     fields: Sequence[str],
@@ -54,9 +54,9 @@ def find_jobs_naming(
     return found
 
 
-def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str) -> list[str]:
+def find_jobs_referencing_file(connection: Connection, project_id: str, file_id: str) -> list[str]:
     """Return the ids of unfinished jobs whose specs name a file."""
-    found = [use.job_id for use in find_jobs_naming(connection, project_id, FILE_FIELDS, [file_id])]
+    found = [use.job_id for use in find_jobs_referencing(connection, project_id, FILE_FIELDS, [file_id])]
     for field in FILE_LISTS:
         # Searching the list as text is enough: nothing else in such a list can contain the id of a file.
         named = sa.cast(Job.spec[field], sa.Text).contains(file_id, autoescape=True)
@@ -65,7 +65,7 @@ def find_jobs_naming_file(connection: Connection, project_id: str, file_id: str)
     return found
 
 
-def list_named_models(connection: Connection, project_id: str, states: Collection[JobState]) -> list[Reference]:
+def list_referenced_models(connection: Connection, project_id: str, states: Collection[JobState]) -> list[Reference]:
     """Return all models that jobs in these states name."""
     found = []
     for field in MODEL_FIELDS:

@@ -34,7 +34,7 @@ AnyResult = (
 )
 
 SERVE_KIND = "serve"
-RESULT: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
+RESULT_ADAPTER: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
 
 def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapping[str, Any] | None:
@@ -43,7 +43,7 @@ def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapp
         return None
     try:
         # Results stored by the first version have no kind.
-        return RESULT.validate_python({"kind": kind, **stored}, strict=False)
+        return RESULT_ADAPTER.validate_python({"kind": kind, **stored}, strict=False)
     except ValidationError:
         return stored
 
@@ -70,7 +70,7 @@ def count_tokens(result: Mapping[str, Any]) -> int:
 
 
 __all__ = [
-    "RESULT",
+    "RESULT_ADAPTER",
     "AnyResult",
     "BenchmarkResult",
     "ConvertResult",

@@ -67,7 +67,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
 
 
 def describe_missing_packages(need: Requirement) -> str:
-    """Name the packages that a job needs and how to install them, to complete a sentence that begins "no worker"."""
+    """Name the packages that a job needs and say how to install them, to end a sentence that begins "no worker"."""
     names, extras = " and ".join(need.packages), ",".join(need.packages)
     return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 

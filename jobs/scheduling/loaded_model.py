@@ -10,7 +10,7 @@ from jobs.records import ModelRecord
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model as a project's jobs load it for inference.
+    """A model, and how a project's jobs load it for inference.
 
     Attributes:
         project_id: The project that owns the model; a loaded model never serves another project.

@@ -219,7 +219,7 @@ def claim(
 def poll_claim(
     connection: Connection, attempt_id: str, worker_id: str, settings: Settings
 ) -> Claim | ClaimStatus | None:
-    """Return the claim of an attempt on several nodes once all are claimed; None if the attempt has ended."""
+    """Return the claim of a multi-node attempt, `WAITING` until all its nodes are claimed, or None if it has ended."""
     if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
         return ClaimStatus.WAITING
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
@@ -228,7 +228,7 @@ def poll_claim(
 
 def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
     """Return the worker's current directive, without renewing the lease or locking; cheap enough to call often."""
-    now, found = now_ms(connection), attempts.read_standing(connection, attempt_id, worker_id)
+    now, found = now_ms(connection), attempts.read_directive_inputs(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:
         return Directive.ABANDON
     directive = _choose_directive(found.job_state, found.drain_at, now)

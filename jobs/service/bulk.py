@@ -29,7 +29,7 @@ CHUNK_SIZES: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 5
 STATES_BY_ACTION: Mapping[BulkAction, tuple[JobState, ...]] = {
     "cancel": (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING),
     "retry": (JobState.FAILED, JobState.CANCELLED),
-    "delete": tuple(state for state in JobState if state.final),
+    "delete": tuple(state for state in JobState if state.is_final),
 }
 PREVIEW_SIZE = 5
 MAX_FAILURES = 5
@@ -119,7 +119,7 @@ def get(connection: Connection, project_id: str, bulk_id: str) -> BulkRecord:
     return found
 
 
-def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
     """Return operations of a project, newest first.
 
     Raises:
@@ -128,7 +128,7 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
     known = bulk.get(connection, after) if after else None
     if after and (known is None or known.project_id != project_id):
         raise UnknownCursorError(after)
-    return bulk.page(connection, project_id, after=after, limit=limit)
+    return bulk.list_page(connection, project_id, after=after, limit=limit)
 
 
 def process_chunk(connection: Connection, settings: Settings) -> bool:

@@ -100,9 +100,9 @@ def ensure_served(connection: Connection, submission: Submission, model_key: str
         DomainError: The job is not accepted.
     """
     wanted = JobFilter(kind=submission.spec.kind)
-    newest = search.page(connection, submission.project_id, wanted, after=None, limit=MAX_SEARCHED_JOBS)
+    newest = search.list_page(connection, submission.project_id, wanted, after=None, limit=MAX_SEARCHED_JOBS)
     for job in newest:
-        if not job.state.final and job.requirement.get("model") == model_key:
+        if not job.state.is_final and job.requirement.get("model") == model_key:
             return job
     # Two API processes that see the same jobs choose the same key, so only one of them submits a job.
     last = newest[0].id if newest else "none"
@@ -182,17 +182,17 @@ def get_stored(connection: Connection, project_id: str, chat_id: str) -> ChatRec
     return found
 
 
-def page_stored(
+def list_stored(
     connection: Connection, project_id: str, *, after: str | None, limit: int, oldest_first: bool
 ) -> list[ChatRecord]:
-    """Return chats of a project whose text is stored.
+    """Return up to `limit` stored chats of a project.
 
     Raises:
         UnknownCursorError: `after` is not a chat of the project.
     """
     if after is not None and chats.get(connection, project_id, after) is None:
         raise UnknownCursorError(after)
-    return chats.page_stored(connection, project_id, after=after, limit=limit, oldest_first=oldest_first)
+    return chats.list_stored(connection, project_id, after=after, limit=limit, oldest_first=oldest_first)
 
 
 def set_metadata(connection: Connection, project_id: str, chat_id: str, metadata: Json | None) -> ChatRecord:

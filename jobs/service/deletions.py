@@ -33,7 +33,7 @@ def delete_job(
     """
     job = lock_job(connection, key.job_id, key.project_id)
     job_service.check_version(job, versions)
-    if not job.state.final:
+    if not job.state.is_final:
         raise InUseError(f"job {job.id} is {job.state}; cancel it first", param="job_id")
     for model in removal.lock_models_of_jobs(connection, [job.id]):
         _require_unused_model(connection, key.project_id, model.id, f"job {job.id} made")
@@ -56,10 +56,10 @@ def erase_jobs(
         users: States in which another job protects the models that it names.
     """
     erased: list[str] = []
-    for project_id, final in removal.lock_final_jobs(connection, job_ids).items():
-        removal.lock_models_of_jobs(connection, final)
-        blocked = find_blocked_jobs(connection, project_id, final, users=users)
-        free = [job_id for job_id in final if job_id not in blocked]
+    for project_id, finished in removal.lock_finished_jobs(connection, job_ids).items():
+        removal.lock_models_of_jobs(connection, finished)
+        blocked = find_blocked_jobs(connection, project_id, finished, users=users)
+        free = [job_id for job_id in finished if job_id not in blocked]
         _erase_locked_jobs(connection, project_id, free, settings)
         erased += free
     return erased
@@ -131,7 +131,7 @@ def delete_file(
 
 
 def _require_unused_file(connection: Connection, project_id: str, file_id: str) -> None:
-    if users := uses.find_jobs_naming_file(connection, project_id, file_id):
+    if users := uses.find_jobs_referencing_file(connection, project_id, file_id):
         jobs = _join_names(users)
         message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
         raise InUseError(f"{message}, or cancel first", param="file_id")
@@ -140,7 +140,7 @@ def _require_unused_file(connection: Connection, project_id: str, file_id: str) 
 def expire_file(connection: Connection, file: FileRecord) -> bool:
     """Delete an expired file; return False if a job that is not final names it."""
     removal.lock_file(connection, file.id)
-    if uses.find_jobs_naming_file(connection, file.project_id, file.id):
+    if uses.find_jobs_referencing_file(connection, file.project_id, file.id):
         return False
     _erase_file(connection, file, DeletionReason.EXPIRED)
     return True
@@ -159,7 +159,7 @@ def find_blocked_jobs(
     makers = {model.id: model.job_id for model in made if model.job_id is not None and model.job_id in wanted}
     if not makers:
         return set()
-    named = uses.list_named_models(connection, project_id, users)
+    named = uses.list_referenced_models(connection, project_id, users)
     blocked = {makers[use.name] for use in named if use.name in makers and use.job_id not in wanted}
     while more := {
         makers[model.base]
@@ -187,7 +187,7 @@ def _erase_file(connection: Connection, file: FileRecord, reason: DeletionReason
 
 
 def _require_unused_model(connection: Connection, project_id: str, name: str, whose: str = "") -> None:
-    jobs = [use.job_id for use in uses.find_jobs_naming(connection, project_id, uses.MODEL_FIELDS, [name])]
+    jobs = [use.job_id for use in uses.find_jobs_referencing(connection, project_id, uses.MODEL_FIELDS, [name])]
     made_from = [repr(model) for model in uses.find_models_made_from(connection, project_id, name)]
     if not jobs and not made_from:
         return

@@ -53,7 +53,7 @@ def _read_part(connection: Connection, place: FeedCursor, last: int) -> FeedPart
         return FeedPart([], last)
     if place.after > last:  # the position is from another database, or from before a backup was restored
         return FeedPart([], last, reset=True)
-    found = feed.page(connection, place.project_id, after=place.after, limit=place.limit)
+    found = feed.list_page(connection, place.project_id, after=place.after, limit=place.limit)
     if not found or found[0].position != place.after + 1:
         return FeedPart([], last, reset=True)
     return FeedPart(found, found[-1].position)

@@ -86,7 +86,7 @@ def get(connection: Connection, project_id: str, file_id: str) -> FileRecord:
     return found
 
 
-def page(
+def list_page(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int
 ) -> list[FileRecord]:
     """Return files of a project, ordered by creation time.
@@ -96,4 +96,4 @@ def page(
     """
     if after and not FILE_ID.fullmatch(after):
         raise UnknownCursorError(after)
-    return files.page_files(connection, project_id, wanted, after=after, limit=limit, now=now_ms(connection))
+    return files.list_files(connection, project_id, wanted, after=after, limit=limit, now=now_ms(connection))

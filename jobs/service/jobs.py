@@ -32,13 +32,13 @@ class JobKey:
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
     """Read the jobs with these keys in one query; one answer per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
-    return [_owned_job_or_error(found.get(key.job_id), key) for key in keys]
+    return [_get_owned_job(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
     """Read the jobs with these keys in one query, without specs and results; one answer per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
-    return [_owned_job_or_error(found.get(key.job_id), key) for key in keys]
+    return [_get_owned_job(found.get(key.job_id), key) for key in keys]
 
 
 def get(connection: Connection, key: JobKey) -> JobDetails:
@@ -53,7 +53,7 @@ def get(connection: Connection, key: JobKey) -> JobDetails:
     return answer
 
 
-def page(
+def list_page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[JobRecord]:
     """Return jobs of a project, newest first.
@@ -63,7 +63,7 @@ def page(
     """
     if after and not repository.exists(connection, project_id, after):
         raise UnknownCursorError(after)
-    return search.page(connection, project_id, wanted, after=after, limit=limit)
+    return search.list_page(connection, project_id, wanted, after=after, limit=limit)
 
 
 def count(connection: Connection, project_id: str, wanted: JobFilter) -> dict[JobState, int]:
@@ -152,12 +152,12 @@ def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetail
     return get(connection, key)
 
 
-def page_events(
+def list_events(
     connection: Connection, key: JobKey, *, after: int, limit: int, types: Sequence[str] = ()
 ) -> list[EventRecord]:
     """Return entries of the job's log after the sequence number `after`."""
     require_job(connection, key)
-    return events.page(connection, key.job_id, after=after, limit=limit, types=types)
+    return events.list_page(connection, key.job_id, after=after, limit=limit, types=types)
 
 
 def list_attempts(connection: Connection, key: JobKey) -> list[AttemptRecord]:
@@ -166,7 +166,7 @@ def list_attempts(connection: Connection, key: JobKey) -> list[AttemptRecord]:
     return attempts.list_for_job(connection, key.job_id)
 
 
-def page_artifacts(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
+def list_artifacts(connection: Connection, key: JobKey, *, after: str | None, limit: int) -> list[ArtifactRecord]:
     """Return the published files of a job.
 
     Raises:
@@ -176,7 +176,7 @@ def page_artifacts(connection: Connection, key: JobKey, *, after: str | None, li
     require_job(connection, key)
     if after and not files.artifact_exists(connection, key.job_id, after):
         raise UnknownCursorError(after)
-    return files.page_artifacts(connection, key.job_id, after=after, limit=limit)
+    return files.list_artifacts(connection, key.job_id, after=after, limit=limit)
 
 
 def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactRecord:
@@ -195,7 +195,7 @@ def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactReco
     return found
 
 
-def _owned_job_or_error(job: Job | None, key: JobKey) -> Job | NotFoundError:
+def _get_owned_job(job: Job | None, key: JobKey) -> Job | NotFoundError:
     return _unknown_job_error(key) if job is None or job.project_id != key.project_id else job
 
 

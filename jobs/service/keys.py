@@ -55,7 +55,7 @@ def authenticate(connection: Connection, secrets_: Sequence[str]) -> list[KeyRec
     return [found.get(value) or AuthenticationError(unknown) for value in hashes]
 
 
-def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
+def list_page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
     """Return keys of all projects, oldest first.
 
     Raises:
@@ -63,7 +63,7 @@ def page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRe
     """
     if after and not keys.exists(connection, after):
         raise UnknownCursorError(after)
-    return keys.page(connection, after=after, limit=limit)
+    return keys.list_page(connection, after=after, limit=limit)
 
 
 def revoke(connection: Connection, key_id: str) -> None:

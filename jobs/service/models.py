@@ -81,7 +81,7 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
     return model
 
 
-def page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
     """Return models that are ready, sorted by name.
 
     Raises:
@@ -89,4 +89,4 @@ def page(connection: Connection, project_id: str, *, after: str | None, limit: i
     """
     if after and after not in models.get_many(connection, project_id, [after]):
         raise UnknownCursorError(after)
-    return models.page(connection, project_id, after=after, limit=limit)
+    return models.list_page(connection, project_id, after=after, limit=limit)

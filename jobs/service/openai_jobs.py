@@ -35,7 +35,7 @@ def get(connection: Connection, key: JobKey, kind: str) -> PublishedJob:
     return _with_artifacts(connection, [found])[0]
 
 
-def page(
+def list_page(
     connection: Connection, project_id: str, wanted: JobFilter, *, after: str | None, limit: int
 ) -> list[PublishedJob]:
     """Return jobs of a project with specs, results and artifacts, newest first.
@@ -43,12 +43,12 @@ def page(
     Raises:
         UnknownCursorError: `after` is not a job of the project.
     """
-    found = jobs.page(connection, project_id, wanted, after=after, limit=limit)
+    found = jobs.list_page(connection, project_id, wanted, after=after, limit=limit)
     details = repository.get_details(connection, [job.id for job in found])
     return _with_artifacts(connection, [details[job.id] for job in found if job.id in details])
 
 
-def page_events(
+def list_events(
     connection: Connection, key: JobKey, *, before: int | None, limit: int, types: Sequence[str]
 ) -> list[EventRecord]:
     """Return the newest events of a job, or those before a sequence number.
@@ -57,7 +57,7 @@ def page_events(
         NotFoundError: there is no such job.
     """
     jobs.get(connection, key)
-    return events.page_back(connection, key.job_id, before=before, limit=limit, types=types)
+    return events.list_page_backwards(connection, key.job_id, before=before, limit=limit, types=types)
 
 
 def claim_repeated_request(

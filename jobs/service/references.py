@@ -92,7 +92,7 @@ def _require_whole_model(spec: ModelReadingSpec, field: str, model: ModelRecord)
             LLAMA_DESCRIPTION if model.kind == LLAMA_KIND else "a GGUF file, which only generate and serve jobs can run"
         )
         made_from = f"the checkpoint it was made from, {model.base!r}" if model.base else "a checkpoint"
-        raise InvalidRequestError(f"model {model.id!r} is {found}; name {made_from}", param=field)
+        raise InvalidRequestError(f"model {model.id!r} is {found}; use {made_from}", param=field)
 
 
 def _require_adapter(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:

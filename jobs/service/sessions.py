@@ -51,7 +51,7 @@ def make_link(connection: Connection, key: KeyRecord) -> tuple[str, int]:
 
 
 def authenticate(connection: Connection, tokens: Sequence[str]) -> list[SessionRecord | AuthenticationError]:
-    """Return the sessions of these tokens, with one query; one answer per token."""
+    """Look up the sessions of these tokens in one query; the result has one entry per token."""
     digests = [_hash_token(token) for token in tokens]
     found = sessions.get_by_hash(connection, set(digests), "session", now=now_ms(connection))
     return [found.get(digest) or AuthenticationError("the session has ended; sign in again") for digest in digests]

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from jobs.errors import OutdatedSpecError
 from jobs.records import JobDetails
-from jobs.specs import STORED_SPEC, StoredSpec
+from jobs.specs import STORED_SPEC_ADAPTER, StoredSpec
 
-MAX_SHOWN_FAULTS = 5
+MAX_REPORTED_ERRORS = 5
 
 
 def read_spec(job: JobDetails) -> StoredSpec:
@@ -19,19 +19,17 @@ def read_spec(job: JobDetails) -> StoredSpec:
         OutdatedSpecError: this version does not accept the spec.
     """
     try:
-        return STORED_SPEC.validate_python(dict(job.spec))
+        return STORED_SPEC_ADAPTER.validate_python(dict(job.spec))
     except ValidationError as error:
-        faults = [
-            (_get_field_path(fault), fault["msg"]) for fault in error.errors(include_input=False, include_url=False)
-        ]
-        shown = "; ".join(f"{field}: {message}" for field, message in faults[:MAX_SHOWN_FAULTS])
+        errors = [(_get_field_path(each), each["msg"]) for each in error.errors(include_input=False, include_url=False)]
+        shown = "; ".join(f"{field}: {message}" for field, message in errors[:MAX_REPORTED_ERRORS])
         message = (
             f"this version of the service does not accept the spec of job {job.id} ({shown}); "
             "submit a new job with these fields corrected"
         )
-        raise OutdatedSpecError(message, param=faults[0][0]) from None
+        raise OutdatedSpecError(message, param=errors[0][0]) from None
 
 
-def _get_field_path(fault: Mapping[str, Any]) -> str:
+def _get_field_path(error: Mapping[str, Any]) -> str:
     """Return the path of the field without the name of the union member; an error without a path concerns `kind`."""
-    return ".".join(str(part) for part in fault["loc"][1:]) or "kind"
+    return ".".join(str(part) for part in error["loc"][1:]) or "kind"

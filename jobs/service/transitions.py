@@ -10,7 +10,7 @@ from jobs.database.journal import add_usage
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
-from jobs.service.unneeded import keep_resume_points, record_unneeded
+from jobs.service.unneeded import keep_resume_points, record_unneeded_files
 from jobs.settings import Settings
 from jobs.state import EVENTS_COUNTED_AS_ATTEMPT, Event, JobState, Transition, next_transition
 
@@ -58,12 +58,12 @@ def advance(
             allocations.update(connection, attempt_id, {"deadline": None})
     if columns.get("error", job.error) != job.error:
         search.set_error(connection, job.id, columns["error"])
-    if row.target.final and row.target is not JobState.SUCCEEDED:
+    if row.target.is_final and row.target is not JobState.SUCCEEDED:
         models.drop_pending(connection, [job.id])
     if row.event is Event.RETRY:
         keep_resume_points(connection, job.id)
     ended_attempt = attempt_id if row.attempt and row.attempt not in attempts.OPEN_STATES else None
-    record_unneeded(connection, job.id, row.target, ended_attempt, now=now, settings=settings)
+    record_unneeded_files(connection, job.id, row.target, ended_attempt, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
     events.append(connection, job.id, [("state", data)], attempt_id=attempt_id, now=now)
     return row.target
@@ -80,7 +80,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
     models.drop_pending(connection, ids)
     for job in waiting:
         if job.attempt_count:  # jobs without attempts have never written anything
-            record_unneeded(connection, job.id, row.target, None, now=now, settings=settings)
+            record_unneeded_files(connection, job.id, row.target, None, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": row.event}
     events.append_to_all(connection, waiting, ("state", data), now=now)
 
@@ -107,7 +107,7 @@ def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settin
     columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
     charged = job.charged_attempts + (1 if row.event in EVENTS_COUNTED_AS_ATTEMPT else 0)
     columns["charged_attempts"] = charged
-    if row.target.final:
+    if row.target.is_final:
         columns["finished_at"] = now
     if row.target is JobState.PAUSED:
         columns["attempt_id"] = None

@@ -48,7 +48,7 @@ def record_deletions(
     deletions.add(connection, records)
 
 
-def record_unneeded(
+def record_unneeded_files(
     connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
 ) -> None:
     """Record the deletion of files that are no longer needed after a job has moved to `target`.
@@ -61,13 +61,13 @@ def record_unneeded(
         now: Time of the transition.
         settings: The lease time, and how long resume points are kept.
     """
-    if not target.final and ended_attempt is None:
+    if not target.is_final and ended_attempt is None:
         return
     states = uses.list_claimed_attempts(connection, job_id)
-    if not target.final:
+    if not target.is_final:
         states = {attempt: state for attempt, state in states.items() if attempt == ended_attempt}
     repeat_at = _get_repeat_time(now, settings) if AttemptState.LOST in states.values() else None
-    for reason, keys in _find_unneeded(job_id, target, states).items():
+    for reason, keys in _find_unneeded_keys(job_id, target, states).items():
         kept_days = settings.keep_resume_points_days
         if reason is not DeletionReason.RESUME_POINTS:
             record_deletions(connection, keys, reason, now=now, job_id=job_id, repeat_at=repeat_at)
@@ -128,7 +128,7 @@ def is_key_in_use(connection: Connection, key: str, job_id: str | None) -> bool:
     return any(f"{space}/".startswith(f"{key}/") or key.startswith(f"{space}/") for space in spaces)
 
 
-def _find_unneeded(job_id: str, target: JobState, states: Mapping[str, str]) -> dict[DeletionReason, list[str]]:
+def _find_unneeded_keys(job_id: str, target: JobState, states: Mapping[str, str]) -> dict[DeletionReason, list[str]]:
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in states}
     outputs = [space.output for space in spaces.values()]
     match target:

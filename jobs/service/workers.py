@@ -28,7 +28,7 @@ class Directions:
     obsolete_models: frozenset[str]
 
 
-def report(connection: Connection, worker: WorkerRecord) -> Directions:
+def record_heartbeat(connection: Connection, worker: WorkerRecord) -> Directions:
     """Record a worker's heartbeat; `seen_at` is set here, by the database's clock."""
     reported = replace(worker, seen_at=now_ms(connection))
     workers.save(connection, reported)
@@ -78,7 +78,7 @@ def drain(connection: Connection, worker_id: str, deadline_seconds: float | None
         NotFoundError: no worker with this id is alive.
     """
     now = now_ms(connection)
-    at = NO_DRAIN_DEADLINE_MS if deadline_seconds is None else now + int(deadline_seconds * 1000)
+    at = UNLIMITED_DRAIN_DEADLINE_MS if deadline_seconds is None else now + int(deadline_seconds * 1000)
     return _set_drain_deadline(connection, worker_id, at, settings)
 
 
@@ -92,7 +92,7 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
 
 
 # Stored for a worker that is drained without a deadline: a time in the year 5138.
-NO_DRAIN_DEADLINE_MS = 10**14
+UNLIMITED_DRAIN_DEADLINE_MS = 10**14
 
 
 def _set_drain_deadline(connection: Connection, worker_id: str, at: int | None, settings: Settings) -> WorkerRecord:

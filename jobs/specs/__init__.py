@@ -29,8 +29,8 @@ StoredSpec = Annotated[
     Field(discriminator="kind"),
 ]
 
-SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
-STORED_SPEC: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
+SPEC_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
+STORED_SPEC_ADAPTER: TypeAdapter[StoredSpec] = TypeAdapter(StoredSpec)
 KINDS: tuple[str, ...] = ("generate", "quantize", "convert", "finetune", "evaluate", "preview", "pull", "serve")
 PAUSABLE_KINDS = frozenset(
     get_args(spec.model_fields["kind"].annotation)[0] for spec in get_args(get_args(AnySpec)[0]) if spec.can_pause
@@ -39,8 +39,8 @@ PAUSABLE_KINDS = frozenset(
 __all__ = [
     "KINDS",
     "PAUSABLE_KINDS",
-    "SPEC",
-    "STORED_SPEC",
+    "SPEC_ADAPTER",
+    "STORED_SPEC_ADAPTER",
     "AdapterUse",
     "AnySpec",
     "BatchForm",

@@ -141,11 +141,11 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         """Reject a strategy that does not suit the devices or the method."""
         if self.deepspeed is not None and self.strategy != "auto":
             raise ValueError("deepspeed and strategy are both given; leave one out")
-        if self.strategy == "single" and self.ranks > 1:
-            raise ValueError(f"strategy 'single' uses one device, but resources request {self.ranks}; use 'auto'")
-        if self.strategy in ("ddp", "fsdp2") and self.ranks == 1:
+        if self.strategy == "single" and self.rank_count > 1:
+            raise ValueError(f"strategy 'single' uses one device, but resources request {self.rank_count}; use 'auto'")
+        if self.strategy in ("ddp", "fsdp2") and self.rank_count == 1:
             raise ValueError(f"strategy {self.strategy!r} needs several devices; set resources.devices or .nodes")
-        if self.ranks > 1 and self.resources is not None and self.resources.devices == 0:
+        if self.rank_count > 1 and self.resources is not None and self.resources.devices == 0:
             raise ValueError("resources.devices is 0, but several nodes need at least one device each")
         if not self._may_shard and self._concrete_strategy not in ("single", "ddp"):
             raise ValueError("use_dora and optimizers other than adamw need unsharded weights; use the strategy 'ddp'")
@@ -163,7 +163,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         return self.report_to
 
     @property
-    def ranks(self) -> int:
+    def rank_count(self) -> int:
         """Processes that train together, one per device."""
         asked = self.resources
         return 1 if asked is None else asked.nodes * max(1, asked.devices or 1)
@@ -201,21 +201,21 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         automatic: Literal["float32", "bfloat16"] = "bfloat16" if on_gpu else "float32"
         dtype = automatic if self.dtype == "auto" else self.dtype
         precision = replace(model.precision, dtype=dtype)
-        needs = rank_footprint(model.shape, precision, training, self._concrete_strategy, self.ranks)
-        on_node = needs.host * (self.ranks // (self.resources.nodes if self.resources else 1))
+        needs = rank_footprint(model.shape, precision, training, self._concrete_strategy, self.rank_count)
+        on_node = needs.host * (self.rank_count // (self.resources.nodes if self.resources else 1))
         return [needs.device, *([Footprint(on_node, least=on_node, place="host")] if on_node else [])]
 
     def list_alternatives(self, *, on_gpu: bool, sharded: bool) -> Sequence[Self]:
         """See `JobSpec.list_alternatives`: one device, replicas, sharded weights, then weights in host memory."""
         if self.strategy != "auto" or self.deepspeed is not None:
             return [self]
-        replicas: TrainingStrategy = "single" if self.ranks == 1 else "ddp"
+        replicas: TrainingStrategy = "single" if self.rank_count == 1 else "ddp"
         chosen = [self._with_strategy(replicas)]
         if not sharded or not self._may_shard:
             return chosen
         if self.resources is None or self.resources.devices is None:
             chosen += [self._with_strategy("fsdp2", devices) for devices in DEVICE_COUNTS]
-        elif self.ranks > 1:
+        elif self.rank_count > 1:
             chosen.append(self._with_strategy("fsdp2"))
         return [*chosen, self._with_strategy("zero3-offload")] if on_gpu else chosen
 
@@ -234,5 +234,5 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
             offload = zero.get("offload_param") or {}
             return "zero3-offload" if offload.get("device", "none") != "none" else "zero3"
         if self.strategy == "auto":
-            return "single" if self.ranks == 1 else "ddp"
+            return "single" if self.rank_count == 1 else "ddp"
         return self.strategy

@@ -64,7 +64,7 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
     def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
         """See `ModelReadingSpec.find_incompatibility`."""
         if model.is_quantized:
-            return Incompatibility("model", "is quantized already; name the checkpoint it was made from")
+            return Incompatibility("model", "is quantized already; use the checkpoint it was made from")
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere

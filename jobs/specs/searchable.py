@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_VALUE_LENGTH = 128  # maximum number of characters in a searchable value; longer values are left out
-MAX_PLAIN_NUMBER = 10**15  # larger numbers are written with an exponent
+MAX_NUMBER_WITHOUT_EXPONENT = 10**15  # larger numbers are written with an exponent
 MAX_LIST_LENGTH = 32  # maximum length of a list whose elements are searchable
 
 
@@ -47,7 +47,7 @@ def _format_scalar(value: Any) -> str:
     """Format a scalar; whole numbers are written without a fraction, so that 4 finds 4.0."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_PLAIN_NUMBER:
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_NUMBER_WITHOUT_EXPONENT:
         value = int(value)
     return json.dumps(value)
 

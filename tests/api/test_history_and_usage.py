@@ -21,7 +21,9 @@ def report(api: Api, used: int, utilization: int | None) -> None:
     device = {**GPU, "used_bytes": used, "utilization": utilization}
     host = {"memory_bytes": 2**40, "available_bytes": 2**39 - used, "cores": 8}
     with api.database.writing() as connection:
-        workers.report(connection, WorkerRecord("gpu-box", "h", 1, "active", [], 1, [device], 1, 1, host=host))
+        workers.record_heartbeat(
+            connection, WorkerRecord("gpu-box", "h", 1, "active", [], 1, [device], 1, 1, host=host)
+        )
 
 
 def test_a_machine_is_shown_over_time_in_few_points(either_api: Api) -> None:

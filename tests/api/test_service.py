@@ -81,7 +81,7 @@ def test_workers_that_reported_are_listed(either_api: Api) -> None:
     for name in ("wrk-a", "wrk-b"):
         worker = WorkerRecord(name, "host", 7, "active", ["generate"], 2, [CPU], 1_700_000_000_999, 0)
         with api.database.writing() as connection:
-            workers.report(connection, worker)
+            workers.record_heartbeat(connection, worker)
     listed = api.client.get("/v1/workers?limit=1").json()
     assert (listed["data"][0]["id"], listed["has_more"]) == ("wrk-a", True)
     (second,) = api.client.get("/v1/workers?after=wrk-a").json()["data"]
@@ -102,7 +102,7 @@ def test_loaded_models_are_shown_and_named_to_their_project_only(either_api: Api
     place = {"devices": [{"uuid": "cpu-0", "bytes": 7}], "since": 1_700_000_000_999, "busy": False}
     worker = WorkerRecord("w", "host", 7, "active", ["generate"], 2, [CPU], 1, 0, models=[{**model, **loaded, **place}])
     with api.database.writing() as connection:
-        workers.report(connection, worker)
+        workers.record_heartbeat(connection, worker)
     shown = {
         "id": "base",
         "adapter": None,

@@ -79,7 +79,7 @@ def test_the_models_page_shows_where_a_model_is_loaded(api: Api, site: Site) -> 
 def report_models(api: Api, models: list[dict[str, Any]]) -> None:
     """Report models that the worker's runners keep loaded."""
     with api.database.writing() as connection:
-        workers.report(
+        workers.record_heartbeat(
             connection, WorkerRecord("wrk-1", "host", 1, "active", list(KINDS), 4, [CPU], 1, 1, models=models)
         )
 

@@ -76,7 +76,7 @@ def test_the_first_strategy_that_fits_is_chosen(training: Training, cluster: Clu
     assert choice.strategy == strategy
     assert cluster.has_room_for(choice.needs)
     assert f"{choice.needs.device.total / GIB:.2f} GiB" in choice.reason
-    others = {"fsdp2": ["ddp"], "zero3-offload": ["single"] if cluster.ranks == 1 else ["ddp", "fsdp2"]}
+    others = {"fsdp2": ["ddp"], "zero3-offload": ["single"] if cluster.rank_count == 1 else ["ddp", "fsdp2"]}
     for name in others.get(strategy, []):
         assert f"{name} would need" in choice.reason
 

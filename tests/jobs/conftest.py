@@ -18,7 +18,7 @@ from jobs.repository import models
 from jobs.service import keys
 from jobs.service.submission import Submission, Submitted, submit
 from jobs.settings import Settings
-from jobs.specs import SPEC
+from jobs.specs import SPEC_ADAPTER
 
 # A model of a few megabytes, so that jobs fit everywhere.
 DETAILS = {
@@ -112,7 +112,7 @@ class Deployment:
 
     def submission(self, key: str | None = None, **fields: Any) -> Submission:
         """Return a submission, by default of a quantize job."""
-        spec = SPEC.validate_python({"kind": "quantize", "model": "base", **fields})
+        spec = SPEC_ADAPTER.validate_python({"kind": "quantize", "model": "base", **fields})
         return Submission(self.project_id, spec, key)
 
     def submit(self, **fields: Any) -> JobDetails:

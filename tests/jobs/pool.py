@@ -21,7 +21,7 @@ def add_worker(
 ) -> None:
     """Report a worker on a large CPU machine."""
     with database.writing() as connection:
-        workers.report(connection, WorkerRecord(name, "host", 1, state, list(kinds), slots, [CPU], 1, 1))
+        workers.record_heartbeat(connection, WorkerRecord(name, "host", 1, state, list(kinds), slots, [CPU], 1, 1))
 
 
 def dispatch_to(connection: Connection, job_id: str, worker_id: str, settings: Settings) -> str | None:

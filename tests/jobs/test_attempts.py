@@ -83,7 +83,7 @@ class Pool:
 
     def artifacts(self, job_id: str) -> list[str]:
         with self.database.reading() as connection:
-            page = service.page_artifacts(connection, JobKey(self.project_id, job_id), after=None, limit=100)
+            page = service.list_artifacts(connection, JobKey(self.project_id, job_id), after=None, limit=100)
         return [artifact.path for artifact in page]
 
 
@@ -314,7 +314,7 @@ class AnyOrder(RuleBasedStateMachine):
             job = self.pool.job(job_id)
             with self.pool.database.reading() as connection:
                 tries = service.list_attempts(connection, JobKey(self.pool.project_id, job_id))
-                log = service.page_events(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
+                log = service.list_events(connection, JobKey(self.pool.project_id, job_id), after=0, limit=10_000)
                 model = connection.execute(sa.select(Model.state).where(Model.job_id == job_id)).scalar_one_or_none()
             alive = [attempt for attempt in tries if attempt.state in rows.OPEN_STATES]
             busy = job.state in (JobState.DISPATCHED, JobState.RUNNING, JobState.CANCELLING, JobState.PAUSING)
@@ -324,7 +324,9 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.published.get(job_id, 0) == (job.state is JobState.SUCCEEDED)
             assert [event.sequence for event in log] == list(range(1, job.last_event + 1))
             assert log[-1].type == "log" or [e for e in log if e.type == "state"][-1].data["to"] == job.state
-            expected = {True: "ready", False: None}[job.state is JobState.SUCCEEDED] if job.state.final else "pending"
+            expected = (
+                {True: "ready", False: None}[job.state is JobState.SUCCEEDED] if job.state.is_final else "pending"
+            )
             assert model == expected
 
     def teardown(self) -> None:

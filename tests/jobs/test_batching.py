@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database import Database
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from jobs.errors import DomainError, NotFoundError
 
 
@@ -41,9 +41,9 @@ def test_each_call_gets_its_own_answer_after_the_commit(table: Database) -> None
     commits: list[int] = []
 
     async def scenario() -> list[int | BaseException]:
-        lane = Lane("test", table.writing, after_commit=lambda: commits.append(count(table)))
-        answers = await asyncio.gather(*(lane.call(store, n) for n in [*range(200), -1]), return_exceptions=True)
-        lane.close()
+        batcher = CallBatcher("test", table.writing, after_commit=lambda: commits.append(count(table)))
+        answers = await asyncio.gather(*(batcher.call(store, n) for n in [*range(200), -1]), return_exceptions=True)
+        batcher.close()
         return answers
 
     answers = asyncio.run(scenario())
@@ -55,9 +55,9 @@ def test_each_call_gets_its_own_answer_after_the_commit(table: Database) -> None
 
 def test_a_call_that_breaks_the_batch_fails_alone(table: Database) -> None:
     async def scenario() -> list[int | BaseException]:
-        lane = Lane("test", table.writing)
-        answers = await asyncio.gather(*(lane.call(store, n) for n in [1, 2, 2, 3]), return_exceptions=True)
-        lane.close()
+        batcher = CallBatcher("test", table.writing)
+        answers = await asyncio.gather(*(batcher.call(store, n) for n in [1, 2, 2, 3]), return_exceptions=True)
+        batcher.close()
         return answers
 
     answers = asyncio.run(scenario())
@@ -73,13 +73,15 @@ def test_a_domain_error_undoes_what_its_function_had_written(table: Database) ->
         raise NotFoundError("changed my mind")
 
     async def scenario() -> None:
-        lane = Lane("test", table.writing)
+        batcher = CallBatcher("test", table.writing)
         kept, refused = await asyncio.gather(
-            lane.run(lambda connection: store(connection, [8])), lane.run(write_then_refuse), return_exceptions=True
+            batcher.run(lambda connection: store(connection, [8])),
+            batcher.run(write_then_refuse),
+            return_exceptions=True,
         )
         assert kept == [16]
         assert isinstance(refused, NotFoundError)
-        lane.close()
+        batcher.close()
 
     asyncio.run(scenario())
     assert count(table) == 1
@@ -87,10 +89,10 @@ def test_a_domain_error_undoes_what_its_function_had_written(table: Database) ->
 
 def test_closing_completes_earlier_calls(table: Database) -> None:
     async def scenario() -> int:
-        lane = Lane("test", table.writing)
-        asked = asyncio.ensure_future(lane.call(store, 5))
+        batcher = CallBatcher("test", table.writing)
+        asked = asyncio.ensure_future(batcher.call(store, 5))
         await asyncio.sleep(0)
-        await asyncio.to_thread(lane.close)
+        await asyncio.to_thread(batcher.close)
         return await asked
 
     assert asyncio.run(scenario()) == 10
@@ -119,22 +121,22 @@ def failures_of(database: FailingDatabase, calls: int) -> list[object]:
     """Return the results of calls that wait together while the database fails."""
 
     async def scenario() -> list[object]:
-        lane = Lane("test", database.writing)
+        batcher = CallBatcher("test", database.writing)
         taken, released = threading.Event(), threading.Event()
 
         def occupy(_connection: Connection) -> None:
             taken.set()
             released.wait()
 
-        first = asyncio.ensure_future(lane.run(occupy))
+        first = asyncio.ensure_future(batcher.run(occupy))
         await asyncio.to_thread(taken.wait)
-        waiting = asyncio.gather(*(lane.call(store, n) for n in range(calls)), return_exceptions=True)
+        waiting = asyncio.gather(*(batcher.call(store, n) for n in range(calls)), return_exceptions=True)
         await asyncio.sleep(0)
         database.failing = True
         released.set()
         await first
         answers = await waiting
-        await asyncio.to_thread(lane.close)
+        await asyncio.to_thread(batcher.close)
         return list(answers)
 
     return asyncio.run(scenario())
@@ -165,9 +167,9 @@ def test_a_failing_call_does_not_affect_others(table: Database, error: type[psyc
         return store(connection, numbers)
 
     async def scenario() -> list[int | BaseException]:
-        lane = Lane("test", table.writing)
-        answers = await asyncio.gather(*(lane.call(store_or_fail, n) for n in [1, 2, 3]), return_exceptions=True)
-        lane.close()
+        batcher = CallBatcher("test", table.writing)
+        answers = await asyncio.gather(*(batcher.call(store_or_fail, n) for n in [1, 2, 3]), return_exceptions=True)
+        batcher.close()
         return answers
 
     first, failed, last = asyncio.run(scenario())

@@ -17,7 +17,7 @@ from jobs.chats.messages import (
     Refused,
     Reply,
     Started,
-    call_queue,
+    call_queue_key,
 )
 from jobs.chats.serving import ChatExchange, ServedAttempt
 from jobs.identifiers import new_id
@@ -83,7 +83,7 @@ def test_the_end_of_an_attempt_ends_its_chats(redis_server: RedisServer) -> None
     asker = Asker(redis_server.url)
     with opened(redis_server) as (attempt_id, served, calls):
         begun, waiting = asker.ask(attempt_id, prompt="a"), asker.ask(attempt_id, prompt="b")
-        asker.redis.rpush(call_queue(attempt_id), "no call")
+        asker.redis.rpush(call_queue_key(attempt_id), "no call")
         wait_for("the calls", lambda: len(calls) == 2)
         served.forward([Started(begun, 0, 1)])
         served.close("failed", "killed")

@@ -24,7 +24,7 @@ def new_chat(deployment: Deployment, number: int) -> NewChat:
 
 def stored_ids(database: Database, deployment: Deployment) -> list[str]:
     with database.reading() as connection:
-        found = chats.page_stored(connection, deployment.project_id, after=None, limit=10, oldest_first=True)
+        found = chats.list_stored(connection, deployment.project_id, after=None, limit=10, oldest_first=True)
     return [chat.id for chat in found]
 
 

@@ -337,7 +337,7 @@ def test_deleting_a_model_deletes_its_files_and_no_other_artifact(site: Site) ->
         deletions.delete_artifact(connection, key, "model/config.json")
     with site.database.writing() as connection:
         deletions.delete_model(connection, site.project_id, "small")
-        left = service.page_artifacts(connection, key, after=None, limit=10)
+        left = service.list_artifacts(connection, key, after=None, limit=10)
     assert [artifact.path for artifact in left] == ["report.json"]
     site.clean(all_times=True)
     prefix = left[0].key.removesuffix("/report.json")
@@ -451,8 +451,8 @@ def test_by_default_results_are_kept_forever(site: Site) -> None:
     retain(site)
     with site.database.reading() as connection:
         key = JobKey(site.project_id, job.id)
-        assert len(service.page_artifacts(connection, key, after=None, limit=10)) == 2
-        assert len(service.page_events(connection, key, after=0, limit=10)) == 4
+        assert len(service.list_artifacts(connection, key, after=None, limit=10)) == 2
+        assert len(service.list_events(connection, key, after=0, limit=10)) == 4
 
 
 def test_logs_events_and_artifacts_expire_each_after_its_days(site: Site) -> None:
@@ -466,7 +466,7 @@ def test_logs_events_and_artifacts_expire_each_after_its_days(site: Site) -> Non
 
     def types() -> set[str]:
         with site.database.reading() as connection:
-            return {event.type for event in service.page_events(connection, key, after=0, limit=10)}
+            return {event.type for event in service.list_events(connection, key, after=0, limit=10)}
 
     retain(site, keep_logs_days=4, keep_events_days=4, keep_artifacts_days=4)
     assert types() == {"state", "log"}
@@ -475,7 +475,7 @@ def test_logs_events_and_artifacts_expire_each_after_its_days(site: Site) -> Non
     retain(site, keep_events_days=2, keep_artifacts_days=2)
     assert types() == set()
     with site.database.reading() as connection:
-        left = service.page_artifacts(connection, key, after=None, limit=10)
+        left = service.list_artifacts(connection, key, after=None, limit=10)
     assert [artifact.path for artifact in left] == ["model/config.json"]
     assert not site.exists(f"{Workspace(job.id, attempt_id).output}/report.json")
 

@@ -97,7 +97,7 @@ def test_a_field_of_a_line_that_is_given_twice(tmp_path: Path) -> None:
         ({"prompt": "a", **CHAT, "model": None}, "has both prompt and messages"),
         ({"prompt": ""}, "prompt must be a string that is not empty"),
         ({"prompt": ["a"]}, "prompt must be a string"),
-        ({"prompt": "a", "model": "m"}, "model is not known; use prompt, messages, id, max_new_tokens"),
+        ({"prompt": "a", "model": "m"}, "model is not known; use one of prompt, messages, id, max_new_tokens"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens must be a whole number"),
         ({"prompt": "a", "max_tokens": 1, "max_new_tokens": 1}, "max_new_tokens cannot be combined with max_tokens"),
         ({"prompt": "a", "temperature": -1}, "temperature must be a number from 0 to 100"),

@@ -38,15 +38,15 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 
 def read_list(connection: Connection, deployment: Deployment, _job: JobDetails) -> None:
-    assert jobs.page(connection, deployment.project_id, JobFilter(), after=None, limit=10)
+    assert jobs.list_page(connection, deployment.project_id, JobFilter(), after=None, limit=10)
 
 
 def poll_events(connection: Connection, deployment: Deployment, job: JobDetails) -> None:
     key = JobKey(deployment.project_id, job.id)
     assert jobs.find_records(connection, [key])
-    assert jobs.page_events(connection, key, after=0, limit=10)
+    assert jobs.list_events(connection, key, after=0, limit=10)
     assert jobs.list_attempts(connection, key) == []
-    assert jobs.page_artifacts(connection, key, after=None, limit=10) == []
+    assert jobs.list_artifacts(connection, key, after=None, limit=10) == []
 
 
 def decide(connection: Connection, _deployment: Deployment, _job: JobDetails) -> None:

@@ -10,7 +10,7 @@ from jobs.service import workers
 from jobs.service.dispatching import dispatch
 from jobs.service.pool import read_machines
 from jobs.service.requirements import derive_requirement
-from jobs.specs import KINDS, SPEC
+from jobs.specs import KINDS, SPEC_ADAPTER
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import CPU
 
@@ -21,7 +21,7 @@ FILE = "file-" + "0" * 26
 
 def key_of(model: ModelRecord = BASE, base: ModelRecord | None = None, **spec: Any) -> str:
     fields = {"kind": "generate", "model": model.id, "prompts": ["x"], **spec}
-    chosen = SPEC.validate_python({name: value for name, value in fields.items() if value is not None})
+    chosen = SPEC_ADAPTER.validate_python({name: value for name, value in fields.items() if value is not None})
     named = {"model": model} | ({"adapter": ADAPTER} if "adapter" in spec else {})
     return derive_requirement(chosen, named, {"model": base} if base else {}, on_gpu=False).model
 
@@ -52,7 +52,7 @@ def test_kinds_that_do_not_run_the_model_have_no_key() -> None:
         "quantize": {"quality_report": False},
     }
     for kind, fields in fields_of.items():
-        spec = SPEC.validate_python({"kind": kind, "model": "base", **fields})
+        spec = SPEC_ADAPTER.validate_python({"kind": kind, "model": "base", **fields})
         assert derive_requirement(spec, {"model": BASE}, {}, on_gpu=False).model == ""
 
 
@@ -73,7 +73,7 @@ def test_the_scheduler_sees_residents_and_which_jobs_use_them(deployment: Deploy
     job = deployment.submit()
     with deployment.database.writing() as connection:
         stored = job_rows.get_many(connection, [job.id])[job.id].requirement
-        workers.report(connection, worker(LoadedModel("p", "base", "/models/base", "auto")))
+        workers.record_heartbeat(connection, worker(LoadedModel("p", "base", "/models/base", "auto")))
         place = (Reservation("cpu-0", 0, 1000),)
         dispatch(connection, Placement(job.id, (NodePlacement("w", place, 0),)), deployment.settings)
         (machine,) = read_machines(connection, deployment.settings)
@@ -87,8 +87,8 @@ def test_a_worker_learns_which_loaded_models_are_obsolete(deployment: Deployment
         good = LoadedModel(deployment.project_id, "base", "/models/base", "auto")
         moved, foreign = replace(good, source="/elsewhere"), replace(good, project_id="another")
         with_adapter = replace(good, adapter="gone", adapter_source="somewhere")
-        orders = workers.report(connection, worker(good, moved, foreign, with_adapter))
+        orders = workers.record_heartbeat(connection, worker(good, moved, foreign, with_adapter))
         assert orders.obsolete_models == {moved.key, foreign.key, with_adapter.key}
         assert not orders.is_drained
         workers.drain(connection, "w", None, deployment.settings)
-        assert workers.report(connection, worker(good)).is_drained
+        assert workers.record_heartbeat(connection, worker(good)).is_drained

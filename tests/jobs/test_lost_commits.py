@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from jobs.database import Database, is_rolled_back
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from jobs.errors import OutcomeUnknownError
 from jobs.records import JobFilter, JobRecord
 from jobs.service import jobs, submission
@@ -39,35 +39,35 @@ class LosingDatabase:
             raise OperationalError("COMMIT", None, ConnectionError("server closed the connection"))
 
 
-def in_lane(lane: Lane, *calls: Callable[[Lane], Awaitable[Any]]) -> list[Any]:
+def run_calls(batcher: CallBatcher, *calls: Callable[[CallBatcher], Awaitable[Any]]) -> list[Any]:
     """Return the results of calls that wait together, including errors."""
 
     async def scenario() -> list[Any]:
-        return await asyncio.gather(*(call(lane) for call in calls), return_exceptions=True)
+        return await asyncio.gather(*(call(batcher) for call in calls), return_exceptions=True)
 
     try:
         return asyncio.run(scenario())
     finally:
-        lane.close()
+        batcher.close()
 
 
 def stored(deployment: Deployment) -> list[JobRecord]:
     """All jobs of the project."""
     with deployment.database.reading() as connection:
-        return jobs.page(connection, deployment.project_id, JobFilter(), after=None, limit=100)
+        return jobs.list_page(connection, deployment.project_id, JobFilter(), after=None, limit=100)
 
 
-def submitting(*submissions: Submission) -> list[Callable[[Lane], Awaitable[Any]]]:
+def submitting(*submissions: Submission) -> list[Callable[[CallBatcher], Awaitable[Any]]]:
     """Calls that submit jobs."""
-    return [lambda lane, each=each: lane.call(submit, each) for each in submissions]  # type: ignore[misc]
+    return [lambda batcher, each=each: batcher.call(submit, each) for each in submissions]  # type: ignore[misc]
 
 
 def test_a_submission_makes_one_job(deployment: Deployment) -> None:
     losing = LosingDatabase(deployment.database)
     losing.lose_next = True
-    lane = Lane("test", losing.writing, repeatable=[submit])
+    batcher = CallBatcher("test", losing.writing, repeatable=[submit])
     submissions = [deployment.submission(), deployment.submission(key="k"), deployment.submission(output_model="made")]
-    answers = in_lane(lane, *submitting(*submissions))
+    answers = run_calls(batcher, *submitting(*submissions))
     assert losing.lost == 1
     assert all(isinstance(answer, Submitted) and answer.created for answer in answers), answers
     assert {answer.job.id for answer in answers} == {job.id for job in stored(deployment)}
@@ -83,8 +83,8 @@ def test_the_outcome_of_calls_that_may_not_run_twice_is_reported_as_unknown(depl
         nonlocal calls
         calls += 1
 
-    lane = Lane("test", losing.writing, repeatable=[submit])
-    (answer,) = in_lane(lane, lambda lane: lane.run(count))
+    batcher = CallBatcher("test", losing.writing, repeatable=[submit])
+    (answer,) = run_calls(batcher, lambda batcher: batcher.run(count))
     assert isinstance(answer, OutcomeUnknownError)
     assert calls == 1
 
@@ -92,8 +92,10 @@ def test_the_outcome_of_calls_that_may_not_run_twice_is_reported_as_unknown(depl
 def test_the_outcome_of_reads_is_never_unknown(deployment: Deployment) -> None:
     losing = LosingDatabase(deployment.database)
     losing.lose_next = True
-    lane = Lane("test", losing.writing, read_only=True)
-    (answer,) = in_lane(lane, lambda lane: lane.run(lambda connection: connection.execute(sa.text("SELECT 1"))))
+    batcher = CallBatcher("test", losing.writing, read_only=True)
+    (answer,) = run_calls(
+        batcher, lambda batcher: batcher.run(lambda connection: connection.execute(sa.text("SELECT 1")))
+    )
     assert isinstance(answer, OperationalError)
 
 
@@ -105,8 +107,8 @@ def test_a_network_that_drops_the_response(deployment: Deployment) -> None:
         with database.reading() as connection:
             connection.execute(sa.text("SELECT 1"))
         proxy.drop_next_commit()
-        lane = Lane("test", database.writing, repeatable=[submit])
-        (answer,) = in_lane(lane, *submitting(deployment.submission()))
+        batcher = CallBatcher("test", database.writing, repeatable=[submit])
+        (answer,) = run_calls(batcher, *submitting(deployment.submission()))
         assert proxy.dropped == 1
         assert isinstance(answer, Submitted), answer
         assert [job.id for job in stored(deployment)] == [answer.job.id]

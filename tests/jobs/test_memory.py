@@ -16,7 +16,7 @@ from footprint import (
     estimate_scoring,
     max_kept_prefix_tokens,
 )
-from jobs.specs import KINDS, SPEC, KnownModel
+from jobs.specs import KINDS, SPEC_ADAPTER, KnownModel
 
 MODEL = KnownModel(PRESETS["baichuan2-7b"], Precision())
 SHAPE = MODEL.shape
@@ -37,7 +37,7 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
 
 def footprints(kind: str, **fields: Any) -> Any:
     named = {} if kind == "pull" else {"model": "m"}
-    return SPEC.validate_python({"kind": kind, **named, **fields}).footprints(MODEL)
+    return SPEC_ADAPTER.validate_python({"kind": kind, **named, **fields}).footprints(MODEL)
 
 
 def footprint(kind: str, **fields: Any) -> Any:

@@ -40,7 +40,7 @@ def spec(**fields: Any) -> FinetuneSpec:
         ({"deepspeed": {"zero_optimization": {"stage": 3}}}, {"deepspeed": {"zero_optimization": {"stage": 3}}}),
         (
             {"hostfile": "# two machines\na slots=2\n\nb.c  slots=2 # the second\n"},
-            {"resources": Resources(nodes=2, devices=2, workers=["a", "b.c"]), "ranks": 4},
+            {"resources": Resources(nodes=2, devices=2, workers=["a", "b.c"]), "rank_count": 4},
         ),
         ({"preset": "baichuan2-published", "epochs": 1}, {"epochs": 1, "batch_size": 16, "adam_beta2": 0.98}),
         ({"preset": "recommended", "lora_r": 2}, {"lora_rank": 2, "scheduler": "cosine", "warmup_ratio": 0.03}),

@@ -16,7 +16,7 @@ from jobs.service.claims import Claim
 from jobs.service.references import resolve_models
 from jobs.service.submission import Submission, Submitted, submit
 from jobs.specs import KINDS as ALL_KINDS
-from jobs.specs import SPEC, AnySpec
+from jobs.specs import SPEC_ADAPTER, AnySpec
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import dispatch_to
 from workers.preparation import prepare
@@ -149,7 +149,7 @@ def claim_job(pool: Deployment, job_id: str) -> Claim:
 
 def every_combination() -> Iterator[AnySpec]:
     """Specs of every kind with every kind of model in every field that takes one."""
-    yield SPEC.validate_python({"kind": "pull", "repository": "a/b"})
+    yield SPEC_ADAPTER.validate_python({"kind": "pull", "repository": "a/b"})
     variants = {
         "generate": [{"engine": engine} for engine in ("auto", "transformers", "vllm", "llama_cpp")],
         "serve": [{"engine": engine} for engine in ("auto", "transformers", "vllm", "llama_cpp")],
@@ -161,7 +161,7 @@ def every_combination() -> Iterator[AnySpec]:
         others = (None, "plain", "lora", "gguf", "llama", "missing") if name == "evaluate" else (None,)
         for model, adapter, other, variant in product(NAMES, adapters, others, variants.get(name, [{}])):
             chosen = {"adapter": adapter, "compare_with": other}
-            yield SPEC.validate_python(
+            yield SPEC_ADAPTER.validate_python(
                 {**kind, "model": model, **variant, **{key: value for key, value in chosen.items() if value}}
             )
 

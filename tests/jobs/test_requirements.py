@@ -17,7 +17,7 @@ from jobs.service.files import add as add_file
 from jobs.service.files import new_file
 from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, derive_requirement
 from jobs.service.submission import Submission, submit
-from jobs.specs import KINDS, SPEC, KnownModel
+from jobs.specs import KINDS, SPEC_ADAPTER, KnownModel
 from tests.jobs.conftest import DETAILS, Deployment
 
 GIB = 2**30
@@ -38,7 +38,7 @@ TINY = ModelRecord("p", "m", "checkpoint", "ready", None, None, "/m", None, DETA
 def required(kind: str, model: ModelRecord = TINY, **fields: Any) -> Requirement:
     named = {} if kind == "pull" else {"model": model}
     names = {field: each.id for field, each in named.items()}
-    spec = SPEC.validate_python({"kind": kind, **names, **FEWEST_FIELDS[kind], **fields})
+    spec = SPEC_ADAPTER.validate_python({"kind": kind, **names, **FEWEST_FIELDS[kind], **fields})
     return derive_requirement(spec, named, {}, on_gpu=True)
 
 
@@ -68,7 +68,7 @@ def test_memory_is_the_estimate_plus_that_of_a_runner() -> None:
 
 def test_an_adapter_counts_as_its_base() -> None:
     adapter = replace(TINY, id="a", kind="adapter", base="m", details={})
-    spec = SPEC.validate_python({"kind": "generate", "model": "a", "prompts": ["x"]})
+    spec = SPEC_ADAPTER.validate_python({"kind": "generate", "model": "a", "prompts": ["x"]})
     assert derive_requirement(spec, {"model": adapter}, {"model": TINY}, on_gpu=True) == required("generate")
 
 
@@ -109,7 +109,7 @@ def report_worker(deployment: Deployment, name: str, *sizes: int, packages: Sequ
         host["packages"] = list(packages)
     record = WorkerRecord(name, "host", 1, "active", list(KINDS), 4, devices, 1, 1, host=host)
     with deployment.database.writing() as connection:
-        workers.report(connection, record)
+        workers.record_heartbeat(connection, record)
 
 
 def submit_to(deployment: Deployment, kind: str = "generate", **fields: Any) -> object:
@@ -117,7 +117,7 @@ def submit_to(deployment: Deployment, kind: str = "generate", **fields: Any) -> 
     record = ModelRecord(deployment.project_id, "large", "checkpoint", "ready", None, None, "/l", None, large, 1)
     with deployment.database.writing() as connection:
         models.add(connection, record)
-        spec = SPEC.validate_python({"kind": kind, "model": "large", **FEWEST_FIELDS[kind], **fields})
+        spec = SPEC_ADAPTER.validate_python({"kind": kind, "model": "large", **FEWEST_FIELDS[kind], **fields})
         return submit(connection, [Submission(deployment.project_id, spec)])[0]
 
 
@@ -176,7 +176,7 @@ def test_labels_and_the_cpu_requirements_of_a_runner_count(deployment: Deploymen
         device = cpu | {"memory_bytes": size * GIB}
         labelled = WorkerRecord(name, "host", 1, "active", list(KINDS), 1, [device], 1, 1, labels={"room": room})
         with deployment.database.writing() as connection:
-            workers.report(connection, labelled)
+            workers.record_heartbeat(connection, labelled)
     asked = {"device_memory_bytes": 7 * GIB // 4, "labels": {"room": "2"}}
     answer = submit_to(deployment, resources=asked)
     assert isinstance(answer, InvalidRequestError)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from jobs.errors import InvalidRequestError
 from jobs.models.details import AdapterDetails, CheckpointDetails, check_details, read_details
 from jobs.results import (
-    RESULT,
+    RESULT_ADAPTER,
     AnyResult,
     BenchmarkResult,
     ConvertResult,
@@ -127,7 +127,7 @@ def test_a_result_is_read_as_the_class_that_was_stored(result: AnyResult) -> Non
     assert read_result(result.kind, stored) == result
     untagged = {name: value for name, value in stored.items() if name != "kind"}  # as the first version stored it
     assert read_result(result.kind, untagged) == result
-    assert RESULT.validate_json(RESULT.dump_json(result)) == result
+    assert RESULT_ADAPTER.validate_json(RESULT_ADAPTER.dump_json(result)) == result
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:

@@ -34,7 +34,7 @@ def test_at_most_one_row_applies(state: JobState, event: Event, attempts_left: b
     assert len(guards) == len(set(guards))
 
 
-@pytest.mark.parametrize("state", [state for state in JobState if not state.final])
+@pytest.mark.parametrize("state", [state for state in JobState if not state.is_final])
 def test_every_state_that_is_not_final_can_reach_a_final_one(state: JobState) -> None:
     reached = {state}
     while True:
@@ -42,7 +42,7 @@ def test_every_state_that_is_not_final_can_reach_a_final_one(state: JobState) ->
         if further == reached:
             break
         reached = further
-    assert any(other.final for other in reached)
+    assert any(other.is_final for other in reached)
 
 
 def test_a_running_job_survives_every_kind_of_lost_worker() -> None:

@@ -9,7 +9,7 @@ from jobs.errors import InvalidRequestError
 from jobs.records import ModelRecord
 from jobs.scheduling import Device, Machine, Requirement
 from jobs.service.requirements import find_requirement
-from jobs.specs import SPEC, KnownModel
+from jobs.specs import SPEC_ADAPTER, KnownModel
 
 CONFIG = {
     "hidden_size": 4096,
@@ -31,7 +31,7 @@ def find(
     spec = {"kind": "finetune", "model": "base", "training_file": f"file-{'0' * 26}", "method": "full", "batch_size": 1}
     gpus = tuple(Device(f"GPU-{i}", i, device_bytes) for i in range(devices))
     machine = Machine("gpu-a", frozenset({"finetune"}), 8, gpus, host_bytes)
-    return find_requirement(SPEC.validate_python({**spec, **fields}), {"model": MODEL}, {}, [machine])
+    return find_requirement(SPEC_ADAPTER.validate_python({**spec, **fields}), {"model": MODEL}, {}, [machine])
 
 
 def least_bytes(strategy: Any, ranks: int) -> int:

@@ -18,7 +18,7 @@ from jobs.repository import models
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted, submit
-from jobs.specs import SPEC, QuantizeSpec
+from jobs.specs import SPEC_ADAPTER, QuantizeSpec
 from tests.jobs.conftest import Deployment
 
 
@@ -26,8 +26,10 @@ def test_a_job_comes_with_its_first_event_its_labels_and_the_name_of_its_result(
     job = deployment.submit(labels={"team": "a", "stage": "x"}, output_model="small", priority=3)
     key = JobKey(deployment.project_id, job.id)
     with deployment.database.writing() as connection:
-        (event,) = service.page_events(connection, key, after=0, limit=10)
-        labelled = service.page(connection, deployment.project_id, JobFilter(label=("team", "a")), after=None, limit=10)
+        (event,) = service.list_events(connection, key, after=0, limit=10)
+        labelled = service.list_page(
+            connection, deployment.project_id, JobFilter(label=("team", "a")), after=None, limit=10
+        )
         again = submit(connection, [deployment.submission(output_model="small")])[0]
     assert (event.sequence, event.type, event.data["to"]) == (1, "state", "queued")
     assert [found.id for found in labelled] == [job.id]
@@ -35,7 +37,7 @@ def test_a_job_comes_with_its_first_event_its_labels_and_the_name_of_its_result(
 
 
 def test_a_pulled_model_is_made_from_no_other(deployment: Deployment) -> None:
-    spec = SPEC.validate_python({"kind": "pull", "repository": "baichuan-inc/Tiny", "output_model": "tiny"})
+    spec = SPEC_ADAPTER.validate_python({"kind": "pull", "repository": "baichuan-inc/Tiny", "output_model": "tiny"})
     with deployment.database.writing() as connection:
         first, second = submit(connection, [Submission(deployment.project_id, spec) for _ in range(2)])
         made = models.get_many(connection, deployment.project_id, ["tiny"])["tiny"]
@@ -57,7 +59,7 @@ def test_a_pulled_model_is_made_from_no_other(deployment: Deployment) -> None:
 )
 def test_names_that_no_hub_has_are_refused(field: str, value: str) -> None:
     with pytest.raises(ValidationError, match=field):
-        SPEC.validate_python({"kind": "pull", "repository": "a/b", field: value})
+        SPEC_ADAPTER.validate_python({"kind": "pull", "repository": "a/b", field: value})
 
 
 def test_the_same_key_gives_the_same_job_and_another_request_is_refused(deployment: Deployment) -> None:
@@ -96,7 +98,7 @@ def test_only_generating_jobs_run_gguf_files(deployment: Deployment) -> None:
         (refused,) = submit(connection, [deployment.submission(model="small")])
     assert isinstance(refused, InvalidRequestError)
     assert refused.param == "model"
-    assert "only generate and serve jobs can run; name the checkpoint it was made from, 'base'" in str(refused)
+    assert "only generate and serve jobs can run; use the checkpoint it was made from, 'base'" in str(refused)
     assert deployment.submit(kind="generate", model="small", prompts=["a"]).state == "queued"
 
 
@@ -110,7 +112,7 @@ def test_only_generating_jobs_run_gguf_files(deployment: Deployment) -> None:
 )
 def test_options_of_a_conversion_require_their_target(fields: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        SPEC.validate_python({"kind": "convert", "model": "base", **fields})
+        SPEC_ADAPTER.validate_python({"kind": "convert", "model": "base", **fields})
 
 
 def test_no_job_accepts_a_model_in_the_format_of_llama(deployment: Deployment) -> None:
@@ -119,7 +121,7 @@ def test_no_job_accepts_a_model_in_the_format_of_llama(deployment: Deployment) -
     with deployment.database.writing() as connection:
         models.add(connection, record)
         refused = submit(connection, [deployment.submission(model="small", **fields) for fields in cases])
-    assert all("is converted to Llama, for other programs; name the checkpoint" in str(each) for each in refused)
+    assert all("is converted to Llama, for other programs; use the checkpoint" in str(each) for each in refused)
 
 
 def test_a_request_is_recognised_by_a_release_with_other_fields_and_defaults() -> None:
@@ -181,7 +183,7 @@ def test_another_project_sees_neither_job_nor_model(deployment: Deployment) -> N
     job = deployment.submit()
     with deployment.database.reading() as connection:
         (answer,) = service.find(connection, [JobKey("proj-other", job.id)])
-        assert service.page(connection, "proj-other", JobFilter(), after=None, limit=10) == []
+        assert service.list_page(connection, "proj-other", JobFilter(), after=None, limit=10) == []
     assert type(answer).__name__ == "NotFoundError"
 
 
@@ -189,7 +191,7 @@ def test_pages_walk_all_jobs_newest_first(deployment: Deployment) -> None:
     made = [deployment.submit().id for _ in range(7)]
     walked: list[str] = []
     with deployment.database.reading() as connection:
-        while page := service.page(
+        while page := service.list_page(
             connection, deployment.project_id, JobFilter(), after=walked[-1] if walked else None, limit=3
         ):
             walked += [job.id for job in page]
@@ -212,7 +214,7 @@ def test_pages_walk_all_jobs_newest_first(deployment: Deployment) -> None:
 )
 def test_specs_name_the_field_and_the_limit(fields: dict[str, object], where: tuple[str, ...], says: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        SPEC.validate_python({"kind": "quantize", "model": "base", **fields})
+        SPEC_ADAPTER.validate_python({"kind": "quantize", "model": "base", **fields})
     (error,) = caught.value.errors()
     assert says in error["msg"]
     assert not where or where[-1] in [str(part) for part in error["loc"]] or error["type"] == "union_tag_invalid"

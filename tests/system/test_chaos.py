@@ -161,7 +161,7 @@ def test_no_job_is_lost_or_done_twice(kind: str, request: pytest.FixtureRequest,
             repeat_messages(service, chaos.ids, chaos.random)
             time.sleep(SECONDS_BETWEEN_BLOWS)
         ids, cancelled = chaos.ids, chaos.cancelled
-        wait_for("the end", lambda: all(service.job(i).state.final for i in ids + cancelled), PATIENCE_SECONDS)
+        wait_for("the end", lambda: all(service.job(i).state.is_final for i in ids + cancelled), PATIENCE_SECONDS)
         for job_id in ids:
             check(service, job_id, expected)
         assert {service.job(job_id).state for job_id in cancelled} <= {"cancelled"}

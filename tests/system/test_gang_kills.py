@@ -75,7 +75,7 @@ def wait_for_step(service: Deployment, job_id: str, before: Any, steps: int) -> 
     def look() -> int | None:
         nonlocal first
         job = service.job(job_id)
-        assert not job.state.final, (job.state, job.error, service.printed(job_id))
+        assert not job.state.is_final, (job.state, job.error, service.printed(job_id))
         progress = job.progress or {}
         if job.progress == before or progress.get("stage") != "training":
             return None

@@ -17,9 +17,9 @@ from jobs.chats.messages import (
     Ended,
     Refused,
     Reply,
-    call_queue,
+    call_queue_key,
     process_key,
-    reply_stream,
+    reply_stream_key,
 )
 from jobs.identifiers import new_id
 from tests.workers.deployment import PATIENCE_SECONDS, Deployment
@@ -52,16 +52,16 @@ class Asker:
     def ask(self, attempt_id: str, **request: Any) -> str:
         """Send a chat and return its id."""
         chat_id = new_id("chat")
-        self.redis.rpush(call_queue(attempt_id), CALL_ADAPTER.dump_json(Ask(chat_id, self.process_id, request)))
+        self.redis.rpush(call_queue_key(attempt_id), CALL_ADAPTER.dump_json(Ask(chat_id, self.process_id, request)))
         return chat_id
 
     def abort(self, attempt_id: str, chat_id: str) -> None:
         """Hang up."""
-        self.redis.rpush(call_queue(attempt_id), CALL_ADAPTER.dump_json(Abort(chat_id)))
+        self.redis.rpush(call_queue_key(attempt_id), CALL_ADAPTER.dump_json(Abort(chat_id)))
 
     def read(self, seconds: float = 1.0) -> list[Reply]:
         """Return the next entries, at least one unless the time is over."""
-        found: Any = self.redis.xread({reply_stream(self.process_id): self._last}, block=int(seconds * 1000))
+        found: Any = self.redis.xread({reply_stream_key(self.process_id): self._last}, block=int(seconds * 1000))
         news: list[Reply] = []
         for _, entries in found or ():
             for entry_id, fields in entries:
@@ -107,7 +107,7 @@ def asking(service: Deployment) -> Iterator[Asker]:
     try:
         yield asker
     finally:
-        asker.redis.delete(process_key(asker.process_id), reply_stream(asker.process_id))
+        asker.redis.delete(process_key(asker.process_id), reply_stream_key(asker.process_id))
         asker.redis.close()
 
 

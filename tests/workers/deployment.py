@@ -27,7 +27,7 @@ from jobs.service import files, jobs, keys, models, submission
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted
 from jobs.settings import Settings
-from jobs.specs import SPEC
+from jobs.specs import SPEC_ADAPTER
 
 PATIENCE_SECONDS = 60
 
@@ -200,7 +200,7 @@ class Deployment:
     def submit(self, **spec: Any) -> str:
         """Submit a job; gives its id."""
         with self.database.writing() as connection:
-            (answer,) = submission.submit(connection, [Submission(self.project_id, SPEC.validate_python(spec))])
+            (answer,) = submission.submit(connection, [Submission(self.project_id, SPEC_ADAPTER.validate_python(spec))])
         assert isinstance(answer, Submitted), answer
         return answer.job.id
 
@@ -232,12 +232,12 @@ class Deployment:
     def events(self, job_id: str, *types: str) -> list[EventRecord]:
         """The job's log."""
         with self.database.reading() as connection:
-            return jobs.page_events(connection, JobKey(self.project_id, job_id), after=0, limit=10_000, types=types)
+            return jobs.list_events(connection, JobKey(self.project_id, job_id), after=0, limit=10_000, types=types)
 
     def artifacts(self, job_id: str) -> dict[str, ArtifactRecord]:
         """Published files by path."""
         with self.database.reading() as connection:
-            found = jobs.page_artifacts(connection, JobKey(self.project_id, job_id), after=None, limit=100)
+            found = jobs.list_artifacts(connection, JobKey(self.project_id, job_id), after=None, limit=100)
         return {artifact.path: artifact for artifact in found}
 
     def read(self, artifact: ArtifactRecord) -> bytes:
@@ -261,7 +261,7 @@ class Deployment:
 
         def look() -> JobDetails | None:
             job = self.job(job_id)
-            return job if job.state in wanted or job.state.final else None
+            return job if job.state in wanted or job.state.is_final else None
 
         job = wait_for(f"job to be {wanted}", look, seconds)
         assert job.state in wanted, (job.state, job.error, self.printed(job_id))
@@ -272,7 +272,7 @@ class Deployment:
 
         def look() -> JobDetails | None:
             job = self.job(job_id)
-            assert not job.state.final, (job.state, job.error, self.printed(job_id))
+            assert not job.state.is_final, (job.state, job.error, self.printed(job_id))
             return job if job.state == "running" and (job.progress or {}).get("stage") == stage else None
 
         return wait_for(f"stage {stage}", look, seconds)

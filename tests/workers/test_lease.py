@@ -18,7 +18,7 @@ from jobs.service.claims import Claim
 from jobs.service.jobs import JobKey
 from jobs.service.metrics import Point
 from jobs.settings import Settings
-from jobs.specs import SPEC
+from jobs.specs import SPEC_ADAPTER
 from jobs.state import Event
 from tests.jobs.pool import dispatch_to, hold
 from tests.workers.deployment import wait_for
@@ -51,7 +51,7 @@ def claim(settings: Settings, database: Database) -> Claim:
         key = keys.create(connection, project="p", name="k", role="member", secret=keys.new_secret())
         model = ModelRecord(key.project_id, "m", "checkpoint", "ready", None, None, "/models/m", None, {}, 1)
         models.add(connection, model)
-        spec = SPEC.validate_python({"kind": "quantize", "model": "m"})
+        spec = SPEC_ADAPTER.validate_python({"kind": "quantize", "model": "m"})
         (answer,) = submission.submit(connection, [submission.Submission(key.project_id, spec)])
         assert isinstance(answer, submission.Submitted)
         attempt_id = dispatch_to(connection, answer.job.id, "w", settings)
@@ -79,7 +79,7 @@ def logged(claim: Claim, database: Database) -> list[tuple[str, Mapping[str, Any
     """Return the job's log without state changes."""
     key = JobKey(claim.job.project_id, claim.job.id)
     with database.reading() as connection:
-        events = jobs.page_events(connection, key, after=0, limit=100, types=["log", "progress"])
+        events = jobs.list_events(connection, key, after=0, limit=100, types=["log", "progress"])
     return [(event.type, event.data) for event in events]
 
 

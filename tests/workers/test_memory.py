@@ -11,7 +11,7 @@ from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccu
 from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
-from jobs.specs import SPEC, quantize, separate_input, text_generation
+from jobs.specs import SPEC_ADAPTER, quantize, separate_input, text_generation
 from workers.failures import make_failure
 from workers.handlers.contract import Context
 from workers.memory import require_memory
@@ -31,7 +31,7 @@ def context_of(folder: Path, **sizes: int) -> Context:
 
 
 def spec_of(**fields: Any) -> Any:
-    return SPEC.validate_python({"kind": "generate", "model": "m", "prompts": ["x"], **fields})
+    return SPEC_ADAPTER.validate_python({"kind": "generate", "model": "m", "prompts": ["x"], **fields})
 
 
 def test_a_model_larger_than_any_machine_is_permanently_rejected(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         context_of(tmp_path / name, num_hidden_layers=layers, vocab_size=64)
     models = {"model": tmp_path / "mine", "compare_with": tmp_path / "theirs", "adapter": tmp_path}
-    spec = SPEC.validate_python(
+    spec = SPEC_ADAPTER.validate_python(
         {"kind": "evaluate", "model": "a", "compare_with": "b", "benchmark": "perplexity", "data_file": FILE}
     )
     with pytest.raises(InsufficientMemoryError, match="this needs at least"):
@@ -85,7 +85,7 @@ def test_prompts_in_the_store_count_with_their_lengths(tmp_path: Path, capsys: p
 
 def _endless() -> Any:
     fields = {"kind": "finetune", "model": "m", "training_file": FILE, "batch_size": 1024, "max_length": 32_768}
-    return SPEC.validate_python(fields)
+    return SPEC_ADAPTER.validate_python(fields)
 
 
 def test_steps_are_counted_with_the_batches_that_the_engine_runs() -> None:
@@ -123,5 +123,5 @@ def test_a_loaded_model_is_released_for_a_job_that_does_not_fit_next_to_it(
     assert context.loaded is not None
     free = iter([2**27])
     monkeypatch.setattr(memory, "free_bytes", lambda _device=None: next(free, 2**34))
-    require_memory(SPEC.validate_python({"kind": "quantize", "model": "m"}), context)
+    require_memory(SPEC_ADAPTER.validate_python({"kind": "quantize", "model": "m"}), context)
     assert context.loaded.kept is None

@@ -12,7 +12,7 @@ from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAl
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import STORED_SPEC, AnySpec, GenerateSpec, separate_input
+from jobs.specs import STORED_SPEC_ADAPTER, AnySpec, GenerateSpec, separate_input
 from jobs.state import JobState
 from workers.handlers.contract import import_handler
 from workers.preparation import prepare, require_disk_space
@@ -31,7 +31,7 @@ def ignore(_progress: Progress) -> None:
 def claim_of(models: dict[str, ModelRecord], bases: dict[str, ModelRecord] | None = None, **fields: Any) -> Claim:
     """A claimed job whose spec names these models."""
     names = {field: model.id for field, model in models.items()}
-    spec = STORED_SPEC.validate_python({**(fields or GENERATE), **names})
+    spec = STORED_SPEC_ADAPTER.validate_python({**(fields or GENERATE), **names})
     job = JobRecord(
         id="job-1",
         project_id="p",

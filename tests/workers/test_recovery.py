@@ -150,7 +150,7 @@ def test_a_message_lost_before_the_claim_is_sent_again(service: Deployment) -> N
 
     def dispatched() -> bool:
         with service.database.writing() as connection:
-            workers.report(connection, ghost)
+            workers.record_heartbeat(connection, ghost)
         return service.job(job_id).state == "dispatched"
 
     wait_for("the job to go to a worker that is none", dispatched)

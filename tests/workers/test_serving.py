@@ -57,7 +57,7 @@ def served(service: Deployment) -> Iterator[tuple[str, str]]:
     """A serve job and its attempt, for one test."""
     job_id, attempt_id = start_serving(service, model="tiny", batch_size=4)
     yield job_id, attempt_id
-    if not service.job(job_id).state.final:
+    if not service.job(job_id).state.is_final:
         service.cancel(job_id)
         service.wait(job_id, "cancelled")
 
@@ -122,7 +122,7 @@ def invalid_at(service: Deployment) -> Iterator[str]:
     """An attempt for requests that have no effect."""
     job_id, attempt_id = start_serving(service, model="tiny")
     yield attempt_id
-    if not service.job(job_id).state.final:
+    if not service.job(job_id).state.is_final:
         service.cancel(job_id)
 
 
@@ -174,7 +174,7 @@ def test_idle_jobs_make_room_for_a_job_that_waits(service: Deployment) -> None:
     states = {job_id: service.job(job_id).state for job_id in serving}
     assert "succeeded" in states.values()
     for job_id, state in states.items():
-        if not state.final:
+        if not state.is_final:
             service.cancel(job_id)
 
 

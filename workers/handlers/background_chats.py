@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from baichuan_core.checkpoint import NATIVE_ENGINE
 from baichuan_core.generation import GenerationOptions, TextGenerator
 from workers.handlers.chat_channel import ChatChannel
-from workers.handlers.chat_desk import ChatDesk
+from workers.handlers.chat_server import ChatServer
 from workers.handlers.contract import Context
 
 MAX_COMPLETIONS = 8  # limit on open chat completions, because they slow the job down
@@ -26,17 +26,17 @@ def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None
         yield
         return
     lane = generator.open_lane(GenerationOptions(batch_size=MAX_COMPLETIONS, batch_tokens=MAX_BATCH_TOKENS))
-    desk = _BackgroundDesk(lane, context.chats)
+    server = _BackgroundChatServer(lane, context.chats)
     try:
         yield
     except BaseException:
-        desk.close(seconds=0.0)
+        server.close(seconds=0.0)
         raise
-    desk.close(seconds=DRAIN_TIMEOUT_SECONDS)
+    server.close(seconds=DRAIN_TIMEOUT_SECONDS)
 
 
-class _BackgroundDesk:
-    """A desk with its event loop in a separate thread."""
+class _BackgroundChatServer:
+    """A chat server with its event loop in a separate thread."""
 
     def __init__(self, generator: TextGenerator, channel: ChatChannel) -> None:
         self._generator = generator
@@ -57,7 +57,7 @@ class _BackgroundDesk:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        async with ChatDesk(self._generator, self._channel, limit=MAX_COMPLETIONS).open() as desk:
+        async with ChatServer(self._generator, self._channel, limit=MAX_COMPLETIONS).open() as server:
             seconds = await self._closing
             with suppress(TimeoutError):
-                await asyncio.wait_for(desk.drain(), seconds)
+                await asyncio.wait_for(server.drain(), seconds)

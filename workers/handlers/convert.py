@@ -12,12 +12,12 @@ from workers.handlers.contract import MODEL_FOLDER, Context, Outcome
 from workers.handlers.produced import describe_produced_model
 
 # File sizes relative to 16-bit weights; the engine makes an exact check once it has read the tensors.
-GGUF_SIZE_FRACTIONS = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
+GGUF_SIZE_RATIOS = {"f32": 2.0, "q8_0": 0.54, "q5_1": 0.38, "q5_0": 0.35, "q4_1": 0.32, "q4_0": 0.29}
 
 
 def output_bytes(spec: ConvertSpec, checkpoint_bytes: int) -> int:
     """Estimate the output size: the input size, except for GGUF types with fewer or more bits per weight."""
-    return round(checkpoint_bytes * GGUF_SIZE_FRACTIONS.get(spec.gguf_type or "f16", 1.0))
+    return round(checkpoint_bytes * GGUF_SIZE_RATIOS.get(spec.gguf_type or "f16", 1.0))
 
 
 def run(spec: ConvertSpec, context: Context) -> Outcome[ConvertResult]:

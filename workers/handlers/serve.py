@@ -8,7 +8,7 @@ from baichuan_core.generation import GenerationOptions, TextGenerator
 from baichuan_core.progress import Progress
 from jobs.results import ServeResult
 from jobs.specs import ServeSpec
-from workers.handlers.chat_desk import ChatDesk
+from workers.handlers.chat_server import ChatServer
 from workers.handlers.contract import Context, GivenBackError, Outcome
 
 TICK_SECONDS = 0.2
@@ -52,21 +52,21 @@ async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) ->
     if context.chats is None:
         raise RuntimeError("chats can only be answered in a runner")
     limit = (1 + WAITING_PER_RUNNING) * spec.batch_size
-    async with ChatDesk(generator, context.chats, limit=limit).open() as desk:
+    async with ChatServer(generator, context.chats, limit=limit).open() as server:
         context.report(Progress(0.0, "serving"))
-        last = desk.counts
-        while desk.idle_seconds < _idle_limit(spec, context):
+        last = server.counts
+        while server.idle_seconds < _idle_limit(spec, context):
             await asyncio.sleep(min(TICK_SECONDS, spec.idle_seconds))
-            desk.raise_engine_error()
+            server.raise_engine_error()
             if context.should_pause():
-                await desk.drain()
+                await server.drain()
                 raise GivenBackError
-            now, counts = time.monotonic(), desk.counts
+            now, counts = time.monotonic(), server.counts
             if counts != last and now - reported >= REPORT_INTERVAL_SECONDS:
                 rate = (counts.completion_tokens - last.completion_tokens) / (now - reported)
                 reported, last = now, counts
                 context.report(Progress(0.0, "serving", {"chats": counts.chats, "tokens_per_second": rate}))
-        counts = desk.counts
+        counts = server.counts
     return ServeResult(
         **asdict(counts),
         seconds=time.monotonic() - began,

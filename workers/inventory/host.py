@@ -6,7 +6,7 @@ from typing import Any
 from baichuan_core.host_memory import available_host_bytes, total_host_bytes
 
 
-def read_host() -> dict[str, Any]:
+def read_host_resources() -> dict[str, Any]:
     """Return the memory in bytes, total and available, and the number of cores that this process may use.
 
     In a container with a memory limit, both are within that limit.

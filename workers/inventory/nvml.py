@@ -60,13 +60,13 @@ class Nvml:
             "name": nvml.nvmlDeviceGetName(handle),
             "memory_bytes": int(memory.total),
             "used_bytes": int(memory.used),
-            "used_by_others_bytes": self._measure_use_by_others(handle, int(memory.used), is_ours),
+            "used_by_others_bytes": self._measure_usage_by_others(handle, int(memory.used), is_ours),
             "utilization": None if utilization is None else int(utilization.gpu),
             "temperature": self._query(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             "capability": None if capability is None else f"{capability[0]}.{capability[1]}",
         }
 
-    def _measure_use_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
+    def _measure_usage_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
         """Return the memory used by everything except our runners, including the driver, which has no process."""
         processes = self._query(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         ours = sum(int(each.usedGpuMemory or 0) for each in processes or () if is_ours(each.pid))
@@ -81,7 +81,7 @@ class Nvml:
 
 
 def is_visible(index: int, uuid: str, listed: str | None) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, includes a GPU; None includes all."""
+    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, includes a GPU; if it is unset (None), all GPUs are visible."""
     if listed is None:
         return True
     names = [name.strip() for name in listed.split(",")]

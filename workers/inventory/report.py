@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from workers.inventory.declared import DeclaredDevice
-from workers.inventory.host import cpu_device, read_host
+from workers.inventory.host import cpu_device, read_host_resources
 from workers.inventory.nvml import Nvml
 
 JOBS_PER_GPU = 4
@@ -29,9 +29,9 @@ class Inventory:
         Args:
             runners: Process groups of our runners, whose memory does not count as used by others.
         """
-        found = self._nvml.read(lambda pid: _process_group(pid) in runners)
+        found = self._nvml.read(lambda pid: _get_process_group(pid) in runners)
         if not self._declared:
-            return found or [cpu_device(read_host())]
+            return found or [cpu_device(read_host_resources())]
         measured = {device["uuid"]: device for device in found}
         return [measured.get(device.uuid, {}) | device.model_dump() for device in self._declared]
 
@@ -45,7 +45,7 @@ class Inventory:
         return asked or max(1, JOBS_PER_GPU * gpus)
 
 
-def _process_group(pid: int) -> int:
+def _get_process_group(pid: int) -> int:
     """Return the process group of a process, or 0 if it has ended or is not visible."""
     try:
         return os.getpgid(pid)

@@ -57,7 +57,9 @@ def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfl
     config = deepcopy(dict(given))
     for key in config:
         if key in REPLACED_BY_OPTIONS:
-            raise _invalid_config_error(key, f"is set by {REPLACED_BY_OPTIONS[key]} here; remove it")
+            raise _invalid_config_error(
+                key, f"is set by the fine-tuning options ({REPLACED_BY_OPTIONS[key]}); remove this key"
+            )
         if key not in SUPPORTED_KEYS:
             raise _invalid_config_error(key, f"is not supported; supported keys are {', '.join(SUPPORTED_KEYS)}")
     _fill_auto_values(config, options)

@@ -59,7 +59,7 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     strategy, reason = _choose_strategy(distribution, deepspeed, inputs, may_shard=unshardable is None)
     if unshardable is not None and strategy not in UNSHARDED_STRATEGIES:
         raise UnsupportedError(f"strategy {strategy!r} cannot be used: {unshardable}; use 'ddp' or 'single'")
-    _check_process_count(strategy, inputs.cluster.ranks)
+    _check_process_count(strategy, inputs.cluster.rank_count)
     if deepspeed is None and strategy in ("zero2", "zero3", "zero3-offload"):
         preset = zero_preset(strategy, on_gpu=not hardware.is_cpu)
         deepspeed = complete_config(preset, options, bfloat16=hardware.bfloat16)
@@ -160,7 +160,7 @@ def _choose_strategy(
         if choice is None:
             raise InsufficientMemoryError(explain_insufficient_memory(*sizes, inputs.cluster, may_shard=may_shard))
         return choice.strategy, choice.reason
-    if not inputs.cluster.has_room_for(rank_footprint(*sizes, named, inputs.cluster.ranks), least=True):
+    if not inputs.cluster.has_room_for(rank_footprint(*sizes, named, inputs.cluster.rank_count), least=True):
         raise InsufficientMemoryError(explain_insufficient_memory(*sizes, inputs.cluster, named))
     return named, "it was requested" if deepspeed is None else "a DeepSpeed configuration was given"
 

@@ -16,7 +16,7 @@ from baichuan_core.finetuning.report import FinetuningReport
 from baichuan_core.progress import Progress
 
 MAX_OUTPUT_LINES = 20
-READ_BYTES = 1 << 16
+READ_CHUNK_BYTES = 1 << 16
 RANK_SCRIPT = Path(__file__).with_name("rank_main.py")
 IMPORT_ROOT = RANK_SCRIPT.parents[3]  # the folder that contains this package
 
@@ -77,7 +77,7 @@ class RankProcess:
 
     def read(self, descriptor: int) -> Iterator[Progress | ResumePointSaved]:
         """Read from a descriptor; yield progress and resume points, and store reports, errors and output lines."""
-        data = os.read(descriptor, READ_BYTES)
+        data = os.read(descriptor, READ_CHUNK_BYTES)
         *lines, self._partial[descriptor] = (self._partial.get(descriptor, b"") + data).split(b"\n")
         if not data and self._partial[descriptor]:
             lines.append(self._partial.pop(descriptor))

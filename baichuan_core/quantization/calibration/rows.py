@@ -80,7 +80,7 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
     if (kinds := len(chosen.unique())) < MIN_DISTINCT_TOKENS:
         raise DatasetError(
             f"{source} has only {kinds} distinct tokens, but calibration needs at least {MIN_DISTINCT_TOKENS}: "
-            "use natural text"
+            "use natural-language text"
         )
     added = min(round(rows * fraction / (1 - fraction)), calibration.sequences - rows)
     if added == 0:

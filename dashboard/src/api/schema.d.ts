@@ -1203,7 +1203,7 @@ export interface paths {
         };
         /**
          * Read History
-         * @description Read the use of a worker's devices over the last hour; each point is the maximum of several heartbeats.
+         * @description Return the usage of a worker's devices over the last hour; each point is the maximum of several heartbeats.
          */
         get: operations["read_history_v1_workers__worker_id__history_get"];
         put?: never;
@@ -2340,7 +2340,7 @@ export interface components {
         };
         /**
          * Extension
-         * @description The parameters that clients send as `extra_body={"baichuan": {...}}`; others are fields of the job's spec.
+         * @description Parameters in `extra_body={"baichuan": {...}}`; any not declared here are fields of the job's spec.
          */
         Extension: {
             /**

@@ -26,8 +26,8 @@ from jobs.chats.messages import (
     Reply,
     Started,
     TokenLogprob,
-    call_queue,
-    reply_stream,
+    call_queue_key,
+    reply_stream_key,
 )
 
 PROMPT_TOKENS = 3
@@ -47,7 +47,7 @@ class ScriptedRunner:
         self.asked: list[Ask] = []
         self.aborted: list[str] = []
         self._redis = redis.Redis.from_url(url)
-        self._queue = call_queue(attempt_id)
+        self._queue = call_queue_key(attempt_id)
         self._thinking: dict[str, tuple[Ask, float]] = {}  # with the time at which the answer is due
         self._endless: dict[str, tuple[Ask, int]] = {}  # with the number of the next reply
         self._stopping = threading.Event()
@@ -97,7 +97,7 @@ class ScriptedRunner:
 
     def _reply(self, ask: Ask, replies: list[Reply]) -> None:
         if replies:
-            self._redis.xadd(reply_stream(ask.reply_to), {"replies": REPLIES_ADAPTER.dump_json(replies)})
+            self._redis.xadd(reply_stream_key(ask.reply_to), {"replies": REPLIES_ADAPTER.dump_json(replies)})
 
 
 def prompt_of(request: Any) -> str:

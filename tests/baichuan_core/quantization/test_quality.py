@@ -132,7 +132,7 @@ def test_a_given_text_is_used(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"too short", "use a natural text with at least 64 tokens"),
+        (b"too short", "use natural-language text with at least 64 tokens"),
         (b"~" * 300, "only one kind of token"),
         (b"\xff\xfe\xff", "UTF-8"),
     ],

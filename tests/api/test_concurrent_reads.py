@@ -5,20 +5,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from tests.api.conftest import Api
 
 
 @contextmanager
-def occupied(lane: Lane) -> Iterator[None]:
-    """A lane whose thread is busy until the end of the block."""
+def occupied(batcher: CallBatcher) -> Iterator[None]:
+    """A batcher whose thread is busy until the end of the block."""
     began, released = threading.Event(), threading.Event()
 
     def occupy(_connection: object) -> None:
         began.set()
         released.wait(30)
 
-    thread = threading.Thread(target=lambda: asyncio.run(lane.run(occupy)))
+    thread = threading.Thread(target=lambda: asyncio.run(batcher.run(occupy)))
     thread.start()
     try:
         assert began.wait(10)

@@ -21,14 +21,14 @@ from workers.handlers.chat_channel import ChatChannel
 
 OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
-REQUEST_PLACE = "the request"  # prefix of the engine's error messages
+REQUEST_ERROR_PREFIX = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCounts:
-    """Numbers of the chats and tokens that a desk has handled; see `ServeResult`."""
+    """Numbers of the chats and tokens that a chat server has handled; see `ServeResult`."""
 
     chats: int = 0
     aborted: int = 0
@@ -37,7 +37,7 @@ class ChatCounts:
     completion_tokens: int = 0
 
 
-class ChatDesk:
+class ChatServer:
     """Takes chats from a channel and answers them.
 
     Args:
@@ -152,7 +152,7 @@ class ChatDesk:
         known = dict(fields)
         if known.get("logit_bias") is not None:
             known["logit_bias"] = {int(token): bias for token, bias in known["logit_bias"].items()}
-        return self._generator.submit(GenerationRequest(**known, place=REQUEST_PLACE))
+        return self._generator.submit(GenerationRequest(**known, place=REQUEST_ERROR_PREFIX))
 
     def _to_reply(self, event: TextDelta | Completion, chat_id: str, number: int) -> Reply:
         if isinstance(event, TextDelta):
@@ -165,7 +165,7 @@ class ChatDesk:
         return [_to_token_logprob(entry) for entry in content]
 
     def _make_refusal(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
-        message = str(error).removeprefix(f"{REQUEST_PLACE}: ")
+        message = str(error).removeprefix(f"{REQUEST_ERROR_PREFIX}: ")
         if not has_begun and isinstance(error, PromptError | UnsupportedError):
             named = OPTION_PATTERN.search(message)
             source = "messages" if ask.request.get("messages") is not None else "prompt"

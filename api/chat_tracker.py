@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from api.settings import ApiSettings
 from jobs.chats.client import ChatClient
 from jobs.database import OUTAGE_ERRORS
-from jobs.database.batching import Lane
+from jobs.database.batching import CallBatcher
 from jobs.errors import OutcomeUnknownError, TooManyRequestsError
 from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
@@ -23,18 +23,18 @@ CHAT_LIMIT_RETRY_SECONDS = 2  # Retry-After when a project has reached its limit
 log = logging.getLogger(__name__)
 
 
-class ChatDesk:
+class ChatTracker:
     """Counts chats, sends them to runners and records their usage; writes rows in the background.
 
     Args:
         settings: Settings of the deployment.
-        writer: The lane that writes rows.
+        writer: The batcher that writes rows.
 
     Attributes:
         loads: Open chats of this process by attempt.
     """
 
-    def __init__(self, settings: ApiSettings, writer: Lane) -> None:
+    def __init__(self, settings: ApiSettings, writer: CallBatcher) -> None:
         self._settings = settings
         self._writer = writer
         self._client: ChatClient | None = None
@@ -47,7 +47,7 @@ class ChatDesk:
     def client(self) -> ChatClient:
         """The connection to runners."""
         if self._client is None:
-            raise RuntimeError("the desk is closed")
+            raise RuntimeError("the chat tracker is not running")
         return self._client
 
     @asynccontextmanager
@@ -80,7 +80,7 @@ class ChatDesk:
         if not self._projects[project_id]:
             del self._projects[project_id]
 
-    def record_begin(self, chat: NewChat) -> None:
+    def record_start(self, chat: NewChat) -> None:
         """Record a chat that an attempt has begun to answer."""
         self._open.add(chat.id)
         self.loads[chat.attempt_id] += 1
