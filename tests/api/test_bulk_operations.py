@@ -128,6 +128,7 @@ def test_an_operation_needs_an_action_and_a_condition(shared_api: Api, body: dic
         problem_of(shared_api.client.post(address, json=body), 422, "invalid_request")
 
 
+@pytest.mark.slow
 def test_ten_thousand_jobs_are_cancelled_while_others_are_served(busy: Api) -> None:
     first = busy.submit()["id"]
     with busy.database.writing() as connection:

@@ -62,6 +62,7 @@ def test_other_projects_see_nothing(shared_api: Api) -> None:
     stranger.close()
 
 
+@pytest.mark.slow
 def test_a_hundred_reconnections_lose_and_repeat_nothing(either_api: Api) -> None:
     api = either_api
     api.register_model()

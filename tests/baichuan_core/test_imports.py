@@ -36,6 +36,7 @@ def test_errors_progress_and_the_worker_load_no_torch(module: str) -> None:
     assert run(f"import {module}, sys; print({HEAVY})") == "set()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

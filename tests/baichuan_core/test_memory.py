@@ -48,6 +48,8 @@ from baichuan_core.model import chunked_loss
 from footprint.finetuning import MAX_LOGITS_PER_CHUNK
 from tests.baichuan_core.generation.driving import complete
 
+pytestmark = pytest.mark.slow  # every test runs a separate process
+
 WITHIN = 0.05
 MIDDLE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4}
 HEADS: dict[str, Any] = {"num_attention_heads": 4}

@@ -52,6 +52,7 @@ def split_conversations(folder: Path) -> list[str]:
     return [str(folder / "first.json"), str(folder / "second.json")]
 
 
+@pytest.mark.slow
 def test_the_published_command_line_runs_without_the_service(tmp_path: Path) -> None:
     base, output = make_tiny_checkpoint(tmp_path / "base"), tmp_path / "output"
     command = [part.format(base=base, output=output) for part in PUBLISHED]
@@ -139,7 +140,7 @@ def test_several_files_with_weights_may_be_given(
         ),
         (
             {"model": "m", "output_model": "o", "training_file": "b", "training_files": [{"file": "a"}]},
-            "training_file and training_files: give one",
+            "give exactly one of training_file and training_files",
         ),
         ({"training_file": "d", "output_model": "o"}, "model Field required"),
         ({"model": "m", "training_file": "d"}, "--output-model is missing"),

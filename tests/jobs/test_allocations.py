@@ -111,6 +111,7 @@ def test_cancelling_stops_every_member(deployment: Deployment) -> None:
     assert [gang.peek("a"), gang.peek("b")] == [Directive.STOP] * 2
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False), st.integers(2, 4))
 def test_no_order_of_events_leaves_part_of_a_gang(deployment: Deployment, chooser: random.Random, size: int) -> None:

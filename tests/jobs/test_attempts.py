@@ -333,6 +333,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.pool.database.close()
 
 
+@pytest.mark.slow
 def test_no_order_of_events_breaks_a_job(tmp_path: Path) -> None:
     AnyOrder.home = tmp_path
     prepare(Settings(home=tmp_path))

@@ -131,6 +131,7 @@ def test_invalid_fields_and_bodies(service: Service) -> None:
     refused(post("/v1/jobs", content=b"{", headers={"content-type": "application/json"}), 400, None, "JSON")
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     up, full = start(tmp_path, BAICHUAN_FREE_SPACE_RESERVE_BYTES=str(10**15))
     try:

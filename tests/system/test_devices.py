@@ -13,7 +13,7 @@ from jobs.service import workers
 from tests.system.declared_devices import GIB, gpus, running_pool
 from tests.workers.deployment import Deployment, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from celery import Celery
 
 from jobs.repository import allocations
@@ -51,6 +52,7 @@ def test_cancelling_kills_the_runner(service: Deployment, conversations: Path) -
     wait_for("its output to be deleted", lambda: not (folder / "output").exists())
 
 
+@pytest.mark.slow
 def test_a_lost_attempt_leaves_only_what_can_be_resumed_from(service: Deployment, conversations: Path) -> None:
     job_id = endless(service, conversations)
     service.wait_for_progress(job_id, "training")

@@ -15,6 +15,8 @@ from jobs.transport import TASK_NAME, WAKE_KEY, worker_queue
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from workers.delivery_watch import DeliveryWatch
 
+pytestmark = pytest.mark.slow  # every test waits until a worker has noticed a fault
+
 CLOCK: dict[str, Any] = {"lease_seconds": 6, "heartbeat_seconds": 0.5, "pickup_seconds": 4, "backoff_seconds": 0}
 PATIENT = {**CLOCK, "lease_seconds": 120, "pickup_seconds": 120}  # longer than a test: nothing repairs itself
 patiently = pytest.mark.parametrize("service", [PATIENT], indirect=True)

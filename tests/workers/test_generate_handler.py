@@ -27,6 +27,7 @@ def context(tmp_path: Path, model: Path, name: str, earlier: list[Path], report:
     return Context({"model": model}, {}, output, checkpoints, earlier, report)
 
 
+@pytest.mark.slow
 def test_a_later_attempt_resumes_from_the_newest_finished_lines(tiny_checkpoint: Path, tmp_path: Path) -> None:
     spec = GenerateSpec(**SPEC, batch_size=1, n=2)
 

@@ -92,7 +92,7 @@ def test_quantize_reports_the_loss_of_quality(service: Deployment, tmp_path: Pat
     short = service.upload(tmp_path / "short.txt", "fine-tune")
     refused = service.wait(service.submit(kind="quantize", model="tiny", quality_text_file=short.id), "failed")
     assert refused.error is not None
-    assert "use a text with 64 tokens" in refused.error["message"]
+    assert "use natural-language text with at least 64 tokens" in refused.error["message"]
     silent = service.submit(kind="quantize", model="tiny", quality_report=False)
     assert service.wait(silent).result is not None
     assert "quality.json" not in service.artifacts(silent)

@@ -70,6 +70,7 @@ def find_open(service: Deployment, job_id: str) -> list[str]:
     return [attempt.attempt_id for attempt in attempts if attempt.job_id == job_id]
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_engine(
     service: Deployment, asker: Asker, served: tuple[str, str], tiny_checkpoint: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_idle_jobs_make_room_for_a_job_that_waits(service: Deployment) -> None:
             service.cancel(job_id)
 
 
+@pytest.mark.slow
 def test_a_generate_job_answers_chats_beside_its_prompts(
     service: Deployment, asker: Asker, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -140,7 +140,7 @@ def test_a_replaced_module_of_another_shape_is_refused(make_checkpoint: MakeChec
         lambda: load_model(base, adapter=adapter),
     ):
         with pytest.raises(
-            AdapterMismatchError, match=r"replaces model.embed_tokens .* \[770, 64\] .* shape is \[768, 64\]"
+            AdapterMismatchError, match=r"replaces model.embed_tokens .* \[770, 64\] .* has shape \[768, 64\]"
         ):
             use()
 

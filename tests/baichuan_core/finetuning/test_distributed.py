@@ -17,7 +17,8 @@ from tests.baichuan_core.finetuning.distributed_runs import Outcome, rank_proces
 
 Strategy = Literal["ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
 SLOW = pytest.mark.long
-pytestmark = pytest.mark.timeout(1200)  # each rank imports torch and DeepSpeed, on cores that may be busy
+# Each rank imports torch and DeepSpeed, on cores that may be busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 # Everything that changes how batches become steps, with a last batch of 3 of 15 examples. The first rank has two of
 # them and the second has one, and their numbers of labelled tokens differ.
 EVERYTHING = {

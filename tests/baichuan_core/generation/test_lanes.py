@@ -14,6 +14,8 @@ from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.engines.native.lanes import MAX_LANES
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # every test generates long texts
+
 RUN = GenerationOptions(temperature=1.0, top_k=0, max_new_tokens=60, seed=3, batch_size=2)
 CHAT = GenerationOptions(temperature=0.0, max_new_tokens=9, batch_size=3)
 PROMPTS = [

@@ -15,6 +15,8 @@ import torch
 from baichuan_core import CheckpointError, GenerationOptions, GenerationReport, GenerationRequest, Progress, generate
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # every test starts several processes
+
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path

@@ -19,6 +19,8 @@ from baichuan_core import (
 from baichuan_core.quantization import QuantizationMethod
 from examples.tiny_checkpoint import CONVERSATIONS, SAMPLE_TRAINING, make_tiny_checkpoint, taught_answers
 
+pytestmark = pytest.mark.slow  # trains a model first
+
 EXCHANGES = taught_answers()
 
 

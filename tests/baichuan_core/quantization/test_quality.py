@@ -20,6 +20,8 @@ from baichuan_core.likelihood import held_out_text
 from baichuan_core.quantization import Candidate, QualityReport, quality_report
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # every test evaluates two models
+
 MakeCheckpoint = Callable[..., Path]
 WINDOW = 512
 TOKENS = 4096
