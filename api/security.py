@@ -92,5 +92,5 @@ def require_admin(key: KeyRecord) -> KeyRecord:
         PermissionDeniedError: it is not.
     """
     if key.role != "admin":
-        raise PermissionDeniedError(f"key {key.id} has the role {key.role}; this needs a key with the role admin")
+        raise PermissionDeniedError(f"key {key.id} has the role {key.role}; this request needs an admin key")
     return key

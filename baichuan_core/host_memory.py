@@ -43,7 +43,7 @@ def control_group_limits(root: Path) -> Iterator[int]:
 
 
 def _list_cgroup_layouts(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
-    """Return (folder, limit file, usage file, prefix of the statistics' names) for cgroup versions 2 and 1."""
+    """Return (folder, limit file, usage file, prefix of the names of statistics) for cgroup v2, then v1."""
     return (
         (root, "memory.max", "memory.current", ""),
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

@@ -23,7 +23,7 @@ from jobs.specs import ServeSpec
 from jobs.state import JobState
 
 POLL_INTERVAL_SECONDS = 0.2  # time between two checks of a model that is being loaded
-MAX_FAILURES = 3  # give up after this many runners have failed before they began to answer
+MAX_FAILURES = 3  # give up once this many runners have failed without starting to answer
 LOADING_RETRY_SECONDS = 5  # Retry-After while a model is being loaded
 NO_CAPACITY_RETRY_SECONDS = 30  # Retry-After while a model is waiting for free memory or a slot
 # Error codes of failures caused by the model or the request.

@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.delete("/{job_id}", response_model=Deleted)
 async def delete_job(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """Delete a finished job with its log, artifacts and model; 409 names the jobs and models that use that model."""
+    """Delete a finished job with its log, artifacts and model; a 409 response lists what still uses that model."""
     job, settings, versions = caller.job_key(job_id), caller.service.settings, parse_if_match(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_job(c, job, settings, versions=versions))
     return json_response(Deleted(id=job_id, object="job"))

@@ -33,7 +33,7 @@ from .reader import TensorReader
 from .validation import is_quantized
 
 ADAPTER_NAME = "default"
-# Endings of the tensor names that peft writes for each part of a layer.
+# Suffixes of the tensor names that peft writes for each part of a layer.
 PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 
 

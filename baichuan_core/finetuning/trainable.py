@@ -62,7 +62,7 @@ def load_trainable_model(
     if not isinstance(model, PeftModel):
         raise UnsupportedError(f"this version of peft returns a {type(model).__name__}; install the pinned version")
     prepare_dora_layers(base)
-    # If the output head is adapted, peft would also save the whole embedding and head.
+    # If the output head is adapted, peft by default also saves the whole embedding and head.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
 

@@ -31,7 +31,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantize_rows_in_float16(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize a matrix like LLM.int8(): `quantize_rows` after rounding to float16.
+    """Quantize a matrix as LLM.int8() does: `quantize_rows` after rounding to float16.
 
     Results are equal to those of `bitsandbytes.functional.int8_vectorwise_quant`.
     """

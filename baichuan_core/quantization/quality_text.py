@@ -10,7 +10,7 @@ from baichuan_core.likelihood import Window, encode_plain, held_out_text, text_w
 from baichuan_core.text_file import read_text_file
 
 WINDOW_TOKENS = 512
-# Eight windows are enough for two digits of the KL divergence and take a few minutes for 7B on a CPU.
+# Eight windows give the KL divergence to two significant digits and take a few minutes for a 7B model on a CPU.
 MAX_TOKENS = 4096
 MAX_CHARACTERS = 32 * MAX_TOKENS  # far more characters than MAX_TOKENS tokens need, but still fast to encode
 MIN_TOKENS = 64

@@ -72,7 +72,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def encode_text(self, text: str) -> list[int]:
-        """Return the ids of an untrusted text, which never contain a control id.
+        """Return the ids of untrusted text; they never include a control id.
 
         `</s>`, `<reserved_106>` and the like are encoded as ordinary characters, so that the text of a message cannot
         end a turn or open another one. (The published code allows it.)

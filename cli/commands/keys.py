@@ -60,7 +60,7 @@ def create(
     project: Annotated[
         str, typer.Option(help="Project whose jobs, models and files it can access; created if new.")
     ] = "default",
-    role: Annotated[Role, typer.Option(help="Administrators manage keys.")] = Role.MEMBER,
+    role: Annotated[Role, typer.Option(help="Role of the key; only administrators can manage keys.")] = Role.MEMBER,
     url: Url = None,
     key: Key = None,
     *,

@@ -143,7 +143,7 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
 
 
 def _is_ready(client: httpx.Client) -> bool:
-    """Return whether the API is ready; the first timeout is short because the socket accepts before the API runs."""
+    """Return whether the API is ready; the first timeout is short, because the socket accepts connections early."""
     try:
         client.get("/healthz", timeout=HEALTH_TIMEOUT_SECONDS)
         answer = client.get("/readyz", timeout=RESPONSE_TIMEOUT_SECONDS)

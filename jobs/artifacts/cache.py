@@ -26,7 +26,7 @@ class Cache:
         return self._folder / key
 
     def hold(self, key: str) -> bool:
-        """Mark the entry of `key` as just used and pin it while this `Cache` exists; False if it is not cached."""
+        """Mark the entry for `key` as just used and pin it while this `Cache` exists; return False if there is none."""
         entry = self._folder.joinpath(*_entry_path(Path(key)).parts)
         try:
             if entry not in self._held:

@@ -27,7 +27,7 @@ from jobs.chats.messages import (
 )
 
 BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
-# An API process counts as dead if its key is missing for this many beats; right after a restart, Redis has no keys.
+# An API process counts as dead if its key is missing for this many beats: more than one, as Redis restarts empty.
 MAX_MISSING_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
 STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies

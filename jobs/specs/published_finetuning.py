@@ -128,7 +128,7 @@ def _apply_deepspeed(fields: dict[str, Any], value: Any) -> None:
     if isinstance(value, str):
         if value not in DEEPSPEED_PRESETS:
             presets = ", ".join(DEEPSPEED_PRESETS)
-            raise ValueError(f"deepspeed is {value!r}; use {presets}, or the JSON object of a configuration")
+            raise ValueError(f"deepspeed is {value!r}; use {presets}, or a configuration as a JSON object")
         _set_field(fields, "deepspeed", "strategy", value)
         return
     zero = _require_json_object("deepspeed", value).get("zero_optimization", {})

@@ -71,7 +71,7 @@ class Channel(redis.Channel):
         return [prioritized(queue, priority) for queue in self.active_queues for priority in self.priority_steps]
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        """Write no routing table to Redis, because every message names its queue."""
+        """Do nothing: no routing table is needed, because every message names its queue."""
 
 
 class Transport(redis.Transport):

@@ -150,4 +150,4 @@ class RunningCompletion:
             best = [(one["id"], one["logprob"]) for one in entry["top_logprobs"]]
             if token in (found := dict(best)):
                 return TokenLogprobs(token, found[token], tuple(best[: self._request.logprobs]))
-        raise UnsupportedError("llama.cpp does not report the probability of a token; remove 'logprobs'")
+        raise UnsupportedError("llama.cpp did not report the probability of one of the tokens; remove 'logprobs'")
