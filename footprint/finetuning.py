@@ -147,7 +147,7 @@ def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, 
 
 
 def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Return the bytes that the loss needs: the logits of one chunk and, in mixed precision, their half-precision copies."""
+    """Return the bytes that the loss needs: the logits of one chunk and, in mixed precision, half-precision copies."""
     mixed = precision.dtype != "float32"
     chunk = max(1, MAX_LOGITS_PER_CHUNK["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
     per_logit = FLOAT32_BYTES + (HALF_BYTES if mixed else 0)

@@ -591,7 +591,7 @@ export interface paths {
         post?: never;
         /**
          * Delete Job
-         * @description Delete a finished job with its log, artifacts and model; 409 names the jobs and models that use that model.
+         * @description Delete a finished job with its log, artifacts and model; a 409 response lists what still uses that model.
          */
         delete: operations["delete_job_v1_jobs__job_id__delete"];
         options?: never;
