@@ -14,6 +14,8 @@ from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from jobs.specs import FinetuneSpec
 from jobs.specs.published_finetuning import PUBLISHED_NAMES, TRANSLATED_OPTIONS
 
+pytestmark = pytest.mark.slow  # runs the whole guide
+
 GUIDE = Path(__file__).parents[2] / "docs" / "finetuning.md"
 OF_EVERY_KIND = {"kind", "priority", "labels", "max_attempts", "timeout_seconds", "resources"}
 

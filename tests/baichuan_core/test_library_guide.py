@@ -11,6 +11,8 @@ import baichuan_core
 from baichuan_core.likelihood import held_out_text
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # runs the whole guide
+
 GUIDE = Path(__file__).parents[2] / "docs" / "library.md"
 
 

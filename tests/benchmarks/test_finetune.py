@@ -5,6 +5,7 @@ import pytest
 from benchmarks import finetune
 
 
+@pytest.mark.slow
 def test_every_variant_of_our_model_has_the_published_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     monkeypatch.setattr(finetune, "SHAPE", finetune.SHAPE | tiny | {"norm_head": True})

@@ -148,6 +148,7 @@ def test_an_invalid_setting_of_the_api_ends_up_with_its_name(shell: Shell, varia
     assert f"{variable}={value!r}: Input should be a " in done.err
 
 
+@pytest.mark.slow
 def test_up_takes_the_given_key(shell: Shell) -> None:
     keys = [f"bj-{letter * 40}" for letter in "kl"]
     for key in keys:  # the second one joins the first

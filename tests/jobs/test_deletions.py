@@ -616,6 +616,7 @@ class Deleting(RuleBasedStateMachine):
             return None
 
 
+@pytest.mark.slow
 def test_needed_files_are_kept_and_all_others_deleted(tmp_path: Path) -> None:
     made = 0
 

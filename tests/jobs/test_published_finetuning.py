@@ -82,7 +82,10 @@ def test_data_path_alone_means_full_training_as_in_the_script() -> None:
         ({"hostfile": "a slots=1\na slots=1"}, "hostfile, line 2: a appears twice"),
         ({"hostfile": "a slots=1\nb slots=2"}, "the same number of slots, not a 1, b 2"),
         ({"hostfile": "a slots=1", "resources": {"nodes": 1}}, "hostfile and resources.nodes are both given"),
-        ({"deepspeed": "zero9"}, "deepspeed is 'zero9'; use zero2, zero3, zero3-offload, or the JSON object"),
+        (
+            {"deepspeed": "zero9"},
+            "deepspeed is 'zero9'; use zero2, zero3, zero3-offload, or a configuration as a JSON object",
+        ),
         ({"deepspeed": {}, "strategy": "ddp"}, "deepspeed and strategy are both given"),
         ({"strategy": "ddp"}, "needs several devices"),
         ({"strategy": "single", "resources": {"devices": 2}}, "uses one device, but resources request 2"),

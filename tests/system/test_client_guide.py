@@ -8,6 +8,8 @@ import pytest
 
 from tests.system.conftest import Service
 
+pytestmark = pytest.mark.slow  # runs the whole guide
+
 GUIDE = Path(__file__).parents[2] / "docs" / "client.md"
 MODEL = "baichuan2-7b-chat"
 

@@ -26,6 +26,7 @@ def evaluate(service: Service, content: bytes, **fields: Any) -> dict[str, Any]:
     return service.run(kind="evaluate", data_file=file_id, **{"model": "tiny", **fields})
 
 
+@pytest.mark.slow
 def test_two_models_are_asked_a_benchmark(service: Service, tmp_path: Path) -> None:
     make_tiny_checkpoint(service.models / "other", seed=1)
     service.register("other", service.models / "other")
@@ -64,4 +65,4 @@ def test_errors_in_the_data_are_reported(service: Service) -> None:
     spec = {"kind": "evaluate", "model": "tiny", "data_file": "file-" + "0" * 26, "benchmark": "perplexity"}
     answer = service.http.post("/v1/jobs", json={**spec, "subjects": ["law"]})
     assert answer.status_code == 422
-    assert "perplexity takes no subjects" in answer.text
+    assert "perplexity does not accept subjects" in answer.text

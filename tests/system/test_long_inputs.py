@@ -3,7 +3,11 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.system.conftest import Service
+
+pytestmark = pytest.mark.slow  # submits megabytes of prompts
 
 PROMPTS = [f"{number} 你好, a queue" for number in range(60)]
 ANSWERED = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "?"}]

@@ -9,6 +9,8 @@ import pytest
 from tests.cli.shell import Shell, Up
 from tests.workers.deployment import RedisServer
 
+pytestmark = pytest.mark.slow  # trains, converts and evaluates
+
 ROOT = Path(__file__).parents[2]
 STEPS = ("register", "noise", "finetune", "taught", "convert", "nf4", "calibrated", "int8", "gguf")
 

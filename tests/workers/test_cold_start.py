@@ -10,6 +10,8 @@ import pytest
 from tests.cli.shell import alive, descendants
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 
+pytestmark = pytest.mark.slow  # every test starts a worker
+
 # Shadows the real module, which the fork server imports last.
 SLOW_IMPORT = """
 import importlib, os, sys, time

@@ -51,6 +51,7 @@ def service(
         yield made
 
 
+@pytest.mark.slow
 def test_a_pulled_model_can_be_used_at_once(service: Deployment, hub: HubServer, tiny_checkpoint: Path) -> None:
     hub.repositories[NAME].token, hub.repositories[NAME].is_gated = TOKEN, True
     job_id = service.submit(kind="pull", repository=NAME, output_model=NAME)

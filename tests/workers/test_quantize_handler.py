@@ -35,6 +35,7 @@ def context(folder: Path, model: Path, earlier: list[Path], report: Any = lambda
     return Context({"model": model}, files, output, checkpoints, earlier, report)
 
 
+@pytest.mark.slow
 def test_a_later_attempt_resumes_from_the_last_block(tiny_checkpoint: Path, tmp_path: Path) -> None:
     spec, silent = QuantizeSpec(**SPEC), QuantizeSpec(**SPEC, quality_report=False)
 

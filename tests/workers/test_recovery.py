@@ -19,6 +19,8 @@ from tests.workers.deployment import Deployment, RedisServer, deployment, wait_f
 from tests.workers.test_control import is_gone, runner_of
 from workers.handlers.batch_files import ERROR_FILE, OUTPUT_FILE
 
+pytestmark = pytest.mark.slow  # every test kills or stops a worker
+
 STEPS = 150
 EXAMPLES = len(json.loads(CONVERSATIONS.read_text(encoding="utf-8")))
 

@@ -19,6 +19,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_jobs_follow_each_other_without_a_poll(tmp_path: Path, own_redis: RedisServer, tiny_checkpoint: Path) -> None:
     home = tmp_path / "home"
     with deployment(home, own_redis, model_roots=str(tiny_checkpoint), poll_seconds=3600) as service:

@@ -14,6 +14,8 @@ from baichuan_core import FinetuningOptions, finetune, latest_checkpoint
 from baichuan_core.errors import TrainingPausedError
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # every test starts several processes
+
 KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path

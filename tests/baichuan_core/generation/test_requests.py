@@ -80,7 +80,7 @@ def test_a_line_may_have_its_own_settings(tmp_path: Path) -> None:
         ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id contains half of a surrogate pair"),
         (f'{{"prompt": "a", "top_k": {10**30}}}', "line 1 .* it must be at most 2147483647"),
         (f'{{"prompt": "a", "temperature": {10**400}}}', "line 1 .* it must be at most 100"),
-        ('{"text": "a"}', "line 1 .* unknown key 'text'; use prompt, messages, id, max_new_tokens"),
+        ('{"text": "a"}', "line 1 .* unknown key 'text'; use one of prompt, messages, id, max_new_tokens"),
         ('{"id": 1}', "line 1 .* either 'prompt' or 'messages'"),
         ('{"prompt": "a"}\n{"conversations": [], "prompt": "b"}', "line 2 .* unknown key 'conversations'"),
         ('{"prompt": "a", "stream": true}', "line 1 .* unknown key 'stream'"),
