@@ -51,11 +51,12 @@ demo: $(VENV)/.engine ## Set up and run the sample workflow through the service;
 
 .PHONY: test
 test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
-	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not long and not gpu and not vllm and not browser"
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "not slow and not alone and not long and not gpu and not vllm and not browser"
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
-	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "slow and not long and not gpu and not vllm and not browser"
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "slow and not alone and not long and not gpu and not browser"
+	@$(BIN)/pytest -q -m "alone and not long and not gpu and not vllm and not browser"
 
 .PHONY: test-long
 test-long: $(VENV)/.dev ## Run the tests of many ranks, machines and jobs that are too long for CI (an hour)

@@ -137,7 +137,7 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
     assert predicted.cache + predicted.activations == pytest.approx(peak.bytes, rel=WITHIN)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_generate_run_whose_prompts_share_a_prefix(checkpoints: Callable[..., Path]) -> None:
     # Many narrow layers, so that keys and values need most of the memory.
     sizes = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 128}
@@ -169,13 +169,13 @@ def test_a_generate_run_whose_prompts_share_a_prefix(checkpoints: Callable[..., 
         ("rope", None, "lora", "float32", False, 1),
         ("rope", "nf4", "lora", "bfloat16", True, 1),
         ("alibi", "int8", "lora", "bfloat16", False, 1),
-        pytest.param("rope", None, "full", "float32", False, 1, marks=pytest.mark.slow),
-        pytest.param("alibi", None, "full", "float32", True, 1, marks=pytest.mark.slow),
-        pytest.param("alibi", None, "full", "bfloat16", False, 1, marks=pytest.mark.slow),
-        pytest.param("rope", None, "full", "bfloat16", True, 1, marks=pytest.mark.slow),
-        pytest.param("alibi", None, "lora", "bfloat16", True, 1, marks=pytest.mark.slow),
-        pytest.param("alibi", "nf4", "lora", "float32", False, 1, marks=pytest.mark.slow),
-        pytest.param("rope", "int8", "lora", "float32", True, 1, marks=pytest.mark.slow),
+        pytest.param("rope", None, "full", "float32", False, 1, marks=pytest.mark.alone),
+        pytest.param("alibi", None, "full", "float32", True, 1, marks=pytest.mark.alone),
+        pytest.param("alibi", None, "full", "bfloat16", False, 1, marks=pytest.mark.alone),
+        pytest.param("rope", None, "full", "bfloat16", True, 1, marks=pytest.mark.alone),
+        pytest.param("alibi", None, "lora", "bfloat16", True, 1, marks=pytest.mark.alone),
+        pytest.param("alibi", "nf4", "lora", "float32", False, 1, marks=pytest.mark.alone),
+        pytest.param("rope", "int8", "lora", "float32", True, 1, marks=pytest.mark.alone),
     ],
 )
 def test_a_training_run(
@@ -199,7 +199,7 @@ def test_a_training_run(
     assert estimate_finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(measured, rel=WITHIN)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "targets",
@@ -227,7 +227,7 @@ def test_adapters_on_other_layers(
     assert predicted == pytest.approx(measured, rel=WITHIN)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("targets", [("down_proj",), ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")])
 def test_adapters_on_other_layers_of_a_4_bit_base(
     checkpoints: Callable[..., Path], tmp_path: Path, targets: tuple[str, ...]

@@ -24,7 +24,7 @@ from footprint import (
 )
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 WITHIN = 0.05
 SUMMING = {"hidden_size": 256, "intermediate_size": 2048}
 SOLVING = {"hidden_size": 128, "intermediate_size": 5120}

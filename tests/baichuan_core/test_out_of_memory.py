@@ -37,7 +37,7 @@ def printed(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_failed_allocations_are_distinguished_from_other_errors() -> None:
     assert printed("-c", FAILING_ALLOCATIONS).splitlines() == [
         "False True",
@@ -50,7 +50,7 @@ def test_failed_allocations_are_distinguished_from_other_errors() -> None:
     assert not is_out_of_memory(wrong_shapes.value)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_generation_halves_its_batch_if_a_cpu_runs_out_of_memory(tmp_path: Path) -> None:
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
     module = "tests.baichuan_core.little_memory"

@@ -18,7 +18,7 @@ FIGURES = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_every_benchmark_runs_at_tiny_shapes() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--device", "cpu"]
     root = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.large_data import MEGABYTE, measure
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, lines: bool) -> None:
     """In memory, the larger data set would take over 200 MB more: 30 bytes per token and the text."""

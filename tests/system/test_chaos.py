@@ -141,7 +141,7 @@ class Chaos:
         self.start(role)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.integration
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

@@ -131,7 +131,7 @@ def count_rows(up: Up, state: str) -> int:
         return int(database.execute("SELECT count(*) FROM chats WHERE state = ?", [state]).fetchone()[0])
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_every_stream_ends_with_done_or_an_error_and_nothing_leaks(running: tuple[Up, Service]) -> None:
     up, service = running
     # Connections to SQL and Redis are opened on demand, one per concurrent chat at most, and kept.

@@ -27,7 +27,7 @@ def list_serve_jobs(service: Service) -> list[dict[str, Any]]:
     return jobs
 
 
-@pytest.mark.slow  # a runner starts and loads the model
+@pytest.mark.alone  # a runner starts and loads the model
 def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]) -> None:
     with openai.OpenAI(**settings, max_retries=0, timeout=90) as client:
         cold = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=8, temperature=0)
@@ -66,7 +66,7 @@ def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]
     assert json.loads(written)["completion"] == cold.choices[0].message.content
 
 
-@pytest.mark.slow  # as above
+@pytest.mark.alone  # as above
 def test_many_concurrent_chats_and_some_that_disconnect(service: Service, settings: dict[str, Any]) -> None:
     async def chat(client: openai.AsyncOpenAI, number: int) -> int:
         stream = await client.chat.completions.create(

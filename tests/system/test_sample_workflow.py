@@ -43,7 +43,7 @@ def test_on_sqlite_with_the_embedded_server(tmp_path: Path) -> None:
     assert (tmp_path / ".baichuan" / "redis" / "url").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.integration
 def test_on_postgresql_with_redis(tmp_path: Path, postgresql_url: str, redis_url: str) -> None:
     printed = run_workflow(tmp_path, DATABASE_URL=postgresql_url, REDIS_URL=redis_url)

@@ -18,7 +18,7 @@ from tests.cli.shell import descendants
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.workers.test_control import is_gone, runner_of
 
-pytestmark = pytest.mark.slow  # every test starts a worker
+pytestmark = pytest.mark.alone  # every test starts a worker
 
 CLOCK: dict[str, Any] = {"lease_seconds": 30, "heartbeat_seconds": 0.5, "backoff_seconds": 0}
 ENDLESS: dict[str, Any] = {"prompts": ["a"] * 64, "max_new_tokens": 400}  # long enough to do something meanwhile

@@ -177,7 +177,7 @@ def service(
         yield made
 
 
-@pytest.mark.slow  # a worker is killed, and another one starts
+@pytest.mark.alone  # a worker is killed, and another one starts
 @pytest.mark.integration
 def test_another_machine_continues_with_its_own_disk(service: Deployment, conversations: Path, tmp_path: Path) -> None:
     service.start_worker("first", home=tmp_path / "first")

@@ -220,7 +220,7 @@ def test_a_generate_job_that_fails_refuses_its_chats(service: Deployment, asker:
     service.wait(job_id, "cancelled")
 
 
-@pytest.mark.slow  # another worker starts
+@pytest.mark.alone  # another worker starts
 def test_a_draining_worker_finishes_its_chats_and_takes_no_more(service: Deployment, asker: Asker) -> None:
     service.start_worker("d", labels="name=d", kinds="serve")
     job_id, attempt_id = start_serving(service, model="tiny", resources={"labels": {"name": "d"}})

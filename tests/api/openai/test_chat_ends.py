@@ -58,7 +58,7 @@ def test_a_crash_becomes_an_error_event(chatter: openai.OpenAI, served: Served, 
         ask(chatter, prompt)
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_stream_survives_silence_while_its_runner_is_alive(served: Served) -> None:
     asked = {**ASKED, "messages": [{"role": "user", "content": "think"}], "stream": True}
     with served.api.client.stream("POST", "/v1/chat/completions", json=asked) as answer:
@@ -68,7 +68,7 @@ def test_a_stream_survives_silence_while_its_runner_is_alive(served: Served) -> 
     assert lines[-2] == "data: [DONE]"
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_silent_stream_has_comments_and_ends(served: Served) -> None:
     # The attempt runs on in SQL, so the stream is given up only after the longest silence that is allowed.
     asked = {**ASKED, "messages": [{"role": "user", "content": "silent"}], "stream": True}

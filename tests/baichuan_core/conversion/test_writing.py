@@ -224,7 +224,7 @@ print(highest - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_memory_stays_far_below_twice_the_largest_tensor(make_deep: MakeDeep, tmp_path: Path) -> None:
     fields = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 2**16, "norm_head": True}
     make_deep("baichuan1-7b", 2).rename(tmp_path / "small")

@@ -58,7 +58,7 @@ def distribution(port: int) -> Distribution:
     return Distribution(strategy="ddp", processes=1, nodes=2, node_rank=0, master_port=port)
 
 
-@pytest.mark.slow  # two launchers with their ranks
+@pytest.mark.alone  # two launchers with their ranks
 def test_two_launchers_train_together_and_end_together(tmp_path: Path) -> None:
     base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
     other = start_launcher(base, tmp_path / "two", 1, port)

@@ -31,7 +31,7 @@ SEEN = [
 ]
 UNSEEN = ["ocean", "pencil", "paper", "river", "island", "forest"]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 
 def test_lora_learns_a_pattern_for_unseen_cases(tmp_path: Path) -> None:

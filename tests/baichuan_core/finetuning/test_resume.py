@@ -45,7 +45,7 @@ OPTIONS: dict[str, Any] = {
 Method = Literal["full", "lora"]
 
 
-@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.alone), "lora"])
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, method: Method) -> None:
     base = make_tiny_checkpoint(tmp_path / "base")
     killed = subprocess.run(

@@ -172,7 +172,7 @@ def test_evicting_common_prefixes_changes_nothing(
     assert 0 < max(held) <= 300
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("most_kept", [0, 1, 2])
 def test_if_memory_runs_out_prefixes_are_dropped_before_an_answer_fails(
     one_model: tuple[BaichuanForCausalLM, BaichuanTokenizer], monkeypatch: pytest.MonkeyPatch, most_kept: int
@@ -341,7 +341,7 @@ def test_aborted_rows_are_not_computed_any_further(one_model: tuple[BaichuanForC
     assert rows == [2]
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("family", ["baichuan2-7b", "baichuan2-13b"], indirect=True, scope="module")
 def test_compiled_decoding_gives_the_same_result(checkpoint: Path, tokenizer: BaichuanTokenizer) -> None:

@@ -182,7 +182,7 @@ def test_the_process_ends_with_its_generator(gguf: Path) -> None:
     until(lambda: not processes(os.getpid()))
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("ending", ["killed", "by itself"])
 def test_the_process_is_in_its_parents_group_and_ends_with_it(gguf: Path, ending: str) -> None:
     command = [sys.executable, "-c", PARENT, str(gguf / "model.gguf")]

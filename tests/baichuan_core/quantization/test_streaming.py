@@ -101,7 +101,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return directory, writer.bytes_written
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("when", ["while-loading", "after-loading"])
 def test_memory_is_that_of_the_quantized_model(sharded: tuple[Path, int], when: str) -> None:
     directory, dense_bytes = sharded
