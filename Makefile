@@ -55,7 +55,7 @@ test: $(VENV)/.dev ## Set up and run the tests (at most 12 minutes on 2 cores)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.dev ## Run only what `make test` leaves out for its length
-	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "slow and not alone and not long and not gpu and not browser"
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "slow and not alone and not long and not gpu and not vllm and not browser"
 	@$(BIN)/pytest -q -m "alone and not long and not gpu and not vllm and not browser"
 
 .PHONY: test-long
