@@ -222,7 +222,7 @@ def test_a_generate_job_that_fails_refuses_its_chats(service: Deployment, asker:
 
 @pytest.mark.alone  # another worker starts
 def test_a_draining_worker_finishes_its_chats_and_takes_no_more(service: Deployment, asker: Asker) -> None:
-    service.start_worker("d", labels="name=d", kinds="serve")
+    service.start_worker("d", labels="name=d", kinds="serve", drain_seconds="60")  # enough for the long chat
     job_id, attempt_id = start_serving(service, model="tiny", resources={"labels": {"name": "d"}})
     long = asker.ask(attempt_id, **LONG, n=8)
     asker.read_until(lambda: asker.deltas(long))
