@@ -23,7 +23,7 @@ from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.database.tables import MetricPoint
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, FileRecord, JobDetails, ModelRecord
-from jobs.service import files, jobs, keys, models, submission
+from jobs.service import files, jobs, keys, models, submission, workers
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted
 from jobs.settings import Settings
@@ -137,8 +137,12 @@ class Deployment:
         if home:
             environment["BAICHUAN_HOME"] = str(home)
         process = self._start(name, "workers", environment | {"REDIS_URL": redis_url or self.server.url}, prefix)
-        wait_for(f"worker {name}", lambda: "ready." in self.log_of(name))
+        wait_for(f"worker {name}", lambda: "ready." in self.log_of(name) and self._is_registered(process.pid))
         return process
+
+    def _is_registered(self, pid: int) -> bool:
+        with self.database.reading() as connection:
+            return any(worker.pid == pid for worker in workers.list_alive(connection, self.settings))
 
     def _start(
         self, name: str, module: str, extra: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
