@@ -1,4 +1,4 @@
-"""`python -m api`: serve until SIGTERM or SIGINT."""
+"""`python -m api` serves the HTTP API until SIGTERM or SIGINT."""
 
 import logging
 import socket
@@ -11,7 +11,7 @@ from jobs.settings import read_settings_or_exit
 
 
 def main() -> None:
-    """Serve the deployment that the environment describes."""
+    """Serve the API with the settings from the environment."""
     _configure_logging()
     settings = read_settings_or_exit(ApiSettings)
     app = create_app(settings)
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
-    """Return the socket that the parent process is already listening on, so that no other process can take the port."""
+    """Return the inherited listening socket, if any; the parent opens it so that no other process can take the port."""
     return None if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
 
 

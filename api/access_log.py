@@ -15,16 +15,16 @@ MAX_WAITING_LINES = 20_000
 class BatchingHandler(logging.Handler):
     """Collects lines for a tenth of a second and writes them together; `close` writes the remaining ones.
 
-    Lines are lost, and counted, while the stream cannot be written (a full disk) or is too slow: neither may stop the
-    log for good or fill the memory.
+    While the stream cannot be written to (for example because the disk is full) or is too slow, lines are dropped and
+    counted, so that the log neither stops for good nor fills the memory.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
         self._stream = stream or sys.stderr
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._dropped = 0  # only changed by emit, whose callers hold the handler's lock
-        self._unwritten = 0  # only changed by the writer thread
+        self._dropped = 0  # changed only by emit, whose callers hold the handler's lock
+        self._unwritten = 0  # changed only by the writer thread
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
@@ -58,7 +58,7 @@ class BatchingHandler(logging.Handler):
     def _write(self, lines: Sequence[str]) -> None:
         lost = self._dropped + self._unwritten
         news = lost - self._reported
-        notes = [f"{news} lines of the access log were lost: its file could not be written fast enough"] if news else []
+        notes = [f"{news} access log lines were lost because the file could not be written fast enough"] if news else []
         try:
             self._stream.write("".join(f"{line}\n" for line in [*notes, *lines]))
             self._stream.flush()

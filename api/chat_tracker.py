@@ -31,7 +31,7 @@ class ChatTracker:
         writer: The batcher that writes rows.
 
     Attributes:
-        loads: Open chats of this process by attempt.
+        loads: Number of this process's open chats by attempt.
     """
 
     def __init__(self, settings: ApiSettings, writer: CallBatcher) -> None:
@@ -52,7 +52,7 @@ class ChatTracker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run in the background while the block runs; when the block ends, finish writing rows."""
+        """Run in the background until the block ends, then finish writing rows."""
         self._client = ChatClient(self._settings.redis)
         renewal = asyncio.create_task(self._renew_chats())
         try:
@@ -66,12 +66,12 @@ class ChatTracker:
         """Count one more open chat for a project; every call must be followed by `leave`.
 
         Raises:
-            TooManyRequestsError: The project has as many open chats as it may.
+            TooManyRequestsError: The project has reached its limit of open chats.
         """
         limit = self._settings.chats_per_project
         if self._projects[project_id] >= limit:
-            message = f"this project has {limit} open chats, as many as one API process answers at the same time"
-            raise TooManyRequestsError(f"{message}; wait for one of them", seconds=CHAT_LIMIT_RETRY_SECONDS)
+            message = f"this project has {limit} open chats, the most that one API process answers at a time"
+            raise TooManyRequestsError(f"{message}; wait until one ends", seconds=CHAT_LIMIT_RETRY_SECONDS)
         self._projects[project_id] += 1
 
     def leave(self, project_id: str) -> None:

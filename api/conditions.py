@@ -46,7 +46,7 @@ class UnsatisfiableRangeError(Exception):
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """Return the part of a file of `size` bytes that a Range header requests; None means the whole file.
+    """Return the range of bytes that a Range header requests from a file of `size` bytes; None means the whole file.
 
     Multiple ranges, other units and malformed ranges are ignored, as the standard allows.
 

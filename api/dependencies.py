@@ -1,7 +1,7 @@
 """Dependencies of the routes: the service behind the API, and the caller's key.
 
-All are coroutines, because a plain function would cost a switch to a thread and back in every request. A route has only
-one, because FastAPI's bookkeeping for each costs as much as the query behind it.
+All dependencies are coroutines, because FastAPI runs a plain function in another thread, and every request would pay
+for the switch. A route has only one dependency, because FastAPI's bookkeeping for each one costs as much as its query.
 """
 
 import threading
@@ -31,7 +31,7 @@ from jobs.transport import Announcer, Transport, Waker
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything that a request may need, opened once per process."""
+    """The resources that requests may need, opened once per process."""
 
     settings: ApiSettings
     database: Database
@@ -51,8 +51,8 @@ class Service:
 def open_service(settings: ApiSettings) -> Iterator[Service]:
     """Connect to the database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher.
 
-    Another thread only reads keys, so that no caller's authentication waits for another caller's list, and one more
-    runs the queries that read many rows: counts, searches and series.
+    Another thread only authenticates callers, so that none of them has to wait for another caller's list. One more
+    thread runs the queries that read many rows: counts, searches and series.
     """
     database = Database(settings.database)
     transport = Transport(settings)
@@ -99,11 +99,11 @@ def get_service(request: Request) -> Service:
     return service
 
 
-IfMatch = Annotated[str | None, Header(description="Refuse with 412 unless the current ETag is one of these")]
+IfMatch = Annotated[str | None, Header(description="Respond with 412 unless the current ETag is one of these")]
 
 
 def refuse_if_match(if_match: IfMatch = None) -> None:
-    """Reject entity tags for something that has none, because a client that sends one expects a comparison.
+    """Reject an If-Match header on a resource that has no ETag, because the client expects a comparison.
 
     Raises:
         VersionConflictError: the request has an If-Match header other than `*`.
@@ -140,7 +140,7 @@ async def get_caller(request: Request) -> Caller:
     key = await identify(service.authenticator, credentials)
     request.state.key = key
     if request.method not in SAFE_METHODS and requires_nonexistence(request.scope):
-        message = "nothing is created under an address that a client chooses; leave If-None-Match out"
+        message = "clients cannot choose the address of a new resource; leave If-None-Match out"
         raise VersionConflictError(message, param="If-None-Match")
     if credentials.authorization is None and request.method not in SAFE_METHODS:
         require_same_origin(request)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """Status and title shared by all errors of a class; the URI of the type is made from the error's `code`."""
+    """The status and title of all errors of a class; the URI of the problem type contains the error's `code`."""
 
     status: HTTPStatus
     title: str
@@ -37,7 +37,7 @@ class ProblemType:
 PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.DomainError: ProblemType(HTTPStatus.BAD_REQUEST, "The request cannot be served"),
     domain.NotFoundError: ProblemType(HTTPStatus.NOT_FOUND, "Not found"),
-    domain.InvalidRequestError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "A field cannot be accepted"),
+    domain.InvalidRequestError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "The request is not valid"),
     domain.UnknownModelError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown model"),
     domain.UnknownFileError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown file"),
     domain.UnknownCursorError: ProblemType(HTTPStatus.UNPROCESSABLE_ENTITY, "Unknown item"),
@@ -45,7 +45,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.ConflictError: ProblemType(HTTPStatus.CONFLICT, "Conflict"),
     domain.IllegalTransitionError: ProblemType(HTTPStatus.CONFLICT, "The job's state does not allow this"),
     domain.VersionConflictError: ProblemType(HTTPStatus.PRECONDITION_FAILED, "The job has changed"),
-    domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key used before"),
+    domain.IdempotencyConflictError: ProblemType(HTTPStatus.CONFLICT, "Idempotency key already used"),
     domain.InUseError: ProblemType(HTTPStatus.CONFLICT, "In use"),
     domain.OutdatedSpecError: ProblemType(HTTPStatus.CONFLICT, "The spec is outdated"),
     domain.NameTakenError: ProblemType(HTTPStatus.CONFLICT, "Name taken"),
@@ -61,7 +61,7 @@ PROBLEM_TYPES: Mapping[type[domain.DomainError], ProblemType] = {
     domain.PermissionDeniedError: ProblemType(HTTPStatus.FORBIDDEN, "Not allowed for this API key"),
 }
 
-# The `type` in the `error` object, by which clients of OpenAI's API distinguish errors.
+# The `type` in the `error` object, which clients of OpenAI's API use to tell errors apart.
 OPENAI_ERROR_TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",
@@ -72,7 +72,7 @@ OPENAI_ERROR_TYPES = {
 
 
 class ProblemResponse(JSONResponse):
-    """A problem document; it may quote whatever the client sent."""
+    """A problem document, which may quote arbitrary text that the client sent."""
 
     media_type = MEDIA_TYPE
 
@@ -107,7 +107,7 @@ def problem(
 
 
 def openai_error(error: domain.DomainError) -> dict[str, Any]:
-    """Describe an error as OpenAI's API does, for a response that has already begun with status 200."""
+    """Return an error in OpenAI's format, for a response that has already begun with status 200."""
     return _openai_error(PROBLEM_TYPES[type(error)].status, error.code, error.message, error.param)
 
 
@@ -118,7 +118,7 @@ def _openai_error(status: int, code: str, message: str, param: str | None) -> di
 
 def internal_error(request_id: str) -> JSONResponse:
     """Return the response for an unexpected error."""
-    detail = f"the server failed unexpectedly; its log has the reason under request id {request_id}"
+    detail = f"the server failed unexpectedly; its log shows the reason under request id {request_id}"
     return problem(request_id, 500, "internal_error", "Internal error", detail)
 
 
@@ -181,7 +181,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
     404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),
-    405: ("method_not_allowed", "this address does not support that method; the Allow header lists those it does"),
+    405: ("method_not_allowed", "this address does not support that method; the Allow header lists the supported ones"),
     413: ("too_large", None),
 }
 
@@ -197,7 +197,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Return all methods of an address; the framework's own error names the methods of only one route."""
+    """Return all methods that an address supports; the framework's own error lists those of only one route."""
     routes = request.app.routes
     known = [
         method

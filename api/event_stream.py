@@ -1,7 +1,7 @@
 """Streams a job's log as server-sent events.
 
-A watcher costs no query of its own: the reader batches the reads of all watchers' jobs into one query, and only a
-job with news has its events read. Nothing is skipped: what a slow client has not taken stays in SQL.
+Watchers do not add queries of their own: one query looks up the jobs of all watchers, and events are read only for jobs
+that have new ones. Nothing is skipped: events that a slow client has not received yet remain in SQL.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
 
 
 async def are_credentials_valid(service: Service, credentials: Credentials) -> bool:
-    """Whether the key or the session of a client is still valid."""
+    """Whether a client's key or session is still valid."""
     try:
         await identify(service.authenticator, credentials)
     except AuthenticationError:
@@ -64,7 +64,7 @@ async def are_credentials_valid(service: Service, credentials: Credentials) -> b
 
 
 async def _read_page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
-    """Return the next events as text, and the sequence number up to which all events have been seen."""
+    """Return the next events, encoded for the stream, and the sequence number after which to continue."""
     found = await service.reader.run(lambda c: jobs.list_events(c, job, after=after, limit=PAGE_SIZE, types=types))
     text = b"".join(_render(EventObject.of(event)) for event in found)
     return text, found[-1].sequence if len(found) == PAGE_SIZE else max(last, found[-1].sequence if found else 0)

@@ -1,7 +1,7 @@
 """Tells the event streams of this process which projects have changed.
 
-One Redis subscription reports which feeds have grown. One short SQL query for all watched projects finds the changes
-whose messages were lost: every second, or more often while Redis is down.
+A Redis subscription reports which feeds have grown. Because its messages can be lost, a short SQL query also checks all
+watched projects every second, or more often while Redis is down.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class WatchedProject:
     grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, position: int, seconds: float) -> None:
-        """Wait up to `seconds` for the feed to move on from `position`."""
+        """Wait up to `seconds` for the feed to move past `position`."""
         if self.position == position:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.grown.wait(), seconds)
@@ -47,7 +47,7 @@ class FeedHub:
     Args:
         settings: Settings of the deployment.
         reader: The batcher that reads positions.
-        closing: Set when the server stops; all streams are then woken, and end.
+        closing: Set when the server stops; all streams are then woken so that they end.
     """
 
     def __init__(self, settings: ApiSettings, reader: CallBatcher, closing: threading.Event) -> None:
@@ -124,7 +124,7 @@ class FeedHub:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _listen(self) -> None:
-        """Listen for announcements while there are subscribers."""
+        """Listen for announcements while any project is watched."""
         client = Redis.from_url(self._settings.redis, socket_connect_timeout=RECONNECT_SECONDS)
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FEED_CHANNEL)

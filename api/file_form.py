@@ -31,7 +31,7 @@ REQUEST_BODY: dict[str, Any] = {
                             "type": "integer",
                             "minimum": MIN_LIFETIME,
                             "maximum": MAX_LIFETIME,
-                            "description": "The file is gone after this time; without it, it stays until it is deleted",
+                            "description": "Seconds after which the file expires; by default, it never expires",
                         },
                     },
                 }
@@ -45,7 +45,7 @@ def read_purpose(fields: Mapping[str, str]) -> str:
     """Return the purpose that the client names.
 
     Raises:
-        InvalidRequestError: It is missing or unknown.
+        InvalidRequestError: The purpose is missing or unknown.
     """
     purpose = fields.get("purpose")
     if purpose not in PURPOSES:

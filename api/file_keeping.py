@@ -24,7 +24,7 @@ async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileR
     Args:
         caller: The owner of the file.
         arrived: The file.
-        add: Adds the row; it may return another file instead, whose row exists.
+        add: Adds the row; may instead return another file that already has a row.
     """
     return await asyncio.shield(_store_file(caller, arrived, add))
 
@@ -44,7 +44,7 @@ def make_idempotent_adder(tries: PreviousTries, lifetime_seconds: int | None) ->
 
 
 async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
-    """Record the expected bytes before storing them and adding the row, so that bytes without a row get deleted."""
+    """Record that the file is expected, then store it and add its row, so that a file without a row gets deleted."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = shown_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)

@@ -13,7 +13,7 @@ def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
     """Return an error response if a request has contradictory idempotency keys or a compressed body."""
     headers = Headers(scope=scope)
     if len(set(headers.getlist("idempotency-key"))) > 1:
-        detail = "the header Idempotency-Key is given with different values; keep one"
+        detail = "the request has Idempotency-Key headers with different values; keep only one"
         title = "The request is not valid"
         return problem(request_id, HTTPStatus.BAD_REQUEST, "invalid_request", title, detail, param="Idempotency-Key")
     codings = [coding.strip() for value in headers.getlist("content-encoding") for coding in value.split(",")]

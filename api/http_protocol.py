@@ -1,6 +1,6 @@
 """Uvicorn's HTTP protocol with limits on the size of a header section and on the time that a request takes to arrive.
 
-httptools has neither limit. It appends each fragment of a header to the ones before, so a header of 100 MB costs
+httptools has neither limit. It appends each fragment of a header to the previous ones, so a header of 100 MB takes
 quadratic time in the one thread that serves all requests.
 """
 
@@ -23,24 +23,24 @@ LINGER_SECONDS = 1  # closing a connection while data is still arriving resets i
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The answer to a request that never reaches the application."""
+    """The response to a request that never reaches the application."""
 
     status: HTTPStatus
     code: str
     detail: str
 
 
-INVALID_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "invalid_http", "the request is not valid HTTP; correct the client")
+INVALID_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "invalid_http", "the request is not valid HTTP; fix the client")
 UNKNOWN_METHOD = Refusal(
     HTTPStatus.NOT_IMPLEMENTED, "unknown_method", "HTTP has no such method; /docs lists the methods of each address"
 )
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that limits its requests; `create_protocol` creates the class for a deployment.
+    """A connection that enforces size and time limits; `create_protocol` adds a deployment's settings.
 
-    A section is a header section or the trailers of a chunked body. `_section_bytes` counts the bytes received
-    of the current one; `_window_start` is the time since which data is awaited from the client.
+    A section is a header section or the trailers of a chunked body. `_section_bytes` counts the bytes received so far
+    in the current section; `_window_start` is the time at which the server began to wait for data from the client.
     """
 
     settings: ApiSettings
@@ -100,7 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._enter_section()
 
     def on_body(self, body: bytes) -> None:
-        """Count the body's bytes; trailers only follow the last chunk, which is empty."""
+        """Count the body's bytes; trailers follow only the last chunk, which is empty."""
         self._in_section = False
         self._body_bytes += len(body)
         super().on_body(body)
@@ -112,12 +112,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Restart the timeout, because the client could not send its next request earlier."""
+        """Restart the timeout, because the client could not have sent its next request earlier."""
         self._restart_window()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the base class's interface
-        """Answer a request that the base class found invalid."""
+        """Refuse a request that the base class found invalid."""
         self._refuse(INVALID_REQUEST)
 
     def _enter_section(self) -> None:
@@ -131,7 +131,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(UNKNOWN_METHOD)
         except httptools.HttpParserUpgrade:
             # Upgrades are not supported, so the request is served as HTTP/1.1. The parser treats whatever follows, even
-            # a body, as data of the other protocol. Discard it, so that it is not mistaken for the next request.
+            # a body, as data of the other protocol. This data is discarded, so that it is not parsed as a request.
             self._discards_input = True
             self.cycle.keep_alive = False
             return
@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
 
     def _check_pace(self) -> None:
-        """Refuse a request that arrives too slowly; check again when the current window ends."""
+        """Refuse a request that arrives too slowly; otherwise, check again when the current window ends."""
         remaining = self._window_start + self.settings.receive_seconds - self.loop.time()
         if remaining <= 0 and self._is_too_slow():
             if self._awaited == "request":
@@ -167,13 +167,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_too_slow(self) -> bool:
         if self._awaited == "body":
             expected = self.settings.receive_seconds * self.settings.min_body_bytes_per_second
-            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue  # by the server, not the client
+            # Whether the server, not the client, is holding back the body.
+            held_back = self.flow.read_paused or self.cycle.waiting_for_100_continue
             return not held_back and self._body_bytes < expected
         cycle = self._last_cycle()
         return cycle is None or cycle.response_complete
 
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Return the current request/response cycle; None before the first (the base class's annotation omits None)."""
+        """Return the current cycle; before the first request it is None, although the base class declares otherwise."""
         return self.cycle
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -214,7 +215,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _create_too_slow_refusal(self) -> Refusal:
         seconds, rate = self.settings.receive_seconds, self.settings.min_body_bytes_per_second
-        detail = f"the request arrives too slowly; send its header within {seconds:g} s, its body at {rate} bytes/s"
+        detail = f"the request arrived too slowly; send its header within {seconds:g} s and its body at {rate} bytes/s"
         return Refusal(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", detail)
 
 

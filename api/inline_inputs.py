@@ -1,4 +1,4 @@
-"""Submits jobs whose prompts or conversations are too long for a row, after writing them to the artifact store."""
+"""Submits jobs; prompts or conversations that are too long for a row are first written to the artifact store."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input
 
 
 async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_key: str | None) -> Submitted:
-    """Submit a job for an API key, after writing a long input to the artifact store.
+    """Submit a job on behalf of an API key; a long input is first written to the artifact store.
 
     Raises:
         DomainError: the job is not accepted.
@@ -29,7 +29,7 @@ async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_ke
 async def _submit_with_input(
     service: Service, key: KeyRecord, spec: GenerateSpec, idempotency_key: str | None
 ) -> Submitted:
-    """Write the file before the row, so that no job lacks its input; the leader deletes a file without a job."""
+    """Write the input before the job's row, so that no job lacks its input; the leader deletes inputs without a job."""
     job_id = new_id("job")
     await service.writer.run(lambda connection: expect_input(connection, job_id))
     try:
@@ -39,11 +39,11 @@ async def _submit_with_input(
         )
         submitted = await service.writer.call(submission.submit, wanted)
     except OutcomeUnknownError:
-        raise  # the job may have been created and would need its input
+        raise  # the job may have been created, and then it needs its input
     except Exception:
         await service.writer.run(lambda connection: give_up_input(connection, job_id))
         raise
-    if not submitted.created:  # the first request has stored the same input
+    if not submitted.created:  # a replay: the original request already stored the same input
         await service.writer.run(lambda connection: give_up_input(connection, job_id))
     return submitted
 

@@ -1,4 +1,4 @@
-"""JSON bodies, read strictly: no repeated fields, no NaN."""
+"""Parses JSON bodies strictly: duplicate fields and NaN are rejected."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -13,10 +13,10 @@ from jobs.inputs import RepeatedFieldFinder
 
 
 class JsonRoute(APIRoute):
-    """A route whose JSON body is read strictly."""
+    """A route that parses its JSON body strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap FastAPI's handler to restore the reader's errors, which FastAPI replaces with its own."""
+        """Wrap FastAPI's handler to restore the strict parser's errors, which FastAPI replaces with its own."""
         handle = super().get_route_handler()
 
         async def handle_strict_request(request: Request) -> Response:
@@ -31,7 +31,7 @@ class JsonRoute(APIRoute):
 
 
 class OpenAIRoute(JsonRoute):
-    """A route of OpenAI's API, which answers 400 where our own routes answer 422."""
+    """A route of OpenAI's API, which responds with 400 where our own routes respond with 422."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the handler to set a flag that `api.errors` reads."""
@@ -50,7 +50,7 @@ class _StrictRequest(Request):
         repetition = RepeatedFieldFinder()
         content = json.loads(body, object_pairs_hook=repetition.read_object, parse_constant=_refuse_constant)
         if repetition.name is not None:
-            message = f"{repetition.name!r} is given more than once in one object; keep one"
+            message = f"{repetition.name!r} is given more than once in the same object; keep only one"
             raise InvalidRequestError(message, param=repetition.path)
         return content
 

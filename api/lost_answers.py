@@ -1,7 +1,8 @@
-"""Detects requests that a client repeats because it has not seen the answer to the first one.
+"""Detects requests that a client retries because it did not receive the response to the first one.
 
-The `openai` client repeats a request up to twice, without an Idempotency-Key, and sends the count in
-`x-stainless-retry-count`. A repeated creation first looks for what the earlier request created (docs/decisions/0025).
+The `openai` client retries a request up to twice, without an Idempotency-Key, and sends the number of retries in
+`x-stainless-retry-count`. If a creation request is a retry, the API first looks for what an earlier request created
+(docs/decisions/0025).
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ RETRY_COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
 DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
-BACKOFF_SECONDS = 60.0  # longer than the client's wait between two tries
+BACKOFF_SECONDS = 60.0  # longer than the client waits between two tries
 MAX_TRIES = 100
 
 

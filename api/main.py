@@ -44,12 +44,12 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
 SECURITY_SCHEMES = {
-    "key": {"type": "http", "scheme": "bearer", "description": "An API key; `baichuan keys` makes them"},
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key, created with `baichuan keys`"},
     "session": {
         "type": "apiKey",
         "in": "cookie",
         "name": SESSION_COOKIE,
-        "description": "A browser's session; `POST /v1/session` begins one",
+        "description": "A browser session, started with `POST /v1/session`",
     },
 }
 PUBLIC_OPERATIONS = {("/v1/session", "post")}
@@ -62,7 +62,7 @@ STREAMED_ROUTES = (re.compile(r"POST /v1/files"), re.compile(r"POST /v1/uploads/
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Return the API application; database, broker and store are opened when it starts, not here."""
+    """Return the API application, which opens the database, broker and store when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -74,7 +74,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = FastAPIOffline(
         title="Baichuan Jobs",
         version=version("baichuan-jobs"),
-        description="Quantize, convert, fine-tune and generate with the Baichuan models, as asynchronous jobs.",
+        description="Asynchronous jobs that quantize, convert, fine-tune and run the Baichuan models.",
         lifespan=lifespan,
         redirect_slashes=False,
         responses=ERROR_RESPONSES,
@@ -93,7 +93,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 
 def _describe_api(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the common error format and the key that all of /v1 requires."""
+    """Return the OpenAPI document, with the common error format and the credentials that all of /v1 requires."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= _problem_schemas()

@@ -35,7 +35,7 @@ def new_request_id() -> str:
 
 
 def log_refused_request(request_id: str, status: int, client: str | None) -> None:
-    """Write the access log entry for a request that could not be parsed."""
+    """Write the access log entry for a request that was refused before it reached the application."""
     access_logger.info("%s", json.dumps({"request_id": request_id, "status": status, "client": client}))
 
 
@@ -76,7 +76,7 @@ class HttpExchange:
 
 
 class OutermostMiddleware:
-    """The outermost middleware of the application."""
+    """The outermost middleware, which assigns request ids, writes the access log and handles unexpected errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -108,7 +108,7 @@ class OutermostMiddleware:
 
 
 def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
-    """Return an error response if the address has NUL characters or repeated query fields, which no route accepts."""
+    """Return an error response if the address has NUL characters or duplicate query parameters."""
     if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
         detail = "the address contains a NUL character (%00); remove it"
         return problem(request_id, 400, "invalid_address", "Invalid address", detail)
@@ -116,14 +116,14 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
         return None
     counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     name, times = counts.most_common(1)[0] if counts else ("", 0)
-    if times < 2:  # noqa: PLR2004 - no field is repeated
+    if times < 2:  # noqa: PLR2004 - no parameter is repeated
         return None
-    detail = f"the query field {name[:64]!r} is given {times} times; keep one"
+    detail = f"the query parameter {name[:64]!r} is given {times} times; keep only one"
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
 
 
 class BodilessResponses:
-    """Answers HEAD like GET without the body, and answers `If-None-Match: *` with 304 if the resource exists.
+    """Answers HEAD like GET but without the body, and `If-None-Match: *` with 304 if the resource exists.
 
     A Range header has no meaning for HEAD (RFC 9110, 14.2).
     """
@@ -150,7 +150,7 @@ class BodilessResponses:
                 is_cut = is_head or (is_unwanted and exists)
                 await send(_not_modified(message) if is_unwanted and exists else message)
                 if is_cut:
-                    await send({"type": "http.response.body"})  # a stream then sees a disconnect and ends
+                    await send({"type": "http.response.body"})  # makes a stream see a disconnect and end
             elif not is_cut:
                 await send(message)
 
@@ -158,18 +158,18 @@ class BodilessResponses:
 
 
 def _not_modified(start: Message) -> Message:
-    """Return the start of a 304 response in place of a 200, without the headers that describe a body."""
+    """Turn the start of a 200 response into that of a 304, without the headers that describe a body."""
     headers = [(name, value) for name, value in start["headers"] if not name.lower().startswith(b"content-")]
     return {**start, "status": HTTPStatus.NOT_MODIFIED, "headers": headers}
 
 
 class BodyLimit:
-    """Refuses bodies that are too long, except on routes that read their bodies as a stream and have their own limits.
+    """Rejects bodies that are too large, except on routes that stream their bodies and have their own limits.
 
     Args:
         app: The application.
-        limit: Maximum bytes of a body.
-        streamed: Method and path of those routes.
+        limit: Maximum size of a body in bytes.
+        streamed: Patterns that match the method and path of the routes that stream.
     """
 
     def __init__(self, app: ASGIApp, limit: int, streamed: Iterable[re.Pattern[str]]) -> None:

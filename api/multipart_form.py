@@ -1,4 +1,4 @@
-"""Reads a multipart/form-data body as it arrives: small fields into memory, the one file chunk by chunk."""
+"""Parses a multipart/form-data body as it arrives; fields are kept in memory, and the file is passed on in chunks."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class _Part:
 
 
 class FormReader:
-    """Parses the chunks of a body and returns the chunks of the file in it.
+    """Parses a form chunk by chunk, and returns the chunks of the file that it contains.
 
     Attributes:
         fields: The text fields seen so far.
@@ -49,10 +49,10 @@ class FormReader:
         self._parser = _create_parser(boundary, self)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the chunks of the file that `data` contains.
+        """Parse a chunk of the body, and yield the chunks of the file in it.
 
         Raises:
-            InvalidRequestError: the body is not such a form, or has unknown fields.
+            InvalidRequestError: the body is not a valid form, or has unknown fields.
         """
         try:
             self._parser.write(data)
@@ -79,7 +79,7 @@ class FormReader:
         self._header_name, self._header_value = b"", b""
 
     def on_headers_finished(self) -> None:
-        """Decide from the part's headers whether it is a field or the file."""
+        """Determine from its headers whether the part is a field or the file."""
         disposition = self._part.headers.get("content-disposition", b"")
         _, options = parse_options_header(disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
@@ -90,7 +90,7 @@ class FormReader:
                 raise InvalidRequestError("send one file per request", param=name)
             self.filename = _filename(options, disposition)
         elif name in self.fields:
-            raise InvalidRequestError("this field is given twice; keep one", param=name)
+            raise InvalidRequestError("this field is given twice; keep only one", param=name)
         elif name not in self._text_fields:
             known = ", ".join(sorted({self._file_field, *self._text_fields}))
             shown = name[:64]
@@ -116,9 +116,9 @@ class FormReader:
 
 
 def _filename(options: Mapping[bytes, bytes], disposition: bytes) -> str:
-    """Return the client's name for the file.
+    """Return the file's name as the client sent it.
 
-    RFC 7578 forbids `filename*=UTF-8''...` in forms, so it counts only if there is no plain `filename`.
+    RFC 7578 forbids `filename*=UTF-8''...` in forms, so it is used only if there is no plain `filename`.
     """
     if b"filename" in options:
         return options[b"filename"].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`python -m api.openapi`: write the OpenAPI document to docs/openapi.json, where changes show in review."""
+"""`python -m api.openapi` writes the OpenAPI document to docs/openapi.json, so that reviewers see its changes."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ SNAPSHOT = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
 def render_document() -> str:
-    """Return the document in the format of the snapshot."""
+    """Return the OpenAPI document as JSON, formatted as in the snapshot."""
     return json.dumps(create_app(ApiSettings()).openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

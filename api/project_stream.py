@@ -1,4 +1,4 @@
-"""Streams the changes in a project as server-sent events; a client resumes with the id of the last one it has seen."""
+"""Streams a project's changes as server-sent events; a client resumes with the id of the last event it received."""
 
 import json
 import time
@@ -18,8 +18,8 @@ RETRY_FIELD = b"retry: 1000\n"  # milliseconds after which a browser reconnects
 async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[bytes]:
     """Yield the events after the position `after` until the key or session becomes invalid or the server stops.
 
-    The first event of a new stream is `ready`: whatever a client reads after it, the events that follow complete. An
-    event `reset` says that events were missed, so that the client must read everything again.
+    The first event of a new stream is `ready`: the events that follow keep everything up to date that the client reads
+    after it. A `reset` event means that events were missed and that the client must read everything again.
     """
     service, position, checked = caller.service, after, time.monotonic()
     idle_seconds = service.settings.stream_idle_seconds

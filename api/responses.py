@@ -19,9 +19,9 @@ from jobs.artifacts import ArtifactStore
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".log": "text/plain", ".md": "text/markdown"}
 _BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The whole file; its name decides the content type", "content": _BYTES},
-    206: {"description": "The range that the Range header asks for", "content": _BYTES},
-    304: {"description": "The file is the one that If-None-Match names"},
+    200: {"description": "The whole file; its content type depends on its name", "content": _BYTES},
+    206: {"description": "The range that the Range header requests", "content": _BYTES},
+    304: {"description": "The file's ETag is in If-None-Match"},
 }
 
 
@@ -36,11 +36,11 @@ async def file_response(
     """Return a stored file, or the requested range of it, read in chunks.
 
     Args:
-        request: Its Range, If-Range, If-Match and If-None-Match headers are applied.
-        store: Where the file is.
-        key: The store's key of the file.
-        size: Bytes of the whole file.
-        sha256: Hash of the whole file in hex: the entity tag.
+        request: The request, whose Range, If-Range, If-Match and If-None-Match headers are applied.
+        store: The store that contains the file.
+        key: The file's key in the store.
+        size: Size of the whole file in bytes.
+        sha256: SHA-256 of the whole file in hex, which is the entity tag.
         name: The path or name that the client knows the file by.
     """
     etag = f'"{sha256}"'
@@ -52,7 +52,7 @@ async def file_response(
         "X-Content-Type-Options": "nosniff",
     }
     if not satisfies_if_match(request.headers.get("If-Match"), etag):
-        return precondition_failed(request, "the file has changed since; fetch it without If-Match")
+        return precondition_failed(request, "the file has changed; fetch it without If-Match")
     if matches_if_none_match(request.headers.get("If-None-Match"), etag):
         return Response(status_code=304, headers=headers)
     try:
@@ -68,7 +68,7 @@ async def file_response(
 
 
 async def _read_ahead(store: ArtifactStore, key: str, part: ByteRange) -> Iterator[bytes]:
-    """Return the chunks after reading the first one, so that a failing store raises before the response begins."""
+    """Return the chunks; the first one is read now, so that a failing store raises before the response begins."""
     pieces = store.read(key, part.start, part.stop)
     first = await asyncio.to_thread(next, pieces, b"")
     return chain([first], pieces)
@@ -80,7 +80,7 @@ def _wanted_range(request: Request, etag: str) -> str | None:
 
 
 def _range_not_satisfiable(request: Request, size: int) -> Response:
-    detail = f"the file has {size} bytes; ask for a range within them"
+    detail = f"the file has {size} bytes; request a range within it"
     headers = {"Content-Range": f"bytes */{size}"}
     title = "Range not satisfiable"
     return problem(request.state.request_id, 416, "range_not_satisfiable", title, detail, headers=headers)

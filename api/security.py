@@ -44,7 +44,7 @@ async def authenticate(reader: CallBatcher, header: str | None) -> KeyRecord:
     """Return the API key whose secret is in an Authorization header.
 
     Raises:
-        AuthenticationError: it is missing, unknown or revoked.
+        AuthenticationError: the key is missing, unknown or revoked.
     """
     return await reader.call(keys.authenticate, bearer_secret(header))
 
@@ -53,7 +53,7 @@ async def identify(reader: CallBatcher, credentials: Credentials) -> KeyRecord:
     """Return the API key on whose behalf a request is made.
 
     Raises:
-        AuthenticationError: there is none, or it is invalid.
+        AuthenticationError: the credentials are missing or invalid.
     """
     if credentials.authorization is None and credentials.session_token:
         return (await find_session(reader, credentials.session_token)).key
@@ -64,18 +64,18 @@ async def find_session(reader: CallBatcher, token: str) -> SessionRecord:
     """Return the session that a cookie's token identifies.
 
     Raises:
-        AuthenticationError: it has ended.
+        AuthenticationError: the session has ended.
     """
     return await reader.call(sessions.authenticate, token)
 
 
 def require_same_origin(request: Request) -> None:
-    """Check that a request that changes something was sent by a page of this service.
+    """Check that a state-changing request was sent by a page of this service.
 
     SameSite keeps the cookie from pages of other sites, but not from those on other ports of the same host.
 
     Raises:
-        PermissionDeniedError: its Origin header is missing or names another host or port.
+        PermissionDeniedError: the Origin header is missing or names another host or port.
     """
     origin = request.headers.get("Origin")
     if origin is None or urlsplit(origin).netloc != request.headers.get("Host"):
@@ -89,7 +89,7 @@ def require_admin(key: KeyRecord) -> KeyRecord:
     """Return the key if it is an administrator's.
 
     Raises:
-        PermissionDeniedError: it is not.
+        PermissionDeniedError: the key has another role.
     """
     if key.role != "admin":
         raise PermissionDeniedError(f"key {key.id} has the role {key.role}; this request needs an admin key")

@@ -29,14 +29,14 @@ def build_server_config(app: FastAPI, settings: ApiSettings) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that tunes itself once everything is loaded and ends event streams when it stops."""
+    """A uvicorn server that tunes garbage collection when it starts and ends event streams when it stops."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start; then exempt loaded modules from garbage collection, which at least halves the p99 latency."""
+        """Start the server, then exempt loaded modules from garbage collection, which at least halves p99 latency."""
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
@@ -44,6 +44,6 @@ class Server(uvicorn.Server):
         log.info("ready on http://%s:%s", self.config.host, self.config.port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop; clients of event streams reconnect with Last-Event-ID."""
+        """End event streams, whose clients reconnect with Last-Event-ID, and stop the server."""
         self._app.state.service.closing.set()
         await super().shutdown(sockets)

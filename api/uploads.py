@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A completely received file; `path` is deleted afterwards unless it is moved away."""
+    """A fully received file; `path` is deleted when the request ends unless the file has been moved."""
 
     path: Path
     filename: str
@@ -42,7 +42,7 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedPart:
-    """A completely received part of an upload; `path` is deleted afterwards unless it is moved away."""
+    """A fully received part of an upload; `path` is deleted when the request ends unless the file has been moved."""
 
     path: Path
     bytes: int
@@ -50,7 +50,7 @@ class ReceivedPart:
 
 @asynccontextmanager
 async def receive_file(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ReceivedFile]:
-    """Receive the form with the field `file` and the fields of `api.file_form`.
+    """Receive a form with the field `file` and the fields that `api.file_form` describes.
 
     Raises:
         InvalidRequestError: the form is not valid.
@@ -65,10 +65,10 @@ async def receive_file(request: Request, store: ArtifactStore, settings: ApiSett
 
 @asynccontextmanager
 async def receive_part(request: Request, store: ArtifactStore, settings: ApiSettings) -> AsyncIterator[ReceivedPart]:
-    """Receive the form with the field `data`, one part of an upload.
+    """Receive a form whose field `data` contains one part of an upload.
 
     Raises:
-        DomainError: as `receive_file`.
+        DomainError: see `receive_file`.
     """
     form = FormReader(request.headers.get("Content-Type", ""), file_field="data", text_fields=frozenset())
     async with _receive_form(request, form, store, settings) as (writer, path):
@@ -94,7 +94,7 @@ async def _receive_form(
 
 @contextmanager
 def translate_storage_errors() -> Iterator[None]:
-    """Turn errors of the artifact store's disk into errors that tell the client what to do."""
+    """Turn disk errors of the artifact store into errors that tell the client what to do."""
     try:
         yield
     except OSError as error:
@@ -106,7 +106,7 @@ def translate_storage_errors() -> Iterator[None]:
 
 
 def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: bytes) -> None:
-    """Write a file to the artifact store, flushed to disk.
+    """Write a file to the artifact store, and flush it to disk.
 
     Raises:
         InsufficientStorageError: the disk has no room for it.
@@ -125,7 +125,7 @@ def read_filename(given: str, param: str) -> str:
     """Return the name to store a file under.
 
     Raises:
-        InvalidRequestError: It contains a NUL character, or `%00`, which some clients send instead.
+        InvalidRequestError: The name contains a NUL character, or `%00`, which some clients send instead.
     """
     if "\0" in given or "%00" in given:
         raise InvalidRequestError("the filename contains a NUL character; remove it", param=param)
@@ -133,7 +133,7 @@ def read_filename(given: str, param: str) -> str:
 
 
 def safe_filename(given: str) -> str:
-    """Return the last part of a name that a client sent, without control characters."""
+    """Return the last path component of a name that a client sent, without control characters."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
     shown = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
     return "upload" if shown in ("", ".", "..") else shown[-MAX_NAME_CHARACTERS:]
@@ -141,7 +141,7 @@ def safe_filename(given: str) -> str:
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Create a file that is deleted at the end of the block unless it has been moved away."""
+    """Create a file that is deleted at the end of the block unless it has been moved."""
     path = folder / new_id("upload")
     with translate_storage_errors():
         opened = path.open("xb")
@@ -183,7 +183,7 @@ class _Writer:
         await asyncio.to_thread(self._write, full)
 
     def _sync(self) -> None:
-        """Flush a file to disk, because an accepted file must survive a power failure, like its row."""
+        """Flush the file to disk, because an accepted file must survive a power failure, as its row does."""
         with translate_storage_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -211,7 +211,7 @@ def _require_file(form: FormReader, field: str) -> str:
 
 
 def _check_content_length(request: Request, store: ArtifactStore, settings: ApiSettings) -> None:
-    """Before reading a body, refuse it if its Content-Length shows that it cannot fit."""
+    """Refuse a body before reading it if its Content-Length shows that it is too large."""
     announced = request.headers.get("Content-Length", "0")
     size = int(announced) if announced.isdecimal() else 0
     if size > settings.max_upload_bytes + FORM_OVERHEAD_BYTES:
@@ -227,5 +227,5 @@ def too_large_error(settings: ApiSettings, param: str = "file") -> TooLargeError
 
 
 def storage_full_error() -> InsufficientStorageError:
-    """Return the error for a file that does not fit into the artifact store."""
+    """Return the error for a file that does not fit in the artifact store."""
     return InsufficientStorageError("the artifact store is full; delete files or artifacts, or give it a larger disk")

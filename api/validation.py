@@ -1,4 +1,4 @@
-"""Rewords pydantic's errors for clients: the field, and what to change."""
+"""Rewords pydantic's errors so that they tell clients which field to change, and how."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ REQUEST_PARTS = ("body", "query", "path", "header")
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One error; `param` is the dotted path of the field, or None for the whole body."""
+    """An error in a request; `param` is the dotted path of the field, or None for the whole body."""
 
     param: str | None
     message: str
@@ -48,7 +48,7 @@ def _describe_error(entry: Mapping[str, Any]) -> str:
     context = entry.get("ctx") or {}
     match entry["type"]:
         case "json_invalid":
-            return f"the body is not JSON: {context.get('error', 'unreadable')} at character {entry['loc'][-1]}"
+            return f"the body is not valid JSON: {context.get('error', 'unreadable')} at character {entry['loc'][-1]}"
         case "value_error":
             return str(context.get("error", entry["msg"]))
         case "string_pattern_mismatch":

@@ -1,4 +1,4 @@
-"""A typed client of the REST API, sync and async; it needs neither torch nor the packages of the service."""
+"""A typed client for the REST API, sync and async; it needs neither torch nor the service's packages."""
 
 from baichuan_client.aio.client import AsyncClient
 from baichuan_client.aio.jobs import AsyncJob

@@ -17,12 +17,12 @@ class Call(Generic[T]):
     """One request.
 
     Attributes:
-        path: Path below the address of the service.
+        path: Path relative to the service's address.
         read: Converts the JSON of the response to the result.
         params: The query parameters; None values are omitted.
         body: Sent as JSON unless it is None.
-        files: Parts of a form, in httpx's format.
-        timeout: Replaces the client's own.
+        files: Multipart form data, in the format of httpx's `files` argument.
+        timeout: Replaces the client's timeout.
     """
 
     method: str
@@ -36,11 +36,11 @@ class Call(Generic[T]):
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether sending it twice has the same effect as sending it once."""
+        """Whether sending the request twice has the same effect as sending it once."""
         return self.method == "GET" or "Idempotency-Key" in self.headers
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `httpx.Client.request`."""
+        """Return the arguments for `httpx.Client.request`."""
         given: dict[str, Any] = {
             "method": self.method,
             "url": self.path,
@@ -59,7 +59,7 @@ class Call(Generic[T]):
         """Return the result that a response contains.
 
         Raises:
-            InvalidResponseError: It is not JSON, or does not have the expected format.
+            InvalidResponseError: The response is not JSON, or does not have the expected format.
         """
         try:
             return self.read(response.json())

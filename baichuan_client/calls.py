@@ -1,4 +1,4 @@
-"""The requests of the API, one function per request."""
+"""Functions that build the API's requests, one function per request."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 JOBS, FILES, MODELS = "/v1/jobs", "/v1/files", "/v1/models"
 CONNECT_SECONDS = 5
-UPLOAD_TIMEOUT = httpx.Timeout(300, connect=CONNECT_SECONDS)  # the service checks the content before it answers
-STREAM_TIMEOUT = httpx.Timeout(60, connect=CONNECT_SECONDS)  # a silent stream sends a comment every 15 seconds
+UPLOAD_TIMEOUT = httpx.Timeout(300, connect=CONNECT_SECONDS)  # the service checks the content before it responds
+STREAM_TIMEOUT = httpx.Timeout(60, connect=CONNECT_SECONDS)  # an idle stream sends a comment every 15 seconds
 
 
 def job_path(job: str, part: str = "") -> str:
-    """Return `/v1/jobs/{id}` or a path below it; the id remains one path segment, whatever its characters are."""
+    """Return `/v1/jobs/{id}` or a path under it; the id remains one path segment, whatever characters it contains."""
     below = f"/{quote(part)}" if part else ""
     return f"{JOBS}/{quote(job, safe='')}{below}"
 
 
 def file_path(file: str, part: str = "") -> str:
-    """Return `/v1/files/{id}` or a path below it."""
+    """Return `/v1/files/{id}` or a path under it."""
     return f"{FILES}/{quote(file, safe='')}{part}"
 
 
@@ -43,13 +43,13 @@ def submit_job(
     labels: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> Call[T]:
-    """Return the request that submits a job; its Idempotency-Key makes it safe to send again.
+    """Return the request that submits a job; its Idempotency-Key makes it safe to retry.
 
     Args:
         spec: The job to run.
         read: Converts the job's JSON to the result.
         labels: Added to those of the spec.
-        idempotency_key: Names the request; a new random key by default.
+        idempotency_key: Identifies the request; a new random key by default.
     """
     body = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, JobSpec) else dict(spec)
     if labels:
@@ -74,7 +74,7 @@ def follow_job(job: str, after: int, event_type: str | None) -> Call[Any]:
 
 
 def list_jobs(read: Callable[[Any], T], filters: Mapping[str, Any], limit: int | None) -> Pages[T]:
-    """Return the requests for the jobs that meet all conditions."""
+    """Return the requests for the jobs that match all filters."""
     return Pages(JOBS, read, filters, limit)
 
 
@@ -95,7 +95,7 @@ def upload_file(name: str, content: BinaryIO, purpose: str, read: Callable[[Any]
 
 
 def get_file(file: str) -> Call[File]:
-    """Return the request for the description of a file."""
+    """Return the request for the metadata of a file."""
     return Call("GET", file_path(file), File.model_validate)
 
 
@@ -136,7 +136,7 @@ def request_json(
 
 
 def read_as_is(content: Any) -> Any:
-    """Return JSON as it is."""
+    """Return JSON unchanged."""
     return content
 
 

@@ -1,4 +1,4 @@
-"""The sync client."""
+"""The synchronous client."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,12 +14,12 @@ from baichuan_client.session import Session
 
 
 class Client:
-    """A client of one service, for any number of threads.
+    """A thread-safe client for one service.
 
     Attributes:
-        jobs: Submit, get and list jobs.
-        files: Upload, list, download and delete files.
-        models: Register, list and delete models.
+        jobs: Methods to submit, get and list jobs.
+        files: Methods to upload, list, download and delete files.
+        models: Methods to register, list and delete models.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Client:
         Args:
             base_url: Address of the service; BAICHUAN_URL by default.
             api_key: An API key; BAICHUAN_API_KEY by default.
-            timeout: Maximum seconds between two parts of a response.
+            timeout: Maximum seconds to wait for the next part of a response.
 
         Raises:
             ConfigurationError: The address or the key is missing or unusable.
@@ -63,13 +63,13 @@ class Client:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Return the JSON of a response, for addresses that have no method here.
+        """Return the JSON response of an API endpoint for which this client has no method.
 
         Args:
             method: GET, POST or DELETE.
-            path: Path of the address, for example `/v1/workers`.
+            path: Path of the endpoint, for example `/v1/workers`.
             params: The query.
             body: Sent as JSON.
-            headers: Added to those of the client. With an Idempotency-Key, a POST is repeated like a GET.
+            headers: Added to the client's own. With an Idempotency-Key, a POST is retried like a GET.
         """
         return self._session.call(calls.request_json(method, path, params, body, headers))

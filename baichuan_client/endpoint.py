@@ -25,7 +25,7 @@ class Endpoint:
 
     @classmethod
     def find(cls, url: str | None, api_key: str | None) -> Self:
-        """Return the endpoint from arguments, or from the environment if they are None.
+        """Return the endpoint that the arguments describe; arguments that are None are read from the environment.
 
         Raises:
             ConfigurationError: The address or the key is missing or unusable.
@@ -33,7 +33,7 @@ class Endpoint:
         address = url or os.environ.get(URL_VARIABLE)
         secret = api_key or os.environ.get(KEY_VARIABLE)
         if not address:
-            raise ConfigurationError(f"no service is known: pass base_url, or set {URL_VARIABLE}")
+            raise ConfigurationError(f"no service address: pass base_url, or set {URL_VARIABLE}")
         if not address.startswith(("http://", "https://")):
             raise ConfigurationError(f"the address {address!r} must begin with http:// or https://")
         if not secret:
@@ -43,7 +43,7 @@ class Endpoint:
         return cls(normalize_address(address), secret)
 
     def http_options(self, timeout: float) -> dict[str, Any]:
-        """Return the arguments of an HTTP client.
+        """Return the arguments for creating an HTTP client.
 
         Raises:
             ConfigurationError: The address cannot be parsed.
@@ -61,10 +61,10 @@ class Endpoint:
 
 
 def normalize_address(address: str) -> str:
-    """Return an address without the suffix `/v1`, with which clients of OpenAI's API are configured."""
+    """Return an address without the `/v1` suffix that clients for OpenAI's API expect."""
     return address.rstrip("/").removesuffix(API_PATH).rstrip("/")
 
 
 def is_sendable(secret: str) -> bool:
-    """Return whether a header can carry this key."""
+    """Return whether this key can be sent in an HTTP header."""
     return secret.isascii() and secret.isprintable() and " " not in secret

@@ -1,11 +1,11 @@
-"""Errors that the client raises on purpose.
+"""Errors raised by the client.
 
 ClientError
  ├── ConfigurationError     the address or the API key is missing or unusable
- ├── UnreachableError       the service did not answer
+ ├── UnreachableError       the service did not respond
  ├── InvalidResponseError   the response is not from this service
  ├── ApiError               the service rejected the request or failed
- ├── DownloadError          the received bytes are not those of the file
+ ├── DownloadError          the received bytes do not match the file, or it does not exist
  └── JobError               a job ended without succeeding
       ├── JobFailedError
       └── JobCancelledError
@@ -19,7 +19,7 @@ from baichuan_client.schemas import JobData
 
 
 class ClientError(Exception):
-    """Base of all errors that the client raises on purpose."""
+    """Base class for all errors raised by the client."""
 
 
 class ConfigurationError(ClientError):
@@ -27,16 +27,16 @@ class ConfigurationError(ClientError):
 
 
 class UnreachableError(ClientError):
-    """The service did not answer."""
+    """The service did not respond."""
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(f"no answer from {url} ({reason})")
+        super().__init__(f"no response from {url} ({reason})")
         self.url = url
         self.reason = reason
 
     @classmethod
     def from_error(cls, url: str, error: httpx.RequestError) -> Self:
-        """Return the error for a request without a response."""
+        """Return the error for a request that got no response."""
         return cls(url, str(error) or type(error).__name__)
 
 
@@ -44,7 +44,7 @@ class InvalidResponseError(ClientError):
     """The response is not from this service."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(f"{url} does not answer in JSON; is it this service? Correct BAICHUAN_URL")
+        super().__init__(f"{url} did not return the expected JSON; check that BAICHUAN_URL is the service's address")
         self.url = url
 
 
@@ -85,7 +85,7 @@ class ApiError(ClientError):
 
 
 class DownloadError(ClientError):
-    """The received bytes are not those of the file, or there is no such file."""
+    """The received bytes do not match the file, or there is no such file."""
 
 
 class JobError(ClientError):

@@ -6,17 +6,17 @@ EventType = Literal["state", "progress", "log"]
 
 
 class JobFilters(TypedDict, total=False):
-    """Conditions on the jobs of a list.
+    """Filters for a list of jobs; a job must match all of them.
 
     Attributes:
         state: One state, or several separated by commas.
-        label: `key:value`.
-        field: A field of the spec and its value, `name:value`.
+        label: A label, as `key:value`.
+        field: A field of the spec and its value, as `name:value`.
         error: Part of the error's code or message.
-        id: Prefix of the id.
+        id: Prefix of the job's id.
         submitter: Name of the API key that submitted the job.
-        created_after: At or after this time, in seconds since the epoch.
-        created_before: Before this time.
+        created_after: Only jobs created at or after this time, in seconds since the epoch.
+        created_before: Only jobs created before this time.
     """
 
     state: str | None

@@ -1,4 +1,4 @@
-"""Waits for a job or follows its events: the state between two requests, without HTTP."""
+"""State kept between the requests that wait for a job or follow its events; this module sends no requests itself."""
 
 import json
 import time
@@ -30,7 +30,7 @@ class Wait:
         self._outage = Outage()
 
     def note_response(self, response: httpx.Response) -> bool:
-        """Return whether the job has changed since the last response."""
+        """Note a response, and return whether the job has changed since the previous one."""
         self._outage.end()
         if response.status_code == httpx.codes.NOT_MODIFIED:
             return False
@@ -38,14 +38,14 @@ class Wait:
         return True
 
     def note_outage(self, error: ApiError | UnreachableError) -> None:
-        """Tolerate an error of the service, or raise it."""
+        """Tolerate an error during a short outage of the service; otherwise, raise it."""
         self._pause = self._outage.note(error)
 
     def next_pause(self) -> float:
         """Return the seconds until the next poll.
 
         Raises:
-            TimeoutError: The time is up.
+            TimeoutError: The timeout has elapsed.
         """
         pause = self._pause
         self._pause = min(MAX_PAUSE_SECONDS, pause * PAUSE_GROWTH)
@@ -53,7 +53,7 @@ class Wait:
             return pause
         left = self._ends_at - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"job {self._job} has not ended after {self._timeout:g} s; it is not cancelled")
+            raise TimeoutError(f"job {self._job} has not ended after {self._timeout:g} s; it was not cancelled")
         return min(pause, left)
 
 
@@ -61,7 +61,7 @@ class EventFeed:
     """The events of a job, read from successive streams until the job has ended."""
 
     def __init__(self, job: str, after: int, event_type: str | None) -> None:
-        """Begin after a sequence number.
+        """Prepare to read the events after a sequence number.
 
         Args:
             job: Id of the job.
@@ -81,7 +81,7 @@ class EventFeed:
         return follow_job(self._job, self._after, self._type)
 
     def read_line(self, line: str) -> Event | None:
-        """Return the event that ends with this line of the stream, if one does."""
+        """Return the event that this line of the stream completes, if any."""
         self._outage.end()
         if line:
             name, _, value = line.partition(":")  # comments have an empty name; they keep the connection open
@@ -99,17 +99,17 @@ class EventFeed:
 
     @property
     def is_complete(self) -> bool:
-        """Whether a properly ended stream has delivered all events: the job ended before the stream did.
+        """Whether a stream that ended without an error has delivered all events, because the job had ended.
 
-        The server also ends streams when it stops.
+        The server also ends streams when it shuts down.
         """
         return self._is_final
 
     def note_job(self, *, is_final: bool) -> float:
-        """Note the state of the job after a stream has ended; return the seconds until the next one."""
+        """Note the state of the job after a stream has ended; return the seconds to wait before the next stream."""
         self._is_final = is_final
         return 0.0 if is_final else RECONNECT_SECONDS
 
     def note_outage(self, error: ApiError | UnreachableError) -> float:
-        """Return the seconds until the next stream after an error of the service, or raise it."""
+        """Return the seconds to wait before the next stream; raise the error unless it is part of a short outage."""
         return self._outage.note(error)

@@ -1,4 +1,4 @@
-"""The part of a job object that the sync and async clients share."""
+"""The base class for the job objects of the sync and async clients."""
 
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from jobs.state import JobState
 
 
 class JobView(JobData):
-    """A job as of the last response; methods that talk to the service update it."""
+    """A job as of the last response; methods that return the job also update it."""
 
     def _update(self, content: Any) -> Self:
         """Update the fields from a newer response and return the job."""
@@ -26,7 +26,7 @@ class JobView(JobData):
         """Return the artifact with this path.
 
         Raises:
-            DownloadError: There is none.
+            DownloadError: There is no such artifact.
         """
         for artifact in artifacts:
             if artifact.path == name:

@@ -1,4 +1,4 @@
-"""Jobs: submit them, wait for them, follow their events and fetch their artifacts."""
+"""Jobs: submitting them, waiting for them, following their events and fetching their artifacts."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from jobs.specs import JobSpec
 
 
 class Job(JobView):
-    """A job as of the last response; every method except `stream` and those for artifacts updates its fields."""
+    """A job as of the last response; methods that return the job also update its fields."""
 
     _session: Session = PrivateAttr()
 
@@ -35,19 +35,19 @@ class Job(JobView):
         return read
 
     def refresh(self) -> Self:
-        """Read the job again and return it."""
+        """Fetch the current state of the job and return the job."""
         return self._session.call(calls.get_job(self.id, self._update))
 
     def wait(self, timeout: float | None = None) -> Self:
-        """Wait until the job has ended and return it; outages of the service of up to a minute are tolerated.
+        """Wait until the job has ended and return it; service outages of up to a minute are tolerated.
 
         Args:
-            timeout: Maximum seconds to wait; None waits as long as it takes.
+            timeout: Maximum seconds to wait; None waits indefinitely.
 
         Raises:
             JobFailedError: The job failed.
             JobCancelledError: The job was cancelled.
-            TimeoutError: The job has not ended in time; it continues.
+            TimeoutError: The job did not end in time; it is not cancelled.
         """
         polls = Wait(self.id, timeout)
         while True:
@@ -65,7 +65,7 @@ class Job(JobView):
             time.sleep(polls.next_pause())
 
     def stream(self, *, after: int = 0, only: EventType | None = None) -> Iterator[Event]:
-        """Yield the events of the job until it has ended; after a lost connection, it continues after the last event.
+        """Yield the job's events until it has ended; if the connection is lost, continue after the last event.
 
         Args:
             after: `sequence` of the last event seen; 0 for all.
@@ -86,7 +86,7 @@ class Job(JobView):
             time.sleep(pause)
 
     def cancel(self) -> Self:
-        """Cancel the job, immediately if it waits or through its worker if it runs, and return it."""
+        """Cancel the job and return it; if the job is running, its worker stops it."""
         return self._change("cancel")
 
     def retry(self) -> Self:
@@ -94,7 +94,7 @@ class Job(JobView):
         return self._change("retry")
 
     def pause(self) -> Self:
-        """Pause the fine-tune until it is resumed, and return it."""
+        """Pause the fine-tuning job until it is resumed, and return it."""
         return self._change("pause")
 
     def resume(self) -> Self:
@@ -102,7 +102,7 @@ class Job(JobView):
         return self._change("resume")
 
     def delete(self) -> None:
-        """Delete the ended job with its log, artifacts and model."""
+        """Delete the job, which must have ended, with its log, artifacts and model."""
         self._session.send(calls.delete(calls.job_path(self.id)))
 
     def logs(self) -> str:
@@ -118,14 +118,14 @@ class Job(JobView):
 
         Args:
             name: Path of the artifact, as `artifacts` lists it.
-            path: File to write; in a directory that exists, the artifact gets its own path there.
+            path: File to write, or an existing directory, in which the artifact keeps its own path.
             progress: Called with the number of bytes fetched and the size of the file.
 
         Returns:
             The path of the file.
 
         Raises:
-            DownloadError: There is no such artifact, or the received bytes are not those that were published.
+            DownloadError: There is no such artifact, or the received bytes differ from the published ones.
         """
         artifact = self._choose(name, self.artifacts())
         return self._session.fetch(Download.from_artifact(artifact, Path(path), progress))
@@ -148,10 +148,10 @@ class Jobs:
         labels: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Submit a job; a lost answer is harmless, because the request is repeated with the same Idempotency-Key.
+        """Submit a job; a lost response is harmless, because the request is retried with the same Idempotency-Key.
 
         Args:
-            spec: An object of `jobs.specs`, or the same as a dictionary with `kind`.
+            spec: An object from `jobs.specs`, or an equivalent dictionary that includes `kind`.
             labels: Added to the labels of the spec.
             idempotency_key: Submitting again with this key returns the first job; a random key by default.
         """
@@ -167,6 +167,6 @@ class Jobs:
 
         Args:
             limit: Maximum number of jobs to return; None returns all.
-            filters: Conditions that all jobs must meet.
+            filters: Conditions that every job must meet.
         """
         return self._session.iterate(calls.list_jobs(self._read, filters, limit))

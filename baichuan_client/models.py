@@ -19,7 +19,7 @@ class Models:
 
         Args:
             model_id: Id by which specs refer to the model.
-            path: An absolute path on the server, below an allowed model root.
+            path: An absolute path on the server, under an allowed model root.
         """
         return self._session.call(calls.register_model(model_id, str(path)))
 
@@ -28,7 +28,7 @@ class Models:
         return self._session.call(calls.get_model(model_id))
 
     def list(self) -> Iterator[Model]:
-        """Yield the models, sorted by id; pages are requested when they are needed."""
+        """Yield the models, sorted by id; pages are requested as needed."""
         return self._session.iterate(calls.list_models())
 
     def delete(self, model_id: str) -> None:

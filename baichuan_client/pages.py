@@ -1,4 +1,4 @@
-"""Reads the API's lists, which are split into pages."""
+"""Reads the API's paginated lists."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -12,7 +12,7 @@ PAGE_SIZE = 100
 
 
 class Page(BaseModel):
-    """A part of a list."""
+    """One page of a list."""
 
     data: list[Any]
     has_more: bool
@@ -20,15 +20,15 @@ class Page(BaseModel):
 
 
 class Pages(Generic[T]):
-    """The successive requests for a list."""
+    """The requests for the successive pages of a list."""
 
     def __init__(self, path: str, read: Callable[[Any], T], params: Params | None = None, limit: int | None = None):
         """Prepare the requests.
 
         Args:
             path: Path of the list.
-            read: Converts the JSON of an item to the item.
-            params: Conditions on the items.
+            read: Converts an item from JSON.
+            params: Filters for the items.
             limit: Maximum number of items to return; None returns all.
         """
         self._path = path
@@ -49,7 +49,7 @@ class Pages(Generic[T]):
         return Call("GET", self._path, Page.model_validate, params)
 
     def read(self, page: Page) -> list[T]:
-        """Return the items of the page that was requested last."""
+        """Return the items of the page that was just requested, and note where the next page begins."""
         if self._left is not None:
             self._left -= len(page.data)
         self._after = page.last_id

@@ -1,4 +1,4 @@
-"""Decides when to send a request again, and for how long to tolerate an outage of the service."""
+"""Decides when to retry a request, and how long to tolerate an outage of the service."""
 
 import time
 
@@ -13,7 +13,7 @@ OUTAGE_SECONDS = 60.0
 
 
 class Repetition:
-    """The attempts at one call; repeatable calls are sent again if the response is lost or the service is busy."""
+    """The attempts at one call; repeatable calls are retried if the response is lost or the service is busy."""
 
     def __init__(self, call: Call[object], url: str) -> None:
         self._url = url
@@ -24,10 +24,10 @@ class Repetition:
         """Return the seconds to wait before the next attempt.
 
         Raises:
-            UnreachableError: There is no further attempt.
+            UnreachableError: The request is not retried.
         """
         failure = UnreachableError.from_error(self._url, error)
-        if isinstance(error, httpx.ConnectError):  # nothing listens at the address: report it immediately
+        if isinstance(error, httpx.ConnectError):  # nothing is listening at the address, so do not retry
             raise failure from error
         return self._next_delay(failure)
 
@@ -35,7 +35,7 @@ class Repetition:
         """Return the seconds to wait before the next attempt after a response with status 4xx or 5xx.
 
         Raises:
-            ApiError: There is no further attempt.
+            ApiError: The request is not retried.
         """
         failure = ApiError.from_response(response)
         if response.status_code not in REPEATED_STATUSES:
@@ -50,7 +50,7 @@ class Repetition:
 
 
 class Outage:
-    """Measures how long the service has not answered while the caller waits for it."""
+    """Measures how long the service has been unavailable while the caller waits for it."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -60,8 +60,8 @@ class Outage:
         """Return the seconds to wait before the next attempt.
 
         Raises:
-            ApiError: The service rejects the request, or fails for too long.
-            UnreachableError: The service has not answered for too long.
+            ApiError: The service rejects the request, or has been failing for too long.
+            UnreachableError: The service has been unreachable for too long.
         """
         if isinstance(error, ApiError) and not _is_temporary(error.status):
             raise error
@@ -73,7 +73,7 @@ class Outage:
         return min(2.0, 0.2 * 2.0**self._failures)
 
     def end(self) -> None:
-        """Note that the service has answered."""
+        """Note that the service has responded."""
         self._since = None
         self._failures = 0
 

@@ -1,4 +1,4 @@
-"""Objects that the service returns; fields that this version does not know are kept, for use with newer services."""
+"""Objects that the service returns; fields that only newer services know are kept."""
 
 from typing import Any
 
@@ -39,14 +39,14 @@ class Requirement(Resource):
 
 
 class Holder(Resource):
-    """A job that holds the memory that another one waits for."""
+    """A job that holds memory for which another job is waiting."""
 
     job_id: str
     bytes: int
 
 
 class Waiting(Resource):
-    """The reason why a queued job waits."""
+    """The reason why a queued job is waiting."""
 
     cause: str
     message: str
@@ -60,8 +60,8 @@ class JobData(Resource):
 
     Attributes:
         spec: The spec with all defaults; None if the job comes from a list.
-        result: An object of `jobs.results`, or plain JSON if another version of the service made it; None in lists.
-        model: Id of the model that the job makes, if its kind makes one.
+        result: An object from `jobs.results`, or plain JSON if another version of the service made it; None in lists.
+        model: Id of the model that the job produces, if its kind produces one.
         source_model: Id of the model that the spec names as `model`.
     """
 
@@ -105,11 +105,11 @@ class JobData(Resource):
 
 
 class Event(Resource):
-    """One entry of a job's log.
+    """One entry in a job's event log.
 
     Attributes:
         type: `state` (data: from, to, event), `progress` (fraction, stage, metrics) or `log` (stream, lines).
-        sequence: Number of the event, from which a stream can continue.
+        sequence: Sequence number of the event; a stream can continue after it.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Sends requests and reads responses: every failure becomes a `ClientError`."""
+"""Sends requests and reads responses; every failure is raised as a `ClientError`."""
 
 import time
 from collections.abc import Iterator
@@ -35,11 +35,11 @@ class Session:
         self._http.close()
 
     def send(self, call: Call[Any]) -> httpx.Response:
-        """Return a successful response, repeating the request if that is harmless.
+        """Send a request and return the successful response; retry if that is harmless.
 
         Raises:
             ApiError: The service rejects the request or fails.
-            UnreachableError: The service does not answer.
+            UnreachableError: The service does not respond.
         """
         repetition = Repetition(call, self.url)
         while True:
@@ -58,23 +58,23 @@ class Session:
 
         Raises:
             ApiError: The service rejects the request or fails.
-            UnreachableError: The service does not answer.
+            UnreachableError: The service does not respond.
             InvalidResponseError: The response is not from this service.
         """
         return call.parse(self.send(call), self.url)
 
     def iterate(self, pages: Pages[T]) -> Iterator[T]:
-        """Yield the items of a list; each page is requested as needed."""
+        """Yield the items of a list; pages are requested as needed."""
         while (call := pages.next_call()) is not None:
             yield from pages.read(self.call(call))
 
     @contextmanager
     def stream(self, call: Call[Any]) -> Iterator[httpx.Response]:
-        """Yield a successful response whose body is read in chunks; the request is not repeated.
+        """Yield a successful response whose body is read in chunks; the request is not retried.
 
         Raises:
             ApiError: The service rejects the request or fails.
-            UnreachableError: The service does not answer, or the connection is lost.
+            UnreachableError: The service does not respond, or the connection is lost.
         """
         try:
             with self._http.stream(**call.arguments()) as response:
@@ -86,12 +86,12 @@ class Session:
             raise UnreachableError.from_error(self.url, error) from error
 
     def fetch(self, download: Download) -> Path:
-        """Fetch a file; after a lost connection, it resumes where it stopped.
+        """Fetch a file; if the connection is lost, the download resumes where it stopped.
 
         Raises:
-            DownloadError: The received bytes are not those that were published.
+            DownloadError: The received bytes differ from the published ones.
             ApiError: The service rejects the request or fails.
-            UnreachableError: The service does not answer; the received part is kept for the next call.
+            UnreachableError: The service does not respond; the bytes received so far are kept for the next call.
         """
         if not download.begin():
             return download.target

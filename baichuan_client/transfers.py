@@ -24,16 +24,16 @@ Progress = Callable[[int, int], None]
 
 
 class Download:
-    """A download into `<name>.part`, which is resumed where it stopped, checked by its hash and then renamed."""
+    """A resumable download to `<name>.part`; the file is renamed once its hash has been checked."""
 
     def __init__(self, path: str, target: Path, *, size: int, sha256: str, progress: Progress | None = None) -> None:
         """Prepare a download; nothing is written yet.
 
         Args:
-            path: Path of the file below the address of the service.
+            path: Path of the file, relative to the service's address.
             target: File to write; missing directories are created.
             size: Bytes of the whole file.
-            sha256: Hash of the file in hex, which is its entity tag.
+            sha256: Hash of the file in hex; also its entity tag.
             progress: Called after each chunk.
         """
         self.target = target
@@ -67,7 +67,7 @@ class Download:
         return cls(file_path(file.id, "/content"), target, size=file.bytes, sha256=file.sha256, progress=progress)
 
     def begin(self) -> bool:
-        """Return whether bytes must be fetched; the target may already be complete."""
+        """Return False if the target is already complete; otherwise, prepare the partial file and return True."""
         if self.target.exists() and self.target.stat().st_size == self._size and _hash(self.target) == self._sha256:
             return False
         self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class Download:
         """Yield a function that appends a chunk of the response to the partial file.
 
         Raises:
-            DownloadError: The response ended properly, but too early.
+            DownloadError: The response ended without an error, but too early.
         """
         is_resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
         self._done = self._done if is_resumed else 0
@@ -109,7 +109,7 @@ class Download:
             raise DownloadError(f"{self._path} has {self._done} bytes instead of {self._size}; list the files again")
 
     def note_interruption(self, error: UnreachableError) -> float:
-        """Return the seconds until the next request.
+        """Return the seconds to wait before the next request.
 
         Raises:
             UnreachableError: Several consecutive requests returned no bytes.
@@ -153,15 +153,15 @@ def open_upload(path: Path, progress: Progress | None = None) -> BinaryIO:
     """Open a file for an upload that reports its progress.
 
     Raises:
-        OSError: It cannot be read, or is not a regular file: an endless one would never be sent.
+        OSError: The path cannot be read, or is not a regular file; an endless one could never be sent.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return _ReportingReader(path, progress)
 
 
 def place(directory: Path, path: str) -> Path:
-    """Return the local path of an artifact, which is always inside the directory, whatever its name.
+    """Return the local path of an artifact, which is always inside the directory, whatever the artifact's path.
 
     Raises:
         DownloadError: The path would lead out of the directory.
@@ -178,4 +178,4 @@ def _hash(path: Path) -> str:
 
 
 def _read_nothing(_content: Any) -> None:
-    """Read nothing, because the response is read in chunks."""
+    """Return nothing, because the response is read in chunks."""

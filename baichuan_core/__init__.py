@@ -1,8 +1,9 @@
 """The Baichuan model family and operations on its models.
 
 After importing this package, transformers' `AutoConfig`, `AutoModelForCausalLM` and `AutoTokenizer` support
-`model_type: baichuan`. `trust_remote_code` is never needed, and even with it no code of a repository runs. Importing
-the package loads neither torch nor transformers: each name is imported when it is first used (docs/decisions/0017).
+`model_type: baichuan`. `trust_remote_code` is never needed; even if it is set, no code from a repository is executed.
+Importing the package loads neither torch nor transformers: each name is imported when it is first used
+(docs/decisions/0017).
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The configuration of all four families: Baichuan 1 and 2, with 7B (RoPE) and 13B (ALiBi) layouts."""
+"""The configuration of all four families: Baichuan 1 and 2, each in a 7B (RoPE) and a 13B (ALiBi) layout."""
 
 from typing import Any, ClassVar
 
@@ -58,7 +58,7 @@ class BaichuanConfig(PreTrainedConfig):
         max_position_embeddings: Context length in tokens; by default equal to `model_max_length`.
         model_max_length: Context length in tokens, under the name that the 13B configurations use.
         rope_parameters: transformers' RoPE settings; `rope_theta` is 10000 by default.
-        quantize_head: Whether embedding and head are stored in 8 bits; only in quantized models.
+        quantize_head: Whether the embedding and the head are stored in 8 bits; true only for quantized models.
         z_loss_weight: Weight of mean(max logit squared) in the training loss (Baichuan 2), usually 0.
     """
 
@@ -150,7 +150,7 @@ class BaichuanConfig(PreTrainedConfig):
         if self.quantize_head and self.tie_word_embeddings:
             raise ValueError("quantize_head and tie_word_embeddings are both true: an 8-bit head cannot be tied")
         if self.hidden_act not in ACT2FN:
-            raise ValueError(f'hidden_act is {self.hidden_act!r}: the published models use "silu"')
+            raise ValueError(f'hidden_act is {self.hidden_act!r}, which transformers does not support: use "silu"')
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -163,7 +163,7 @@ class BaichuanConfig(PreTrainedConfig):
         kinds = ("default", *ROPE_INIT_FUNCTIONS)
         if parameters.get("rope_type") not in kinds or parameters.get("rope_theta") is None:
             raise ValueError(
-                f"rope_parameters is {parameters}: set rope_theta, and rope_type to one of {', '.join(kinds)}"
+                f"rope_parameters is {parameters}: set rope_theta, and set rope_type to one of {', '.join(kinds)}"
             )
         theta = parameters["rope_theta"]
         if type(theta) not in (int, float) or theta <= 0:
@@ -179,7 +179,7 @@ class BaichuanConfig(PreTrainedConfig):
         saved["position_embedding"] = self.position_embedding
         saved["norm_head"] = self.norm_head
         if self.position_embedding == "alibi":
-            # As in the published 13B configurations, which have only `model_max_length` and no RoPE fields.
+            # Match the published 13B configurations, which have only `model_max_length` and no RoPE fields.
             saved.pop("max_position_embeddings", None)
             saved.pop("rope_parameters", None)
         return saved

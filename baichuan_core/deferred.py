@@ -1,6 +1,6 @@
-"""Register the model family when transformers is first needed, so that importing the package does not load torch.
+"""Registers the model family when transformers is first needed, so that importing the package does not load torch.
 
-Registration needs the model's classes, and so torch and transformers. It runs right after the first import of
+Registration needs the model's classes, and therefore torch and transformers. It runs right after the first import of
 transformers, or of a module of this package that uses it. At that point the imported module is complete, so there are
 no circular imports.
 """

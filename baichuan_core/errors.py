@@ -3,14 +3,14 @@
 BaichuanError
  ├── CheckpointError            a checkpoint directory is incomplete, damaged or of a different model family
  │    └── AdapterMismatchError  a LoRA adapter was made for a different base model
- ├── TokenizerError             the tokenizer is missing or does not fit the model
+ ├── TokenizerError             the tokenizer is missing or does not match the model
  ├── DatasetError               training data or prompts are malformed; the message names the line
  ├── PromptError                a prompt cannot be answered (empty, or longer than the context)
- ├── UnsupportedError           the requested combination is not supported (a kernel, a target, a dtype)
+ ├── UnsupportedError           the requested combination, for example of kernel, target and dtype, is not supported
  ├── TrainingDivergedError      the loss of a fine-tuning run is NaN or infinite
  ├── TrainingPausedError        the caller paused a fine-tuning run
  ├── RankFailedError            a process of a distributed fine-tuning run was killed or failed unexpectedly
- ├── HubError                   a hub lacks a repository, denies access, or sent bytes that differ from its announcement
+ ├── HubError                   a hub lacks a repository, denies access, or sends content that does not match its hash
  │    └── HubUnreachableError   the hub is unreachable or overloaded
  ├── InsufficientSpaceError     the disk has too little space for the result
  └── InsufficientMemoryError    the device has less memory than the minimum that the operation needs
@@ -39,7 +39,7 @@ class AdapterMismatchError(CheckpointError):
 
 
 class TokenizerError(BaichuanError):
-    """The tokenizer is missing or does not fit the model."""
+    """The tokenizer is missing or does not match the model."""
 
 
 class DatasetError(BaichuanError):
@@ -71,7 +71,7 @@ class RankFailedError(BaichuanError):
 
 
 class HubError(BaichuanError):
-    """A model hub did not have a repository, denied access, or sent content that differs from what it announced."""
+    """A model hub lacks a repository, denies access, or sends content that does not match its announced hash."""
 
 
 class HubUnreachableError(HubError):

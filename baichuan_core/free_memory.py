@@ -1,4 +1,4 @@
-"""Measure and limit device memory."""
+"""Measures and limits device memory."""
 
 import gc
 import os
@@ -15,16 +15,16 @@ _host_baseline: int | None = None
 
 
 def limit_memory(reserved: Sequence[int]) -> None:
-    """Limit this process to a part of its devices' memory, replacing any earlier limit.
+    """Limit how much of its devices' memory this process may use, replacing any earlier limit.
 
-    On a GPU, torch's allocator enforces the limit and raises `OutOfMemoryError`. On a CPU the limit is not enforced,
-    but `free_bytes` subtracts the memory allocated since the first call from it. So the first call must precede any
-    loading of models.
+    On a GPU, torch's allocator enforces the limit and raises `OutOfMemoryError`. On a CPU, the limit is not enforced,
+    but `free_bytes` subtracts from it the memory allocated since the first call. So the first call must come before any
+    model is loaded.
 
     Args:
         reserved: Bytes on each visible device, in order; empty if the process does not share its devices.
     """
-    global _host_baseline  # noqa: PLW0603 - a limit of the process
+    global _host_baseline  # noqa: PLW0603 - limits apply to the whole process
     limited = set(_limits)
     _limits.clear()
     if torch.cuda.is_available():
@@ -42,7 +42,7 @@ def limit_memory(reserved: Sequence[int]) -> None:
 
 
 def held_bytes() -> tuple[list[int], int]:
-    """Return the memory of this process and its descendants: bytes per GPU reserved by torch, and bytes of host memory.
+    """Return the bytes reserved by torch on each GPU, and the host memory of this process and its descendants in bytes.
 
     Pages of mapped files do not count, because the system can reclaim them.
     """
@@ -52,7 +52,7 @@ def held_bytes() -> tuple[list[int], int]:
 
 def limit_device_memory(index: int, count: int) -> None:
     """Limit this process to `count` bytes of one device; see `limit_memory`. Without a GPU, the CPU is device 0."""
-    global _host_baseline  # noqa: PLW0603 - a limit of the process
+    global _host_baseline  # noqa: PLW0603 - limits apply to the whole process
     if torch.cuda.is_available():
         total = torch.cuda.mem_get_info(index)[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
@@ -62,7 +62,7 @@ def limit_device_memory(index: int, count: int) -> None:
 
 
 def get_limits() -> dict[int, int]:
-    """Return the limits of this process by device; empty if it has none."""
+    """Return this process's memory limits in bytes, by device index; empty if it has none."""
     return dict(_limits)
 
 
@@ -74,7 +74,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 def free_bytes(device: str | torch.device | None = None) -> int:
     """Return the free memory of a device in bytes; by default of the first GPU, or of the CPU if there is no GPU.
 
-    On the CPU this is the memory available from the system, or what the limit of a container leaves if that is less.
+    On the CPU, this is the memory that the system has available, or what a container's limit leaves if that is less.
     """
     where = choose_device(device)
     if where.type == "cuda":
@@ -88,7 +88,7 @@ def free_bytes(device: str | torch.device | None = None) -> int:
 def total_bytes(device: str | torch.device | None = None) -> int:
     """Return the total memory of a device in bytes; by default of the first GPU, or of the CPU if there is no GPU.
 
-    On the CPU this is the memory of the system, or the limit of a container if that is less.
+    On the CPU, this is the memory of the system, or the container's limit if that is less.
     """
     where = choose_device(device)
     if where.type == "cuda":
@@ -107,7 +107,7 @@ def _measure_anonymous_bytes(pid: int | str = "self") -> int:
 
 
 def _list_process_tree(pid: int) -> list[int]:
-    """Return a process and all of its descendants."""
+    """Return the ids of a process and of all its descendants."""
     try:
         lists = [(task / "children").read_text("ascii") for task in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:

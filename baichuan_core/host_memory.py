@@ -1,4 +1,4 @@
-"""Measure the memory of the machine, or of the container in which this process runs, without torch."""
+"""Measures the memory of the machine, or of the container in which this process runs, without torch."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +11,7 @@ KIB = 1024
 
 
 def available_host_bytes() -> int:
-    """Return the memory available from the system in bytes, or what a container's limit leaves if that is less."""
+    """Return the bytes that the system has available, or what a container's limit leaves if that is less."""
     return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP_FOLDER)])
 
 
@@ -21,9 +21,9 @@ def total_host_bytes() -> int:
 
 
 def control_group_free_bytes(root: Path) -> Iterator[int]:
-    """Yield the free bytes, including the page cache, within the limit of the control group at `root`, if it has one.
+    """Yield the bytes that are free under the limit of the cgroup at `root`, if any; the page cache counts as free.
 
-    Version 2 has its files in `root`, version 1 in the folder `memory`:
+    Version 2 keeps its files in `root`, version 1 in the folder `memory`:
     https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
     """
     for folder, limit, used, prefix in _list_cgroup_layouts(root):
@@ -36,14 +36,14 @@ def control_group_free_bytes(root: Path) -> Iterator[int]:
 
 
 def control_group_limits(root: Path) -> Iterator[int]:
-    """Yield the limit in bytes of the control group mounted at `root`, if it has one."""
+    """Yield the limit in bytes of the cgroup mounted at `root`, if it has one."""
     for folder, limit, _used, _prefix in _list_cgroup_layouts(root):
         with suppress(OSError, ValueError):
             yield _read_number(folder / limit)
 
 
 def _list_cgroup_layouts(root: Path) -> tuple[tuple[Path, str, str, str], ...]:
-    """Return (folder, limit file, usage file, prefix of the names of statistics) for cgroup v2, then v1."""
+    """Return (folder, limit file, usage file, prefix of the statistics' names) for cgroup v2, then for v1."""
     return (
         (root, "memory.max", "memory.current", ""),
         (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

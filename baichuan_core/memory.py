@@ -1,6 +1,7 @@
-"""Check whether an operation fits into memory, and measure how much it used.
+"""Checks whether an operation fits into memory, and measures how much it used.
 
-Estimates come from the package `footprint`, which does not need torch; this module compares them with the device.
+Estimates come from the package `footprint`, which does not need torch; this module compares them with the memory of
+the device.
 """
 
 import gc
@@ -64,8 +65,8 @@ class Peak:
 def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device | None = None) -> None:
     """Reject an operation that cannot fit into memory, before anything is loaded.
 
-    Only the minimum, `needs.least`, is compared: short inputs and small batches may fit even if the maximum of the
-    options does not.
+    Only the minimum, `needs.least`, is compared: short inputs and small batches may fit even if the largest ones that
+    the options allow do not.
 
     Args:
         needs: Estimated memory of the operation.
@@ -81,7 +82,7 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
     free, total = free_bytes(where), total_bytes(where)
     if needs.least <= free:
         return
-    needed = f"this needs at least {in_gib(needs.least)} of memory and {where.type} has {in_gib(free)} free"
+    needed = f"this needs at least {in_gib(needs.least)} of memory, but {where.type} has {in_gib(free)} free"
     remedy = _describe_remedy(needs, shape, free)
     if needs.least <= total:
         raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until other processes use less, or {remedy}")
@@ -92,7 +93,7 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
 def explain_out_of_memory(
     needs: Footprint, shape: Shape, *, device: str | torch.device | None = None
 ) -> Iterator[None]:
-    """Replace out-of-memory errors in a block with errors that state sizes and alternatives, like `require_memory`.
+    """Replace out-of-memory errors in a block with errors that state sizes and alternatives, as `require_memory` does.
 
     Args:
         needs: Estimated memory of the block.
@@ -111,9 +112,9 @@ def explain_out_of_memory(
         where = torch.device("cpu") if needs.place == "host" else choose_device(device)
         total = total_bytes(where)
         message = (
-            f"{where.type} ran out of memory: this was estimated at {in_gib(needs.total)} and {where.type} has"
-            f" {in_gib(total)}, of which other processes may use a part; use a smaller batch_size or max_length, or"
-            f" gradient_checkpointing; {_describe_remedy(needs, shape, total)}"
+            f"{where.type} ran out of memory: the estimate was {in_gib(needs.total)}, and {where.type} has"
+            f" {in_gib(total)} in total, some of which other processes may be using; use a smaller batch_size or"
+            f" max_length, or gradient_checkpointing; {_describe_remedy(needs, shape, total)}"
         )
         kind = MemoryOccupiedError if needs.total <= total else InsufficientMemoryError
         raise kind(message) from error
@@ -122,8 +123,8 @@ def explain_out_of_memory(
 def _describe_remedy(needs: Footprint, shape: Shape, free: int) -> str:
     trains = needs.optimizer > 0
     ways = find_smaller_trainings(shape, needs.least) if trains else find_smaller_models(shape, needs.least)
-    fitting = [f"{way}: {in_gib(least)}" for way, least in ways if least <= free] if needs.place == "device" else []
-    return f"use what would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"
+    fitting = [f"{way} ({in_gib(least)})" for way, least in ways if least <= free] if needs.place == "device" else []
+    return f"use an alternative that would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"
 
 
 @contextmanager

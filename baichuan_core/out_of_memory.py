@@ -1,4 +1,4 @@
-"""Distinguish out-of-memory errors from others, without loading torch."""
+"""Distinguishes out-of-memory errors from others, without loading torch."""
 
 import sys
 
@@ -6,7 +6,7 @@ CPU_ALLOCATOR_MESSAGE = "DefaultCPUAllocator: can't allocate memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a device or the host ran out of memory; on a CPU, torch raises a plain RuntimeError."""
+    """Return whether an error means that a device or the host ran out of memory; on CPUs, torch raises RuntimeError."""
     torch = sys.modules.get("torch")  # if torch is not loaded, it cannot have raised the error
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True

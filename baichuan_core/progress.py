@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A progress report of a running operation.
+    """A report on the progress of a running operation.
 
     Attributes:
         fraction: Fraction of the whole operation that is done, in [0, 1]; never decreases within one operation.
@@ -27,5 +27,5 @@ def ignore_progress(_progress: Progress) -> None:
 
 
 def scale_progress(on_progress: ProgressCallback, start: float, end: float) -> ProgressCallback:
-    """Return a callback for an operation that is the part from `start` to `end` of a longer one."""
+    """Return a callback that maps an operation's progress to the range from `start` to `end` of a longer operation."""
     return lambda part: on_progress(Progress(start + (end - start) * part.fraction, part.stage, part.metrics))

@@ -1,4 +1,4 @@
-"""Importing this module silences two warnings of bitsandbytes that users cannot act on."""
+"""Importing this module silences two bitsandbytes warnings that users cannot act on."""
 
 import logging
 

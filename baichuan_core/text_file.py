@@ -1,4 +1,4 @@
-"""Read users' text files."""
+"""Reads users' text files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Read and check the files of a model directory without torch, at registration and before a job."""
+"""Reads and checks the files of a model directory without torch, at registration and before a job."""
 
 from .adapter_layers import (
     AdapterLayers,

@@ -1,4 +1,4 @@
-"""Compare the matrices in the file of a LoRA adapter with those that its settings name."""
+"""Compares the matrices in a LoRA adapter's file with those that its settings name."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -13,7 +13,7 @@ Part = Literal["A", "B", "magnitude"]
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # Tools that save the model's own state dict, such as DeepSpeed's zero_to_fp32, keep peft's adapter name `.default`.
-# Data parallel wrappers add the prefix `module.`, torch.compile adds `_orig_mod.`, and peft's own prefix occurs twice
+# Data-parallel wrappers add the prefix `module.`, torch.compile adds `_orig_mod.`, and peft's own prefix occurs twice
 # if a model was wrapped twice.
 _PREFIXES = r"^(?:module\.|base_model\.model\.|_orig_mod\.)*"
 _MATRIX = re.compile(
@@ -21,13 +21,13 @@ _MATRIX = re.compile(
     r"(?:lora_(?P<side>[AB])(?:\.default)?\.weight|lora_magnitude_vector(?:\.default)?(?:\.weight)?)$"
 )
 _SAVED_MODULE = re.compile(_PREFIXES + r"(?P<layer>.+?)(?:\.modules_to_save\.default)?\.weight$")
-_BLOCK = re.compile(r".*\.[^.]*\.(\d+)\.")  # peft's pattern for the number of a block
+_BLOCK = re.compile(r".*\.[^.]*\.(\d+)\.")  # peft's pattern for a block number
 _REQUIRED_PARTS = {"A", "B"}
 
 
 @dataclass(slots=True)
 class AdapterLayer:
-    """Names and shapes of the tensors of one layer.
+    """The names and shapes of the tensors of one layer.
 
     Attributes:
         names: Tensor name of each part.
@@ -40,7 +40,7 @@ class AdapterLayer:
 
 @dataclass(frozen=True, slots=True)
 class AdapterLayers:
-    """Contents of an adapter's file.
+    """The contents of an adapter's file.
 
     Attributes:
         layers: LoRA layers by name in the base, e.g. "model.layers.0.self_attn.W_pack".
@@ -55,7 +55,7 @@ def find_adapter_weights(adapter: Path) -> Path:
     """Return the file with the matrices of an adapter.
 
     Raises:
-        FileError: There is none.
+        FileError: There is no such file.
     """
     for name in WEIGHT_FILES:
         if (adapter / name).is_file():
@@ -67,7 +67,7 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
     """Assign the tensors of an adapter's file to layers.
 
     Raises:
-        FileError: There are none, one is empty, or a layer lacks a part.
+        FileError: The file has no tensors, a tensor is empty, or a layer lacks a part.
         UnsupportedFileError: A tensor is neither a LoRA matrix nor a module that the settings name.
     """
     if not shapes:
@@ -95,14 +95,14 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
 
 
 def refuse_integers(integers: Mapping[str, str], file: Path) -> None:
-    """Reject integer tensors in an adapter's file, whose codes would be used as the values of the matrices.
+    """Reject integer tensors in an adapter's file, because their codes would be used as matrix values.
 
     Args:
-        integers: Dtype by name of all tensors that do not contain floats.
-        file: The file.
+        integers: Dtypes of all tensors that do not contain floats, by name.
+        file: The adapter's file.
 
     Raises:
-        FileError: There is such a tensor.
+        FileError: The file contains an integer tensor.
     """
     if integers:
         name, dtype = next(iter(integers.items()))
@@ -127,7 +127,7 @@ def require_selected_layers(
 ) -> None:
     """Raise FileError if the file does not have exactly the layers and modules that the settings select.
 
-    The base would silently keep its own weights for a missing one, and a surplus one would silently have no effect.
+    For a missing layer, the base would silently keep its own weights; a surplus layer would silently have no effect.
     """
     if missing := sorted(set(selected) - set(present)):
         raise FileError(

@@ -1,4 +1,4 @@
-"""Read `adapter_config.json`, and reject adapters of peft whose result could not be reproduced."""
+"""Reads `adapter_config.json`, and rejects peft adapters whose results could not be reproduced."""
 
 import math
 import re
@@ -69,8 +69,8 @@ class AdapterSettings:
         """Return the settings of an adapter directory.
 
         Raises:
-            FileError: `adapter_config.json` is missing or damaged, or a field has a value that it cannot have.
-            UnsupportedFileError: The adapter is of another method, or its result cannot be reproduced.
+            FileError: `adapter_config.json` is missing or damaged, or a field has an invalid value.
+            UnsupportedFileError: The adapter uses another method, or its result cannot be reproduced.
         """
         file = adapter / CONFIG_FILE
         if not file.is_file():
@@ -112,7 +112,7 @@ def _require_lora(content: Mapping[str, Any], file: Path) -> None:
         raise FileError(f"{file} has no peft_type: use the adapter_config.json that peft wrote")
     if str(method).upper() != "LORA":
         raise UnsupportedFileError(
-            f"{file} describes an adapter of the method {method}, but only LoRA adapters are supported: "
+            f"{file} describes an adapter of type {method}, but only LoRA adapters are supported: "
             "merge it into its base with peft (merge_and_unload, if the method has it), or train a LoRA adapter"
         )
 
@@ -176,7 +176,7 @@ def _find_expressions(known: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _check_expression(name: str, expression: str) -> None:
     try:
-        # A pattern is part of a longer expression, in which, for example, "(?i)" is not allowed.
+        # peft embeds a pattern in a longer expression, where "(?i)", for example, is not allowed.
         re.compile(rf"(.*\.)?({expression})$" if name.endswith("_pattern") else expression)
     except (re.error, RecursionError, OverflowError) as error:
         raise FileError(
@@ -199,7 +199,7 @@ RULES = {
     "exclude_modules": NAMES,
     "layers_pattern": NAMES,
     "modules_to_save": Rule(is_texts, "a list of names"),
-    "layers_to_transform": Rule(is_whole_or_wholes, "the number of a block or a list of such numbers"),
+    "layers_to_transform": Rule(is_whole_or_wholes, "a block number or a list of block numbers"),
     "use_rslora": SWITCH,
     "use_dora": SWITCH,
     "rank_pattern": Rule(

@@ -1,4 +1,4 @@
-"""Find the chat templates of a tokenizer and check their Jinja syntax; no template is run."""
+"""Finds the chat templates of a tokenizer and checks their Jinja syntax without running any template."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ FIELD = "chat_template"
 
 
 class _GenerationTag(Extension):
-    """Tag with which transformers marks answers."""
+    """The tag that transformers uses to mark answers."""
 
-    tags = {"generation"}  # noqa: RUF012 - Jinja's attribute
+    tags = {"generation"}  # noqa: RUF012 - Jinja defines this attribute
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)
@@ -74,7 +74,7 @@ def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Iterat
 
 def _read_template(file: Path) -> str:
     content = read_bytes(file)
-    refuse_byte_order_mark(file)  # it would be the first character of every prompt
+    refuse_byte_order_mark(file)  # the mark would be the first character of every prompt
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -82,7 +82,7 @@ def _read_template(file: Path) -> str:
 
 
 def _check_syntax(template: str, place: str) -> None:
-    # Set up as in transformers. Parsing evaluates nothing, unlike compiling, which folds constants.
+    # The same setup as in transformers. Unlike compiling, which folds constants, parsing evaluates nothing.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
     )

@@ -1,4 +1,4 @@
-"""Read `config.json` and normalize its fields, as other tools write them, to what the engine expects."""
+"""Reads `config.json` and normalizes fields that other tools write differently from what the engine expects."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ WHOLE_NUMBERS = (
     "bos_token_id",
     "eos_token_id",
 )
-# Booleans that old tools write as 1 and 0.
+# Booleans that old tools write as 1 or 0.
 SWITCHES = ("norm_head", "quantize_head", "tie_word_embeddings")
 # Settings of the machine that saved the file, not of the model.
 MACHINE_FIELDS = (
@@ -36,7 +36,7 @@ DTYPE_FIELDS = ("dtype", "torch_dtype")
 # Spellings of `quant_method` for bitsandbytes, without the class name that enumeration members begin with.
 BITSANDBYTES_NAMES = ("bitsandbytes", "BITS_AND_BYTES")
 METHODS = ("load_in_8bit", "load_in_4bit")
-# Fields by which GPTQ and AWQ describe themselves even if `quant_method` is missing.
+# Fields that identify GPTQ and AWQ even if `quant_method` is missing.
 GPTQ_FIELDS = ("bits", "w_bit", "group_size", "q_group_size", "desc_act", "zero_point")
 
 
@@ -44,8 +44,8 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     """Return the cleaned `config.json` of a checkpoint directory.
 
     Raises:
-        FileError: It is missing, damaged, of another family or contradicts itself.
-        UnsupportedFileError: It was quantized by something other than bitsandbytes.
+        FileError: The file is missing or damaged, describes another model family or contradicts itself.
+        UnsupportedFileError: The checkpoint was quantized by something other than bitsandbytes.
     """
     file = checkpoint / "config.json"
     if not file.exists():
@@ -107,8 +107,8 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration without redundant and machine-specific ones.
 
     Raises:
-        FileError: A field contradicts others.
-        UnsupportedFileError: Its quantization is not that of bitsandbytes.
+        FileError: Fields contradict each other.
+        UnsupportedFileError: The quantization is not that of bitsandbytes.
     """
     fields = as_whole_numbers(config, WHOLE_NUMBERS)
     fields |= {name: bool(fields[name]) for name in SWITCHES if name in fields and is_switch(fields[name])}
@@ -139,8 +139,8 @@ def bitsandbytes_settings(settings: Mapping[str, Any] | None) -> dict[str, Any] 
     """Return the normalized `quantization_config` of bitsandbytes; None if it quantizes nothing.
 
     Raises:
-        FileError: It sets both 8 and 4 bits.
-        UnsupportedFileError: It belongs to another method, by its name or its fields.
+        FileError: The settings select both 8 and 4 bits.
+        UnsupportedFileError: The name or the fields are those of another method.
     """
     if not settings:
         return None

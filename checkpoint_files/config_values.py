@@ -1,4 +1,4 @@
-"""Reject values in `config.json` with which no model can be computed."""
+"""Rejects values in `config.json` that would make the model impossible to run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +29,7 @@ MAX_NORM_EPS = 0.1  # a much larger value would outweigh the mean square to whic
 MIN_THETA, MAX_THETA = 1, 1e12
 MAX_FACTOR = 1e6  # maximum factor of RoPE scaling
 DTYPES = ("float16", "bfloat16", "float32", "float64", "half", "float", "double")
-# The activations of transformers (ACT2FN); a test checks that they are equal.
+# The activations of transformers (ACT2FN); a test compares both lists.
 ACTIVATIONS = (
     *("gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh"),
     *("gelu_accurate", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2"),
@@ -56,7 +56,7 @@ RULES = {
     # Some tools write -1 for "no padding".
     "pad_token_id": Rule(
         lambda value: is_token(value) or (is_whole(value) and value == -1),
-        "a whole number of at least 0, the id of a token, or null",
+        "a token id (a whole number of at least 0) or null",
     ),
     "bos_token_id": TOKENS,
     "eos_token_id": TOKENS,
@@ -72,8 +72,8 @@ BITSANDBYTES_RULES = {
     "bnb_4bit_compute_dtype": Rule(
         lambda value: isinstance(value, str) and value in DTYPES, "float16, bfloat16 or float32"
     ),
-    "llm_int8_skip_modules": Rule(is_texts, "a list of names of layers"),
-    "llm_int8_threshold": Rule(is_number, "a number (bitsandbytes has 6.0)", nullable=False),
+    "llm_int8_skip_modules": Rule(is_texts, "a list of layer names"),
+    "llm_int8_threshold": Rule(is_number, "a number (the default of bitsandbytes is 6.0)", nullable=False),
 }
 _THETA = replace(number_from(MIN_THETA, MAX_THETA, hint="the published models have 10000"), nullable=False)
 _REQUIRED = Rule(
@@ -83,7 +83,7 @@ _REQUIRED = Rule(
 )
 _SCALE = number_from(0, MAX_FACTOR)
 _FACTORS = ("long_factor", "short_factor")
-# Required fields of each rope_type of transformers (ROPE_INIT_FUNCTIONS); a test checks that the types are equal.
+# The fields that each rope_type of transformers (ROPE_INIT_FUNCTIONS) requires; a test compares the types.
 REQUIRED_BY_TYPE: Mapping[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -105,7 +105,7 @@ OPTIONAL_ROPE_RULES = {
 
 
 def check_values(fields: Mapping[str, Any]) -> None:
-    """Check the values of a cleaned configuration that is read from a file.
+    """Check the values of a cleaned configuration that was read from a file.
 
     Raises:
         FileError: A value has the wrong type or is out of range; the message names the field.
@@ -151,13 +151,11 @@ def _check_scaling(name: str, parameters: Mapping[str, Any], fields: Mapping[str
 def _check_factors(name: str, parameters: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
     if not (is_whole(width) and is_whole(heads) and width and heads):
-        return  # the checks of the sizes reject these
+        return  # the size checks reject these values
     length = width // heads // 2
     for field in _FACTORS:
         factors = parameters.get(field)
         if not isinstance(factors, list) or not all(map(is_positive, factors)):
             raise FileError(f"{name}.{field} is {factors!r}: use a list of {length} numbers above 0")
         if len(factors) != length:
-            raise FileError(
-                f"{name}.{field} has {len(factors)} numbers: use {length}, half the number of dimensions of a head"
-            )
+            raise FileError(f"{name}.{field} has {len(factors)} numbers: use {length}, half of the head dimension")

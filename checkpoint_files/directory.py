@@ -1,4 +1,4 @@
-"""Check a model directory without loading weights, at registration and before a job."""
+"""Checks a model directory without loading weights, at registration and before a job."""
 
 import re
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def check_directory(folder: Path) -> None:
     """Check a model directory: a checkpoint, an adapter or a GGUF file.
 
     Raises:
-        FileError: It cannot be used; the message names the file, the field and the remedy.
+        FileError: The directory cannot be used; the message names the file, the field and the remedy.
         OSError: A file cannot be read.
     """
     if (folder / CONFIG_FILE).exists():
@@ -94,7 +94,7 @@ def check_adapter_files(adapter: Path) -> AdapterLayers:
     """Check an adapter by itself, without comparing it with a base.
 
     Returns:
-        Its layers.
+        The adapter's layers.
 
     Raises:
         FileError: See `check_directory`.
@@ -109,7 +109,7 @@ def check_adapter_files(adapter: Path) -> AdapterLayers:
 
 
 def read_settled_config(checkpoint: Path) -> dict[str, Any]:
-    """Return the cleaned configuration, without quantization settings that a tool left next to plain weights.
+    """Return the cleaned configuration, without quantization settings that a tool left behind next to plain weights.
 
     Raises:
         FileError: See `check_directory`.

@@ -1,7 +1,7 @@
-"""Infer the family of a configuration: its position embedding and its output head.
+"""Infers the family of a configuration: its position embedding and its output head.
 
-Published configurations state neither, so both are inferred from other fields. If these are missing or contradict each
-other, the configuration is rejected until the field is set, because with the wrong choice the model outputs nonsense.
+Published configurations state neither, so both are inferred from other fields. If those are missing or contradict each
+other, the configuration is rejected until it states the family, because a wrong guess makes the model output nonsense.
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ PositionEmbedding = Literal["rope", "alibi"]
 
 BAICHUAN1_VOCABULARY_SIZE = 64_000
 BAICHUAN2_VOCABULARY_SIZE = 125_696
-# Width of the published models: every 7B has RoPE, every 13B ALiBi.
+# Widths of the published models: every 7B model uses RoPE, and every 13B model ALiBi.
 PUBLISHED_WIDTHS: Mapping[int, PositionEmbedding] = {4096: "rope", 5120: "alibi"}
-# The class name of Baichuan 1 7B; all others are written "Baichuan".
+# Class names of Baichuan 1 7B begin with "BaiChuan"; all others begin with "Baichuan".
 BAICHUAN1_7B_PREFIX = "BaiChuan"
 BAICHUAN_PREFIX = "Baichuan"
 
 
 def infer_position_embedding(config: Mapping[str, Any]) -> PositionEmbedding:
-    """Return "rope" or "alibi".
+    """Return the kind of position embedding, "rope" or "alibi".
 
     Raises:
-        FileError: Width and length fields contradict each other.
+        FileError: The width and length fields contradict each other.
     """
     if (stated := config.get("position_embedding")) is not None:
         return stated  # type: ignore[no-any-return] # checked with the other fields
     published = PUBLISHED_WIDTHS.get(config.get("hidden_size", 0))
     rope_length, length = config.get("max_position_embeddings"), config.get("model_max_length")
-    if rope_length is not None and length is not None:  # tools add the second field to derivatives of 13B models
+    if rope_length is not None and length is not None:  # tools add max_position_embeddings to derivatives of 13B models
         return published or "rope"
     if rope_length is None and length is None:
         return published or "rope"
@@ -45,7 +45,7 @@ def infer_position_embedding(config: Mapping[str, Any]) -> PositionEmbedding:
 
 
 def infer_norm_head(config: Mapping[str, Any]) -> bool | None:
-    """Return whether the output head is the normalized one of Baichuan 2; None if no field indicates it."""
+    """Return whether the output head is the normalized head of Baichuan 2; None if no field indicates it."""
     if (stated := config.get("norm_head")) is not None:
         return stated  # type: ignore[no-any-return] # checked with the other fields
     vocabulary, names = config.get("vocab_size"), class_names(config)
@@ -81,7 +81,7 @@ def unknown_head(vocabulary: object) -> str:
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of the model's classes, without the module that `auto_map` puts before them."""
+    """Return the names of the model's classes, without the module prefix that `auto_map` adds."""
     auto_map, architectures = config.get("auto_map"), config.get("architectures")
     mapped = list(auto_map.values()) if isinstance(auto_map, Mapping) else []
     named = [*mapped, *(architectures if isinstance(architectures, list) else [architectures])]

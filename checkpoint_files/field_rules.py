@@ -1,4 +1,4 @@
-"""Rules for the values of fields in JSON files, each with its wording in messages."""
+"""Rules for the values of fields in JSON files, each with a description for messages."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ def show(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Condition for the values of a field.
+    """A condition on the values of a field.
 
     Attributes:
         is_allowed: Returns whether a value is allowed.
@@ -44,7 +44,7 @@ def check_fields(fields: Mapping[str, Any], rules: Mapping[str, Rule], *, within
 
     Args:
         fields: The JSON object.
-        rules: Rule by field.
+        rules: The rule for each field, by name.
         within: Name of the field that contains the object, followed by a dot, e.g. "rope_scaling."
 
     Raises:
@@ -62,7 +62,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; a boolean is not one."""
+    """Whether a value is a whole number; booleans do not count."""
     return type(value) is int
 
 
@@ -72,12 +72,12 @@ def is_positive(value: Any) -> bool:
 
 
 def is_token(value: Any) -> bool:
-    """Whether a value can be the id of a token, which engines keep in 32 bits."""
+    """Whether a value can be a token id, which engines store in 32 bits."""
     return is_whole(value) and 0 <= value < 2**31
 
 
 def is_token_or_tokens(value: Any) -> bool:
-    """Whether a value is the id of a token or a list of them."""
+    """Whether a value is a token id or a list of token ids."""
     return all(map(is_token, value)) if isinstance(value, list) else is_token(value)
 
 
@@ -94,7 +94,7 @@ def whole_number_from(low: int, high: int, *, hint: str = "") -> "Rule":
 
 
 def is_whole_or_wholes(value: Any) -> bool:
-    """Whether a value is a whole number or a list of them."""
+    """Whether a value is a whole number or a list of whole numbers."""
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
 
 
@@ -110,6 +110,6 @@ def is_texts(value: Any) -> bool:
 
 NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(is_positive, "a number above 0")
-TOKEN = Rule(is_token, "a whole number of at least 0, the id of a token")
-TOKENS = Rule(is_token_or_tokens, "a whole number of at least 0, the id of a token, or a list of them")
+TOKEN = Rule(is_token, "a token id (a whole number of at least 0)")
+TOKENS = Rule(is_token_or_tokens, "a token id (a whole number of at least 0) or a list of token ids")
 SWITCH = Rule(is_switch, "true or false")

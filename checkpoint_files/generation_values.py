@@ -1,4 +1,4 @@
-"""Read and check `generation_config.json`, the recommended generation settings of a checkpoint."""
+"""Reads and checks `generation_config.json`, the recommended generation settings of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +36,7 @@ RULES = {
     "assistant_token_id": TOKEN,
     "bos_token_id": TOKENS,
     "eos_token_id": TOKENS,
-    "pad_token_id": Rule(is_whole_or_wholes, "a whole number or a list of them"),
+    "pad_token_id": Rule(is_whole_or_wholes, "a whole number or a list of whole numbers"),
     "max_new_tokens": whole_number_from(1, MAX_COUNT),
     "top_k": whole_number_from(0, MAX_COUNT, hint="0 for all tokens"),
     "temperature": number_from(0, MAX_TEMPERATURE),
@@ -71,10 +71,10 @@ def check_chat_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) ->
     Args:
         fields: Content of `generation_config.json`.
         vocab_size: Number of tokens of the model.
-        file: The file.
+        file: The file that the fields were read from.
 
     Raises:
-        FileError: One of them is missing.
+        FileError: The model lacks one of these tokens.
     """
     for name in ("user_token_id", "assistant_token_id"):
         if fields.get(name, 0) >= vocab_size:
@@ -90,10 +90,10 @@ def check_end_tokens(fields: Mapping[str, Any], vocab_size: int, file: Path) -> 
     Args:
         fields: Content of a file with `eos_token_id`.
         vocab_size: Number of tokens of the model.
-        file: The file.
+        file: The file that the fields were read from.
 
     Raises:
-        FileError: It can generate none of them, so every answer would run to the length limit.
+        FileError: The model can generate none of them, so every answer would run to the length limit.
     """
     ends = fields.get("eos_token_id")
     if ends is not None and not any(0 <= end < vocab_size for end in (ends if isinstance(ends, list) else [ends])):

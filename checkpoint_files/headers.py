@@ -1,4 +1,4 @@
-"""Read names, dtypes and shapes of the tensors in a file without loading weights or running code."""
+"""Reads the names, dtypes and shapes of the tensors in a file without loading weights or running code."""
 
 import json
 import pickle
@@ -15,16 +15,16 @@ from .field_rules import is_whole, show
 from .json_files import LFS_POINTER, refuse_lfs_pointer
 
 MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors library
-# Pickles before the tensors in a file of torch before 1.6: magic number, protocol version, system information.
+# Pickles that precede the tensors in a file of torch before 1.6: magic number, protocol version, system information.
 LEGACY_PREAMBLE_PICKLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Dtype and shape of a stored tensor.
+    """The dtype and shape of a stored tensor.
 
     Attributes:
-        dtype: Name in the file, e.g. "BF16" or "BFloat16Storage".
+        dtype: The dtype's name in the file, e.g. "BF16" or "BFloat16Storage".
         shape: Size of each dimension.
     """
 
@@ -39,7 +39,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """Something other than a tensor in a `.bin` file."""
+    """An object in a `.bin` file that is not a tensor."""
 
     value: Any
 
@@ -48,7 +48,7 @@ Headers = Mapping[str, Header | StoredObject]
 
 
 def read_headers(file: Path) -> Headers:
-    """Return headers of the tensors in a safetensors or `.bin` file, and other objects, by name.
+    """Return the headers of the tensors in a safetensors or `.bin` file, and any other objects, by name.
 
     Raises:
         FileError: The file is missing, truncated, damaged or a git-LFS pointer.
@@ -81,7 +81,7 @@ def _read_safetensors(stream: IO[bytes], file: Path) -> Headers:
     entries.pop("__metadata__", None)
     for name, about in entries.items():
         if not _describes_tensor(about):
-            raise ValueError(f"its header has no dtype, shape and data_offsets of the tensor {show(name)}")
+            raise ValueError(f"its header has no valid dtype, shape and data_offsets for the tensor {show(name)}")
     end = max((about["data_offsets"][1] for about in entries.values()), default=0)
     if file.stat().st_size != 8 + length + end:
         raise ValueError(f"it has {file.stat().st_size} bytes instead of {8 + length + end}")

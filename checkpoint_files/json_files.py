@@ -1,4 +1,4 @@
-"""Read JSON files of other tools, which may have a byte order mark, be in UTF-16 or be a git-LFS pointer."""
+"""Reads JSON files of other tools, which may have a byte order mark, use UTF-16 or be a git-LFS pointer."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 from .errors import FileError
 
 LFS_POINTER = b"version https://git-lfs"
-MAX_BYTES = 2**22  # published configurations have 1 to 2 kB, shard indexes up to 100 kB
+MAX_BYTES = 2**22  # published configurations take 1 to 2 kB, shard indexes up to 100 kB
 
 
 def read_object(file: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        FileError: The file is missing, unreadable, not regular, too large or does not contain a JSON object.
+        FileError: The file is missing, unreadable, not a regular file or too large, or is not a JSON object.
     """
     raw = read_bytes(file, max_bytes)
     try:
@@ -37,7 +37,7 @@ def read_bytes(file: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a file.
 
     Raises:
-        FileError: The file is missing, unreadable, not regular, too large or a git-LFS pointer.
+        FileError: The file is missing, unreadable, not a regular file, too large or a git-LFS pointer.
     """
     try:
         with open(file, "rb", opener=_open_without_waiting) as stream:
@@ -69,7 +69,7 @@ def refuse_lfs_pointer(file: Path, beginning: bytes) -> None:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file without blocking, as a FIFO would until something writes to it."""
+    """Open a file without blocking; opening a FIFO would otherwise block until something writes to it."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -78,7 +78,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def as_whole_numbers(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return `fields`, with integral floats such as 5.0 converted to integers in the fields `names`."""
+    """Return `fields`, with integral floats such as 5.0 in the fields `names` converted to integers."""
     changed = {name: _as_whole(fields[name]) for name in names if name in fields}
     return {**fields, **changed}
 

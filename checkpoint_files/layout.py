@@ -44,7 +44,7 @@ def linear_layers(config: Sizes) -> dict[str, Shape]:
 
 
 def expected_tensors(config: Sizes) -> dict[str, Shape]:
-    """Return names and shapes of all tensors of a checkpoint, except the scales that bitsandbytes adds to a weight."""
+    """Return the names and shapes of a checkpoint's tensors, except the scales that bitsandbytes adds to weights."""
     norms = {
         f"model.layers.{block}.{norm}.weight": (config.hidden_size,)
         for block in range(config.num_hidden_layers)

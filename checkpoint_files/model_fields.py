@@ -1,4 +1,4 @@
-"""The fields of a `config.json` that determine the tensors of its model; needs neither torch nor transformers."""
+"""The fields of a `config.json` that determine the tensors of its model, read without torch or transformers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

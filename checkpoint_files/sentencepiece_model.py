@@ -1,4 +1,4 @@
-"""Read the pieces of `tokenizer.model` without SentencePiece, so that checks need none of the engine's packages.
+"""Reads the pieces of `tokenizer.model` without SentencePiece, so that checks need none of the engine's packages.
 
 The file is a protobuf message, `ModelProto` in sentencepiece_model.proto: its field 1 occurs once per piece, and field
 1 of a piece is its text. All other fields are skipped.
@@ -11,8 +11,8 @@ from .errors import FileError
 from .json_files import read_bytes
 
 PIECES_FIELD = TEXT_FIELD = 1
-MAX_BYTES = 2**26  # the tokenizer of Baichuan 2 has 2 MB
-# Wire types of protobuf; for those of fixed size, the number of bytes.
+MAX_BYTES = 2**26  # the tokenizer of Baichuan 2 takes 2 MB
+# Protobuf's wire types, with the number of bytes of those that have a fixed size.
 _VARINT, _LENGTH_DELIMITED = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 _MAX_VARINT_BYTES = 10
@@ -42,7 +42,7 @@ def _read_text(piece: memoryview) -> str:
 
 
 def _iterate_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and value of each length-delimited field; other fields are skipped."""
+    """Yield the number and value of each length-delimited field; other fields are skipped."""
     view, offset = memoryview(message), 0
     while offset < len(view):
         tag, offset = _read_varint(view, offset)
@@ -57,14 +57,14 @@ def _iterate_fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryvi
         else:
             raise ValueError(f"unknown wire type {wire_type} at byte {offset}")
         if end > len(view):
-            raise ValueError(f"it ends in the field at byte {offset}")
+            raise ValueError(f"it ends inside the field at byte {offset}")
         if wire_type == _LENGTH_DELIMITED:
             yield tag >> 3, view[offset:end]
         offset = end
 
 
 def _read_varint(view: memoryview, offset: int) -> tuple[int, int]:
-    """Return a number that is stored in 7 bits per byte, lowest bits first, and the offset after it."""
+    """Return a number stored with 7 bits per byte, lowest bits first, and the offset of the byte after it."""
     value = 0
     for count, byte in enumerate(view[offset : offset + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * count)

@@ -1,4 +1,4 @@
-"""Compare the tensors of a checkpoint with those that its configuration requires."""
+"""Compares the tensors of a checkpoint with those that its configuration requires."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from .errors import FileError, UnsupportedFileError
 from .layout import EMBEDDING, HEAD, Shape, Sizes, expected_tensors, linear_layers
 
-# Endings of the tensors that GPTQ and AWQ store instead of a weight.
+# Name endings of the tensors that GPTQ and AWQ store instead of a weight.
 GPTQ_ENDINGS = (".qweight", ".qzeros")
 # Prefixes of tensor names that wrappers add, with their origin and the remedy.
 WRAPPERS = {
@@ -23,11 +23,11 @@ class Tensors(Protocol):
 
     @property
     def checkpoint(self) -> Path:
-        """The directory."""
+        """The checkpoint directory."""
 
     @property
     def names(self) -> list[str]:
-        """Names of all tensors."""
+        """The names of all tensors."""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
@@ -48,7 +48,7 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
     In quantized checkpoints, a linear weight has additional tensors whose names begin with its own.
 
     Raises:
-        FileError: There is such a tensor; the message names it and the remedy.
+        FileError: There is such a tensor; the message names the tensor and the remedy.
     """
     expected, linear, names = expected_tensors(sizes), linear_layers(sizes), set(tensors.names)
     refuse_gptq(tensors)
@@ -94,7 +94,7 @@ def refuse_gptq(tensors: Tensors) -> None:
 
 
 def holds_plain_weights(tensors: Tensors, sizes: Sizes) -> bool:
-    """Return whether all linear weights are stored as floats, so that a `quantization_config` is a leftover.
+    """Return whether all linear weights are stored as floats, so that any `quantization_config` is a leftover.
 
     Fine-tuning scripts that load in 4 bits and save merged weights leave the settings in `config.json`.
     """
@@ -123,7 +123,7 @@ def _require_floats(tensors: Tensors, name: str) -> None:
 
 
 def _check_scales(tensors: Tensors, settings: Mapping[str, Any], weights: Mapping[str, Shape]) -> None:
-    """Check for codes without scales, some of which would load and silently compute wrong results."""
+    """Check for codes without scales, because some of them would load and silently produce wrong results."""
     names = set(tensors.names)
     endings = stored_endings(
         "int8" if settings.get("load_in_8bit") else str(settings.get("bnb_4bit_quant_type", "fp4")),

@@ -1,4 +1,4 @@
-"""Check the files of a tokenizer, and that the model has an embedding row for every token."""
+"""Checks the files of a tokenizer, and that the model has an embedding row for every token."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_token
 FAST_TOKENIZER = "tokenizer.json"
 MODEL = "tokenizer.model"
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# Special tokens of a tokenizer whose files do not set them.
+# Default special tokens, for tokenizers whose files do not set them.
 DEFAULT_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
-MAX_FAST_TOKENIZER_BYTES = 2**26  # a vocabulary with its merges has up to 20 MB
+MAX_FAST_TOKENIZER_BYTES = 2**26  # a vocabulary with its merges takes up to 20 MB
 EXTRA_TOKENS = ("extra_special_tokens", "additional_special_tokens")
 
 
@@ -42,7 +42,7 @@ def _is_added_token(token: Mapping[str, Any]) -> bool:
     return isinstance(token.get("content"), str) and _is_id(token.get("id"))
 
 
-_ID = Rule(_is_id, "the id of a token, a whole number", nullable=False)
+_ID = Rule(_is_id, "a token id (a whole number of at least 0)", nullable=False)
 _TOKENS = dict.fromkeys(EXTRA_TOKENS, Rule(_is_tokens, "a list of strings"))
 _SPECIAL_TOKENS_RULES = _TOKENS | dict.fromkeys(
     NAMED_TOKENS, Rule(_is_token, "a string, or an object with the string as content")
@@ -61,14 +61,14 @@ _SETTINGS_RULES = _TOKENS | {
             and all(key.isascii() and key.isdigit() for key in value)
             and all(isinstance(token, Mapping) and _is_token(token) for token in value.values())
         ),
-        "an object of tokens by id",
+        "an object that maps ids to tokens",
         nullable=False,
     ),
 }
 
 
 def check_tokenizer_files(folder: Path, vocab_size: int) -> None:
-    """Check the files of a tokenizer that exist.
+    """Check whichever files of a tokenizer exist.
 
     Args:
         folder: Directory of the tokenizer.
@@ -139,7 +139,7 @@ def _find_added_tokens(
 
 
 def _refuse_equal_ids(folder: Path, ids: Mapping[str, int]) -> None:
-    """Raise FileError if two tokens have the same id, as transformers may assign it if added ids have gaps."""
+    """Raise FileError if two tokens have the same id, which transformers may assign if the added ids have gaps."""
     by_id: dict[int, str] = {}
     for token, token_id in ids.items():
         if (other := by_id.setdefault(token_id, token)) != token:

@@ -1,4 +1,4 @@
-"""Find the weight files of a checkpoint and read their headers."""
+"""Finds the weight files of a checkpoint and reads their headers."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from .json_files import read_object, refuse_byte_order_mark
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-# In the order in which transformers looks for them.
+# Ordered as transformers looks for them.
 WEIGHT_FILES = (*SAFETENSORS, *PICKLED)
 SAFETENSORS_SHARDS, PICKLED_SHARDS = "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin"
 # Settings files of AutoGPTQ and AutoAWQ, which name their weight files differently.
@@ -21,16 +21,16 @@ PUBLISHED_INT4_STATE = ".weight.quant_state"
 
 
 def find_weights(checkpoint: Path) -> Path:
-    """Return the file of weights, or the index of shards, that transformers would load.
+    """Return the weight file, or the index of shards, that transformers would load.
 
     Raises:
-        FileError: There is none.
+        FileError: There is no such file.
         UnsupportedFileError: The weights are those of AutoGPTQ or AutoAWQ.
     """
     for settings in GPTQ_SETTINGS:
         if (checkpoint / settings).is_file():
             raise UnsupportedFileError(
-                f"{checkpoint} was quantized by AutoGPTQ or AutoAWQ, because it contains {settings}: "
+                f"{checkpoint} was quantized by AutoGPTQ or AutoAWQ (it contains {settings}): "
                 "use an unquantized or bitsandbytes checkpoint (if its weights are unquantized, remove that file)"
             )
     for name in WEIGHT_FILES:
@@ -78,7 +78,7 @@ def is_published_int4(headers: Headers) -> bool:
 
 
 def published_int4_message(file: Path) -> str:
-    """Return the message for an attempt to load a checkpoint in that format."""
+    """Return the message for an attempt to load a checkpoint in the published 4-bit format."""
     return (
         f"{file} is in the published 4-bit format, which is no longer supported: "
         'convert it with the target "safetensors", or use the unquantized checkpoint'
@@ -86,18 +86,18 @@ def published_int4_message(file: Path) -> str:
 
 
 def other_object_message(file: Path, name: str, *, is_mapping: bool) -> str:
-    """Return the message for something other than a tensor in a `.bin` file."""
+    """Return the message for an object in a `.bin` file that is not a tensor."""
     if is_mapping:
-        return f"{file} has its tensors inside {name!r}, as training scripts write it: save only that object"
+        return f"{file} has its tensors inside {name!r}, as training scripts write them: save only that object"
     return f"{file} contains {name}, which is not a tensor: copy or download the checkpoint again"
 
 
 class WeightHeaders:
-    """Headers of all tensors of a checkpoint.
+    """The headers of all tensors in a checkpoint.
 
     Attributes:
-        checkpoint: The directory.
-        is_published_int4: Whether it is in the 4-bit format in which Baichuan 2 was published.
+        checkpoint: The checkpoint directory.
+        is_published_int4: Whether the checkpoint is in the 4-bit format in which Baichuan 2 was published.
 
     Raises:
         FileError: A file is missing, damaged or lacks a tensor that the index lists.
@@ -127,7 +127,7 @@ class WeightHeaders:
 
     @property
     def names(self) -> list[str]:
-        """Names of all tensors, file by file."""
+        """The names of all tensors, file by file."""
         return [name for name in self._headers if not DERIVED.search(name)]
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The HTTP client of the commands: every failure becomes one readable line with the right exit code."""
+"""The HTTP client used by the commands; every failure becomes one readable line with the right exit code."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from cli.problems import readable_errors
 
 
 class Client:
-    """A client of one service; requests that are safe to repeat are retried during short outages."""
+    """A client for one service; requests that can safely be sent again are retried during short outages."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
@@ -42,11 +42,11 @@ class Client:
     def post(
         self, path: str, body: Any = None, headers: Mapping[str, str] | None = None, params: Params | None = None
     ) -> Any:
-        """Return the JSON of a POST response; the request is repeated only with an Idempotency-Key."""
+        """Return the JSON of a POST response; the request is retried only if it has an Idempotency-Key."""
         return self._call(request_json("POST", path, params, body, headers))
 
     def delete(self, path: str) -> None:
-        """Send a DELETE."""
+        """Send a DELETE request."""
         self.request("DELETE", path)
 
     def list_items(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
@@ -60,14 +60,14 @@ class Client:
         """Send a request and return the successful response.
 
         Raises:
-            CommandError: The service rejects the request, fails, or does not answer.
+            CommandError: The service rejects the request, fails, or does not respond.
         """
         with readable_errors():
             return self._session.send(request_json(method, path, params, headers=headers))
 
     @contextmanager
     def post_stream(self, path: str, body: Any, timeout: httpx.Timeout) -> Iterator[httpx.Response]:
-        """Send a POST and yield the successful response, to be read in chunks."""
+        """Send a POST request and yield the successful response, to be read in chunks."""
         with (
             readable_errors(),
             self._session.stream(Call("POST", path, read_as_is, body=body, timeout=timeout)) as response,

@@ -18,16 +18,16 @@ class Conversation:
     """The turns so far, and the parameters of the next request.
 
     Attributes:
-        system: The system prompt; None leaves it out.
-        turns: Messages of user and assistant, alternating.
+        system: The system prompt, or None.
+        turns: Alternating messages of the user and the assistant.
     """
 
     def __init__(self, client: Client, request: Mapping[str, Any], *, system: str | None, wait_seconds: int) -> None:
         """Prepare a conversation.
 
         Args:
-            client: The service.
-            request: Parameters of the API other than the messages.
+            client: Client for the service.
+            request: Request parameters other than the messages.
             system: The system prompt.
             wait_seconds: How long the service may take to load the model.
         """
@@ -44,11 +44,11 @@ class Conversation:
     def answer(self, text: str) -> Generator[str]:
         """Yield the answer to a message as it arrives.
 
-        The text received when the iteration ends, for whatever reason, is the assistant's turn. If there is none, the
-        message is forgotten.
+        When the iteration ends, for whatever reason, the text received so far becomes the assistant's turn. If no text
+        was received, the message is forgotten.
 
         Raises:
-            CommandError: The service rejects the request, does not answer, or the answer breaks off.
+            CommandError: The service rejects the request or does not respond, or the answer is cut off.
         """
         first = [{"role": "system", "content": self.system}] if self.system else []
         asked = [*self.turns, {"role": "user", "content": text}]
@@ -71,7 +71,7 @@ def _read_pieces(lines: Iterator[str]) -> Iterator[str]:
     """Yield the text of a stream of server-sent events up to `[DONE]`.
 
     Raises:
-        CommandError: The stream has an error event, or ended early.
+        CommandError: The stream contains an error event, or ends early.
     """
     for line in lines:
         if not line.startswith("data:"):

@@ -1,4 +1,4 @@
-"""Downloads artifacts to this machine: resumes where an earlier download stopped, and checks the hash."""
+"""Downloads artifacts to this machine, resuming interrupted downloads and checking hashes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from cli.problems import readable_errors
 
 
 def download(client: Client, artifact: Any, directory: Path) -> Path:
-    """Download an artifact to its path below `directory`, unless it already exists there; return the local path.
+    """Download an artifact to its path under `directory`, unless it already exists there; return the local path.
 
     Raises:
-        CommandError: the service refuses or does not answer, or the bytes are not those that were published.
+        CommandError: the service rejects the request or does not respond, or the bytes differ from the published ones.
     """
     with readable_errors():
         target = place(directory, artifact["path"])
@@ -28,5 +28,5 @@ def download(client: Client, artifact: Any, directory: Path) -> Path:
     except CommandError as error:
         if error.code is not ExitCode.UNREACHABLE:
             raise
-        kept = "the received part is kept: repeat the command to resume"
+        kept = "the bytes received so far are kept; run the command again to resume"
         raise CommandError(f"{error}; {kept}", error.code) from error

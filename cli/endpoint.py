@@ -1,4 +1,4 @@
-"""Finds the service for client commands: options, then the environment, then the file that `baichuan up` wrote."""
+"""Finds the service for client commands: in options, then the environment, then the file that `baichuan up` wrote."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def home() -> Path:
 
 
 def load_saved_endpoint(directory: Path) -> Endpoint | None:
-    """Return the endpoint that `baichuan up` wrote into the home directory, if the file exists and is readable."""
+    """Return the endpoint that `baichuan up` wrote to the home directory, if the file exists and is readable."""
     try:
         content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
         return Endpoint(str(content["url"]), str(content["api_key"]))
@@ -43,7 +43,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     address = url or os.environ.get(URL_VARIABLE) or (known.url if known else None)
     if address is None:
         message = (
-            f"no service is known: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
+            f"no service found: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
         )
         raise CommandError(message, ExitCode.UNREACHABLE)
     address = normalize_address(address)
@@ -75,7 +75,7 @@ def _make_address_error(address: str, problem: str) -> CommandError:
 
 
 def _is_same_port(address: str, known: str) -> bool:
-    """Whether both addresses lead to the same port on this machine; `baichuan up` listens on `localhost`."""
+    """Return whether both addresses refer to the same port of this machine, such as `localhost` and 127.0.0.1."""
     try:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
     except ValueError:  # the port is not a number, or a bracket is missing

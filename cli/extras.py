@@ -17,19 +17,19 @@ EXTRAS = {
 
 
 def find_missing(extra: str) -> list[str]:
-    """Return the packages of an extra that are not installed; none is imported."""
+    """Return the packages of an extra that are not installed, without importing any."""
     return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
 
 
 def require_extras(command: str, *extras: str) -> None:
-    """Require the packages that a command needs.
+    """Check that the packages that a command needs are installed.
 
     Args:
         command: The command as the user types it.
         extras: Names of the extras that contain them.
 
     Raises:
-        CommandError: Some are not installed.
+        CommandError: Some of the packages are not installed.
     """
     missing = dict.fromkeys(package for extra in extras for package in find_missing(extra))
     if missing:
@@ -40,5 +40,5 @@ def require_extras(command: str, *extras: str) -> None:
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that installs extras."""
+    """Return the command that installs these extras."""
     return f"`pip install 'baichuan-jobs[{','.join(extras)}]'`"

@@ -20,7 +20,7 @@ class Host:
 
 
 def read_hostfile(path: Path) -> list[Host]:
-    """Read the machines of a hostfile in order; the order defines their ranks.
+    """Return the machines that a hostfile lists, in order; the order defines their ranks.
 
     Raises:
         CommandError: The file cannot be read, a line is malformed, or the machines have different numbers of slots.
@@ -51,7 +51,7 @@ def find_own_rank(hosts: list[Host], path: Path) -> int:
     """Return the index of this machine in a hostfile.
 
     Raises:
-        CommandError: None or several of its machines are this one.
+        CommandError: This machine is not listed, or is listed more than once.
     """
     own = [index for index, host in enumerate(hosts) if _is_this_machine(host.name)]
     if len(own) != 1:

@@ -24,7 +24,7 @@ LEADING_METRICS = ("loss", "tokens_per_second")
 
 
 def is_final(job: Any) -> bool:
-    """Whether the job has ended."""
+    """Return whether the job has ended."""
     return job["state"] in FINAL_STATES
 
 
@@ -49,7 +49,7 @@ def error_text(job: Any) -> str:
 
 
 def build_job_panel(jobs: Sequence[Any]) -> RenderableType:
-    """Return jobs with progress bars, two lines each, for a live display."""
+    """Build a live display of jobs: a line for each, followed by its progress bar and its error, if any."""
     return Group(*(part for job in jobs for part in _job_lines(job)))
 
 

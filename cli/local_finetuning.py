@@ -30,10 +30,10 @@ LIBRARY_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fi
 
 
 def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `baichuan_core.finetune` for spec fields given under our names or the published ones.
+    """Convert spec fields, given under our names or the published ones, to arguments for `baichuan_core.finetune`.
 
     Raises:
-        CommandError: A field is wrong, or the output is missing.
+        CommandError: A field is invalid, or the output is missing.
     """
     try:
         fields = translate_published_names(body)
@@ -122,7 +122,7 @@ def _read_config(file: Path) -> Any:
     except OSError as error:
         presets = ", ".join(ZERO_PRESETS)
         raise CommandError(
-            f"cannot read the DeepSpeed configuration {file}: {error.strerror}; name a file or one of {presets}",
+            f"cannot read the DeepSpeed configuration {file}: {error.strerror}; pass a file or one of {presets}",
             ExitCode.USAGE,
         ) from error
     except ValueError as error:

@@ -91,7 +91,7 @@ app.add_typer(workers.app, name="workers", rich_help_panel=RESOURCES_PANEL)
 
 
 def run() -> None:
-    """Run the command line of this process."""
+    """Run the command given by this process's arguments."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal may use GBK, which lacks most of Unicode
             stream.reconfigure(errors="backslashreplace")

@@ -9,14 +9,14 @@ from cli.endpoint import resolve
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="Address of the service. By default BAICHUAN_URL, then the address saved by `up`."),
+    typer.Option("--url", help="Address of the service. Default: BAICHUAN_URL, or else the address saved by `up`."),
 ]
 Key = Annotated[
-    str | None, typer.Option("--key", help="API key. By default BAICHUAN_API_KEY, then the key saved by `up`.")
+    str | None, typer.Option("--key", help="API key. Default: BAICHUAN_API_KEY, or else the key saved by `up`.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 
 
 def connect(url: str | None, key: str | None) -> Client:
-    """Return a client for the service to use."""
+    """Return a client for the service that these options select."""
     return Client(resolve(url, key))

@@ -1,4 +1,4 @@
-"""Turns errors of the client into one readable line with an exit code."""
+"""Turns errors raised by the client into one readable line and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

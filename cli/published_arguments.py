@@ -13,7 +13,8 @@ from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, 
 
 PUBLISHED_SCRIPT = "fine-tune.py"
 META_KEY = "published"
-# Published options named like ours, with underscores instead of hyphens: `--save_strategy epoch`, `--tf32 True`.
+# Published options with the same names as ours, but with underscores instead of hyphens, such as
+# `--save_strategy epoch`, `--tf32 True`.
 SAME_NAME_OPTIONS = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",
@@ -21,7 +22,7 @@ SAME_NAME_OPTIONS = (
     "epochs",
 )
 TEXT_OPTIONS = ("output_dir",)  # their values remain text even if they look like numbers
-# Passed on to click under our names, because click requires these options or they name files to upload.
+# Options passed on to click under our names, because click requires them or they name files to upload.
 RENAMED_OPTIONS = {
     "model_name_or_path": "--model",
     "eval_data_path": "--validation-file",
@@ -32,7 +33,7 @@ DATA_OPTIONS = ("data_path", "training_file", "training-file")
 
 
 class PublishedCommand(TyperCommand):
-    """A command that also accepts the published options, some of which take the place of our required options."""
+    """A command that also accepts the published options, some of which replace our required options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Remove the published options, but pass `RENAMED_OPTIONS` and `DATA_OPTIONS` on to click under our names."""
@@ -48,7 +49,7 @@ class PublishedCommand(TyperCommand):
 
 
 def split_published_options(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split arguments into the published options, by name, and the rest; the values of `DATA_OPTIONS` are lists.
+    """Separate the published options, keyed by name, from other arguments; values of `DATA_OPTIONS` are lists.
 
     Raises:
         CommandError: An option has no value.
@@ -105,7 +106,7 @@ def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[st
 
 
 def _typed_value(name: str, value: str) -> str | int | float | bool:
-    """Convert numbers and booleans from text, because the service reads JSON strictly."""
+    """Convert text to a number or boolean if possible, because the service reads JSON strictly."""
     if value in ("True", "False"):
         return value == "True"
     for kind in (int, float):

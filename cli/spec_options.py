@@ -1,4 +1,4 @@
-"""Creates command-line options for every field of every job spec from the pydantic models."""
+"""Creates a command-line option for every field of every job spec, based on the pydantic models."""
 
 import inspect
 import json
@@ -22,7 +22,7 @@ FILES_SUFFIX = "_files"
 
 
 def spec_classes() -> dict[str, type[JobSpec]]:
-    """Return the spec classes by job kind."""
+    """Return the spec classes, keyed by job kind."""
     classes = get_args(get_args(AnySpec)[0])
     return {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
 
@@ -33,9 +33,9 @@ class SpecOption:
 
     Attributes:
         field: The field's name in the spec.
-        name: The option's name in Python; a list's option is in the singular and may be repeated.
+        name: The option's name in Python; an option for a list has a singular name and may be repeated.
         annotation: The option's type, without None.
-        form: How the text becomes the field's value.
+        form: How the option's text is converted to the field's value.
     """
 
     field: str
@@ -59,9 +59,9 @@ class SpecOption:
         shown = {
             "list": "May be repeated.",
             "labels": "KEY=VALUE; may be repeated.",
-            "file": "A local file, which is uploaded, or the id of an uploaded one.",
+            "file": "A local file, which is uploaded, or the id of an uploaded file.",
             "weighted files": "FILE=WEIGHT, or FILE alone; may be repeated.",
-            "json": "A local file with the value as JSON.",
+            "json": "A local file that contains the value as JSON.",
         }.get(self.form, "")
         default = self.info.default
         by_default = f"Default: {json.dumps(default)}." if isinstance(default, SCALAR_TYPES) else ""
@@ -97,10 +97,10 @@ def read_values(options: list[SpecOption], given: Mapping[str, Any]) -> dict[str
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Return the fields given as `field=value`; a value that is not JSON is taken as text.
+    """Return the fields given as `field=value`; a value that is not JSON is treated as text.
 
     Raises:
-        CommandError: there is no '='.
+        CommandError: an assignment has no '='.
     """
     return {name: _json_or_text(value) for name, value in (_split_assignment(item, "--set") for item in assignments)}
 
@@ -145,7 +145,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        CommandError: it cannot be read, or is not JSON.
+        CommandError: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

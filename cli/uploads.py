@@ -15,7 +15,7 @@ def upload(client: Client, path: Path, purpose: str) -> Any:
     """Upload a file in chunks, and return the file object.
 
     Raises:
-        CommandError: It is not a readable file, or the service rejects it.
+        CommandError: The path is not a readable file, or the service rejects the file.
     """
     try:
         return client.upload(path, purpose)

@@ -1,6 +1,7 @@
-"""Estimate the memory that operations on Baichuan models need, by arithmetic alone: without torch or a loaded model.
+"""Estimates the memory that operations on Baichuan models need, by arithmetic alone, without torch or a loaded model.
 
-The API uses it at submission, the scheduler at placement, a runner before it loads a model, and the CLI offline.
+It is used by the API when a job is submitted, by the scheduler when a job is placed, by a runner before it loads a
+model, and by the CLI offline.
 """
 
 from .breakdown import GIB, Footprint, MemoryPlace, in_gib

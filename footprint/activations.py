@@ -12,7 +12,7 @@ from .shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class SavedActivations:
-    """Bytes per token saved by one way of training, each to be multiplied by a width of the model.
+    """Bytes per token that one way of training keeps for the backward pass, per unit of a width of the model.
 
     Attributes:
         hidden: Tensors that a block keeps, per unit of the hidden size.
@@ -66,7 +66,7 @@ LORA_INT8_MIXED_ACTIVATIONS = SavedActivations(30, 2, 8, 14, 6, 16, 1.5, stream_
 
 
 def saved_activations(precision: Precision, *, full: bool) -> SavedActivations:
-    """Return the activations saved by training at this precision; half precision means mixed precision."""
+    """Return the bytes of activations that training keeps at this precision; half precision means mixed precision."""
     mixed = precision.dtype != "float32"
     match precision.quantization:
         case _ if full:

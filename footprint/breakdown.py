@@ -1,4 +1,4 @@
-"""The memory of an operation in bytes, split into its parts."""
+"""The memory that an operation needs, broken down into weights, cache, activations, gradients and optimizer."""
 
 from dataclasses import dataclass
 from typing import Literal

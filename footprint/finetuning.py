@@ -1,10 +1,10 @@
-"""Memory for fine-tuning in `baichuan_core.finetuning`: trained weights and gradients in float32, and AdamW.
+"""Memory that `baichuan_core.finetuning` needs, with AdamW and with trained weights and gradients in float32.
 
-Memory can peak at three points of a step, and the largest of them counts:
+Memory can peak at three points of a step, and the estimate is the largest of the three peaks:
 
 - at the loss: all tensors for the backward pass exist, but only the head has a gradient (with gradient accumulation,
   all weights have one from earlier batches);
-- in the last block of the backward pass: nearly all gradients exist, and the tensors of this block;
+- in the last block of the backward pass: nearly all gradients exist, as well as the tensors of this block;
 - after the backward pass: all gradients exist, but no activations.
 """
 
@@ -28,14 +28,14 @@ HEAD = "lm_head"
 # Bytes per logit of a chunk if the head has an adapter: the logits of the head and of the adapter, their sum, and the
 # sum divided by the norms.
 ADAPTED_HEAD_BYTES_PER_LOGIT = 4 * FLOAT32_BYTES
-# Bytes that an adapter keeps for the backward pass, per element of its input (the dropout mask and the masked input),
-# keyed by whether the precision is mixed.
+# Bytes that an adapter keeps for the backward pass (the dropout mask and the masked input), per element of its input;
+# keyed by whether precision is mixed.
 ADAPTER_BYTES_PER_ELEMENT: dict[bool, float] = {False: 8.0, True: 6.25}
 # Measured gradient bytes of the adapter on down_proj in a recomputed block, per token and per unit of input width.
 RECOMPUTED_DOWN_PROJ_BYTES_PER_UNIT = 7.5
-# Measured bytes per token that the first block does not keep, because the tensors before its first adapter need no
-# gradient. Each pair is per unit of the hidden size and per unit of the width of the feed-forward layers; the keys are
-# whether the precision is mixed, and the first layer with an adapter.
+# Measured bytes per token that the first block need not keep, because the tensors before its first adapter need no
+# gradient. Keyed by whether precision is mixed, then by the first layer with an adapter; the values are (bytes per unit
+# of hidden size, bytes per unit of feed-forward width).
 SKIPPED_BYTES_PER_UNIT: dict[bool, dict[str, tuple[float, float]]] = {
     False: {"W_pack": (0, 0), "o_proj": (24, 0), "gate_proj": (39, 0), "up_proj": (39, 0), "down_proj": (39, 11)},
     True: {"W_pack": (0, 0), "o_proj": (12, 0), "gate_proj": (21.5, 0), "up_proj": (21.5, 0), "down_proj": (21.5, 3.5)},
@@ -124,7 +124,7 @@ def _weight_bytes(shape: Shape, precision: Precision, training: Training, traine
 
 
 def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
-    """Return the peak bytes, without weights and moments, at the loss or in the first block of the backward pass."""
+    """Return the peak bytes, without weights and moments, of the loss and the first block of the backward pass."""
     full, mixed = training.method == "full", precision.dtype != "float32"
     per_token = saved_activations(precision, full=full)
     block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)
@@ -160,7 +160,7 @@ def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
 
 
 def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
-    """Return the bytes saved by the first block, which the backward pass reaches last, plus those of its gradients."""
+    """Return the bytes kept by the first block, which the backward pass reaches last, plus those of its gradients."""
     per_token = saved_activations(precision, full=training.method == "full")
     checkpointed = per_token.checkpointed_block_bytes(shape) if training.gradient_checkpointing else 0.0
     block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)
@@ -170,7 +170,7 @@ def _last_block_bytes(shape: Shape, precision: Precision, training: Training) ->
 def _adapter_bytes_per_token(shape: Shape, precision: Precision, training: Training) -> float:
     """Return the bytes that adapters keep for the backward pass, per token and block.
 
-    The adapter on W_pack is not counted, see `SavedActivations`.
+    The adapter on W_pack is not counted, because `SavedActivations` includes it.
     """
     if training.method == "full":
         return 0.0

@@ -20,7 +20,7 @@ ALIBI_COLUMNS = 8
 # With RoPE, memory peaks while queries and keys are rotated in float32: bytes per unit of the hidden size, keyed by
 # the bytes per element of the dtype.
 ROTATION_BYTES_PER_UNIT = {2: 28, 4: 32}
-CAPACITY_STEP = 64  # number of tokens by which the generation engine's cache grows
+CAPACITY_STEP = 64  # the generation engine's cache grows in steps of this many tokens
 # `baichuan_core.likelihood` computes logits slice by slice, with three tensors per slice: the logits, their float32
 # copy and its log-softmax.
 LOGITS_SLICE_BYTES = 2**26
@@ -52,12 +52,12 @@ def estimate_scoring(shape: Shape, precision: Precision, *, tokens: int, shared:
 
 
 def estimate_inference(shape: Shape, precision: Precision, *, batch: int, tokens: int, shared: int = 0) -> Footprint:
-    """Estimate the memory for generating completions of a batch of prompts.
+    """Estimate the memory for generating completions for a batch of prompts.
 
     Args:
         shape: Sizes of the model.
         precision: Precision of the loaded weights.
-        batch: Number of completions that run at the same time.
+        batch: Number of completions that are generated at the same time.
         tokens: Maximum length of a prompt together with its completion.
         shared: Tokens of shared prompt prefixes whose keys and values are kept for later prompts.
     """
@@ -79,14 +79,14 @@ def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
 
     Args:
         prompts: Length in tokens of the prompt of each completion.
-        batch_tokens: Maximum number of tokens that run at the same time.
+        batch_tokens: Maximum number of tokens that are processed at the same time.
     """
     shorter = sorted(prompts)[:-1]
     return min(sum(shorter), max([batch_tokens // 4, *shorter[-1:]]))
 
 
 def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
-    """Return the bytes of a forward pass without weights and cache, with logits for the last token of each row."""
+    """Return the bytes of a forward pass, without weights and cache, if only the last token of each row gets logits."""
     states = batch * tokens * bytes_per_token(shape, precision) + precision.dequantized_layer_bytes(shape)
     return max(states, logits_bytes(shape, precision, positions=batch))
 
@@ -105,6 +105,6 @@ def bytes_per_token(shape: Shape, precision: Precision) -> int:
 
 
 def logits_bytes(shape: Shape, precision: Precision, *, positions: int) -> int:
-    """Return the bytes of logits, including the float32 copies of the normalized head and of the sampler."""
+    """Return the bytes of logits, including the float32 copies that the normalized head and the sampler make."""
     head_output = (precision.element_bytes + FLOAT32_BYTES) if shape.norm_head else precision.element_bytes
     return positions * shape.vocab_size * (head_output + FLOAT32_BYTES)

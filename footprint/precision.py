@@ -13,11 +13,11 @@ DTYPE_BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 SCALE_BYTES = 4  # float32
 
 # bitsandbytes' 4-bit format (Dettmers et al. 2023, arXiv 2305.14314): one float32 absmax per 64 weights. Double
-# quantization stores each absmax in one byte, with one float32 scale per 256 of them.
+# quantization stores each absmax in one byte, with one float32 scale per 256 absmax values.
 WEIGHTS_PER_BLOCK = 64
 SCALES_PER_NESTED_BLOCK = 256
 CODE_BOOK_BYTES = 16 * 4
-NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # the code book and the mean absmax
+NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # the codebook and the mean absmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Precision:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read from a `config.json` the precision that the checkpoint has if loaded without extra options."""
+        """Return the precision, read from `config.json`, in which a checkpoint is loaded without extra options."""
         settings = config.get("quantization_config") or {}
         four_bit = settings.get("bnb_4bit_quant_type", "fp4") if settings.get("load_in_4bit") else None
         return cls(
@@ -66,7 +66,7 @@ class Precision:
         return f"{name}, 8-bit head" if self.quantize_head else name
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
-        """Return the bytes of one linear layer [rows, columns] of a block, including scales and code books."""
+        """Return the bytes of one linear layer [rows, columns] of a block, including scales and codebooks."""
         elements = rows * columns
         if self.quantization is None:
             return elements * self.element_bytes
@@ -92,7 +92,7 @@ class Precision:
         )
 
     def dequantized_layer_bytes(self, shape: Shape) -> int:
-        """Return the bytes of the largest 4-bit layer after dequantization, which products with several rows need."""
+        """Return the bytes of the largest 4-bit layer once dequantized, as products with several rows require."""
         if self.quantization not in ("nf4", "fp4"):
             return 0
         return max(rows * columns for rows, columns in shape.layer_matrices) * self.element_bytes

@@ -1,4 +1,4 @@
-"""Suggest smaller variants if an operation does not fit into memory."""
+"""Suggests smaller variants of an operation that does not fit into memory."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ def find_smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
 
 
 def find_smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
-    """Yield ways to fine-tune that need fewer bytes than `than`, each with its minimum."""
+    """Yield ways to fine-tune that need fewer bytes than `than`, each with its minimum memory."""
     for precision in PRECISIONS:
         needed = estimate_finetuning(shape, precision, Training(method="lora")).least
         if needed < than:

@@ -1,8 +1,8 @@
 """Memory for quantize and convert jobs.
 
-They stream: only one tensor, or chunks of tensors, are in host memory at a time. Calibrated quantization keeps one
-block on the device it computes on. Cached pages of the input files do not count, because the system evicts them under
-memory pressure.
+They stream the weights: only one tensor, or chunks of tensors, are in host memory at a time. Calibrated quantization
+keeps one block on the device it computes on. Cached pages of the input files do not count, because the system evicts
+them under memory pressure.
 """
 
 from .breakdown import Footprint
@@ -11,21 +11,24 @@ from .shape import Shape
 
 # Bytes per element of the current matrix: its code (1), the dequantized float32 value (4) and the difference (4).
 QUANTIZING_BYTES_PER_ELEMENT = 9
-# Conversion: each thread processes chunks of 1 MiB. Converting 4-bit codes to GGUF through float32 needs the most.
+# In a conversion, each thread processes chunks of 1 MiB; it holds the most chunks when it converts 4-bit codes to GGUF
+# through float32.
 CHUNK_BYTES = 2**20
 CHUNKS_PER_THREAD = 18
 MAX_THREADS = 8
 # Calibration computes in float32 and keeps two copies of a block: the original and the quantized one.
 FLOAT32_BYTES = 4
 BLOCK_COPIES = 2
-# While summing second moments over tokens: matrices [intermediate, intermediate] and [hidden, intermediate]. For the
-# current tokens, in the feed-forward layer: the inputs of the unquantized model, two factors and their product
-# [tokens, intermediate], and the normalized states [tokens, hidden].
+# Numbers of matrices [intermediate, intermediate] and [hidden, intermediate] that exist while second moments are summed
+# over tokens.
 SUMS_SQUARES, SUMS_MATRICES = 2, 1
+# For the tokens of a batch, the feed-forward layer holds the inputs of the unquantized model, two factors and their
+# product [tokens, intermediate], and the normalized states [tokens, hidden].
 BATCH_TOKENS = 2048
 FEED_FORWARD_INTERMEDIATE_TENSORS = 4
 FEED_FORWARD_HIDDEN_TENSORS = 1
-# While solving for the compensated weights: both accumulators, one factor and the solver's working copies.
+# The same numbers while the compensated weights are solved for: both accumulators, one factor and the solver's working
+# copies.
 SOLVING_SQUARES, SOLVING_MATRICES = 4, 3
 CALIBRATION_LENGTH = 512
 
@@ -70,7 +73,7 @@ def estimate_conversion(*, threads: int = MAX_THREADS) -> Footprint:
     """Estimate the memory for converting a checkpoint, which does not depend on the size of the model.
 
     Args:
-        threads: Number of writing threads: torch's number of threads, limited to eight.
+        threads: Number of writer threads: torch's number of threads, but at most eight.
     """
     return _estimate_streaming(CHUNKS_PER_THREAD * CHUNK_BYTES * min(threads, MAX_THREADS))
 

@@ -1,4 +1,4 @@
-"""Model sizes that determine memory use, read from `config.json` by the rules of the Baichuan families."""
+"""Model sizes that determine memory use, read from `config.json` according to the rules of the Baichuan families."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ class Shape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read the sizes from a `config.json`, by the rules of `baichuan_core.BaichuanConfig`.
+        """Read the sizes from a `config.json`, by the same rules as `baichuan_core.BaichuanConfig`.
 
         Raises:
             ShapeError: A size is missing or impossible.
@@ -88,7 +88,7 @@ class Shape:
 
     @property
     def layer_matrices(self) -> tuple[tuple[int, int], ...]:
-        """Shapes [out, in] of the five linear layers of one block, in order."""
+        """Shapes [out, in] of a block's linear layers: W_pack, o_proj, gate_proj, up_proj and down_proj."""
         hidden, intermediate = self.hidden_size, self.intermediate_size
         return (
             (3 * hidden, hidden),
@@ -100,7 +100,7 @@ class Shape:
 
     @property
     def linear_parameters(self) -> int:
-        """Number of parameters in the linear layers of all blocks, which are the ones that quantization replaces."""
+        """Number of parameters in the linear layers of all blocks, the layers that quantization replaces."""
         return self.layers * sum(rows * columns for rows, columns in self.layer_matrices)
 
     @property

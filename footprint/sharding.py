@@ -1,7 +1,7 @@
 """Memory for fine-tuning in several processes (ranks), each with its own device.
 
-The permanent memory of one rank, in bytes, for a model of P parameters of which T are trained, N ranks, and c bytes per
-element of the compute dtype (4, or 2 in mixed precision):
+The persistent memory of one rank, in bytes, for a model of P parameters of which T are trained, N ranks, and c bytes
+per element of the compute dtype (4, or 2 in mixed precision):
 
 | strategy | weights | float32 copies | moments | gradients |
 | --- | --- | --- | --- | --- |
@@ -12,7 +12,7 @@ element of the compute dtype (4, or 2 in mixed precision):
 | zero3 | c P / N | 4 T / N | 8 T / N | c T / N |
 
 The frozen base of an adapter takes the bytes of its own precision instead of 4 P or c P. `zero3-offload` keeps all of
-this in host memory. The gathered weights of some layers, and their gradients before the exchange, exist temporarily.
+this in host memory. The gathered weights of some layers, and their gradients before the exchange, exist only briefly.
 ZeRO: Rajbhandari et al. 2020 (arXiv 1910.02054); FSDP: Zhao et al. 2023 (arXiv 2304.11277).
 """
 
@@ -58,13 +58,13 @@ class RankFootprint:
 def rank_footprint(
     shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, rank_count: int
 ) -> RankFootprint:
-    """Estimate the memory of one of several ranks.
+    """Estimate the memory that one rank needs.
 
     Args:
         shape: Sizes of the model.
         precision: As for `estimate_finetuning`.
         training: The training settings; `batch` is that of one rank.
-        strategy: The strategy by which the ranks share the work.
+        strategy: How the ranks share the work.
         rank_count: Total number of ranks on all machines.
     """
     single = estimate_finetuning(shape, precision, training)

@@ -1,4 +1,4 @@
-"""Choose how several devices share a fine-tuning job, based on the memory that each strategy needs."""
+"""Chooses how several devices share a fine-tuning job, based on the memory that each strategy needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class Cluster:
 
     @property
     def rank_count(self) -> int:
-        """Number of ranks on all machines."""
+        """Total number of ranks across all machines."""
         return self.devices * self.nodes
 
     @property
@@ -49,7 +49,7 @@ class Cluster:
         return self.host_bytes // self.devices
 
     def has_room_for(self, needs: RankFootprint, *, least: bool = False) -> bool:
-        """Return whether each rank fits; with `least`, count only memory that does not depend on the input lengths."""
+        """Return whether each rank has enough memory; with `least`, count only what does not depend on input length."""
         device = needs.device.least if least else needs.device.total
         return device <= self.rank_bytes and needs.host <= self.rank_host_bytes
 
@@ -60,7 +60,7 @@ class StrategyChoice:
 
     Attributes:
         strategy: The strategy.
-        reason: One sentence with the memory figures that decided.
+        reason: One sentence with the memory figures on which the choice is based.
         needs: Memory of each rank.
     """
 
@@ -109,7 +109,7 @@ def explain_insufficient_memory(
     *,
     may_shard: bool = True,
 ) -> str:
-    """Explain that a fine-tuning job does not fit, with the memory it needs and alternatives that would fit.
+    """Return a message that states how much memory a fine-tuning job needs and has, and which alternatives would fit.
 
     Args:
         shape: Sizes of the model.
@@ -146,7 +146,7 @@ def _list_candidates(precision: Precision, cluster: Cluster, *, may_shard: bool)
 
 def _explain_choice(name: TrainingStrategy, needs: RankFootprint, rejected: list[str], cluster: Cluster) -> str:
     unit = "device" if cluster.on_gpu else "process"
-    fits = f"{_describe_needs(needs)} of {in_gib(cluster.rank_bytes)} per {unit} are needed"
+    fits = f"each {unit} needs {_describe_needs(needs)}, and has {in_gib(cluster.rank_bytes)}"
     meaning = {
         "single": "there is one device",
         "ddp": "every device holds the whole model",

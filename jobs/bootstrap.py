@@ -1,4 +1,4 @@
-"""Prepares the first start: creates the schema and a first administrator key."""
+"""Prepares the first start: creates the database schema and the first administrator key."""
 
 from jobs.database import Database
 from jobs.service import keys
@@ -11,8 +11,8 @@ def prepare(settings: Settings, secret: str | None = None) -> str | None:
     """Migrate the database; if it has no key yet, create an administrator key and return its secret.
 
     Args:
-        settings: The deployment.
-        secret: The key to store; None generates one.
+        settings: Settings of the deployment.
+        secret: The secret to use for the key; if None, one is generated.
     """
     # Only the service's user may read the directory, because it contains prompts.
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The dispatcher: takes queued jobs out of SQL and sends them to workers. One leads, any number stand by."""
+"""The dispatcher: reads queued jobs from SQL and sends them to workers. One dispatcher leads; any others stand by."""
 
 import logging
 import signal
@@ -20,7 +20,7 @@ from jobs.transport import Announcer, BrokerUnreachableError, Transport
 
 LEASE_NAME = "dispatcher"
 LEASE_MS = 5_000
-RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew only after a third of the lease
+RENEW_BELOW_MS = LEASE_MS * 2 // 3  # every renewal is a commit, so renew only once a third of the lease has passed
 LOOKAHEAD_JOBS = 1000
 EXPLAIN_INTERVAL_SECONDS = 2.0  # seconds between updates of the reasons why jobs are waiting
 
@@ -59,8 +59,8 @@ class Dispatcher:
                 self._outage = None
             except BrokerUnreachableError as error:
                 self._pause("Redis is unreachable; jobs wait in the database: %s", error)
-            except Exception as error:  # noqa: BLE001 - the dispatcher must survive any outage of the database
-                self._pause("the dispatcher failed, trying again: %s", error)
+            except Exception as error:  # noqa: BLE001 - the dispatcher must survive any database outage
+                self._pause("the dispatcher failed and will retry: %s", error)
         self._resign()
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ class Dispatcher:
         """Place and send the jobs that can start now; return how many were sent.
 
         Raises:
-            BrokerUnreachableError: Redis does not answer; jobs that were not sent are queued again.
+            BrokerUnreachableError: Redis is not responding; jobs that were not sent are requeued.
         """
         queued, decided = self._decide()
         self._explain(queued, decided)
@@ -107,7 +107,7 @@ class Dispatcher:
         return queued, place(waiting, machines)
 
     def _explain(self, queued: Sequence[QueuedJob], decided: PlacementRound) -> None:
-        """Record why jobs are waiting, if the reason has changed."""
+        """Record why each job is waiting, if its reason has changed."""
         if time.monotonic() < self._explain_at:
             return
         self._explain_at = time.monotonic() + EXPLAIN_INTERVAL_SECONDS
@@ -152,7 +152,7 @@ class Dispatcher:
             return workers.hold_lease(connection, LEASE_NAME, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _detect_clock_jump(self, now: int) -> None:
-        """Give workers extra time to renew if the clock has jumped, because it was set or the machine was suspended."""
+        """Give workers extra time to renew if the clock jumped forward: it was set, or the machine was suspended."""
         seen, passed = now / 1000, time.monotonic()
         if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
             self._patient_until = passed + self._settings.lease_seconds
@@ -181,7 +181,7 @@ class Dispatcher:
 
 
 def main() -> None:
-    """Run `python -m jobs.dispatcher` until SIGTERM or SIGINT."""
+    """Run the dispatcher until SIGTERM or SIGINT arrives."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s dispatcher %(levelname)s %(message)s")
     dispatcher = Dispatcher(read_settings_or_exit(Settings))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Errors of the job domain, independent of HTTP.
+"""Errors raised by the job domain, independent of HTTP.
 
 DomainError
  ├── NotFoundError             the requested object does not exist in this project
@@ -7,7 +7,7 @@ DomainError
  │    ├── UnknownFileError
  │    ├── UnknownCursorError
  │    └── PathNotAllowedError
- ├── ConflictError             the object exists, but not in a state that allows this
+ ├── ConflictError             the object exists, but its state does not allow the operation
  │    ├── IllegalTransitionError
  │    ├── VersionConflictError
  │    ├── IdempotencyConflictError
@@ -30,7 +30,7 @@ DomainError
 
 
 class DomainError(Exception):
-    """Base class of all errors that the job domain raises on purpose."""
+    """Base class for all errors that the job domain raises on purpose."""
 
     code = "error"
 
@@ -65,14 +65,12 @@ class UnknownFileError(InvalidRequestError):
 
 
 class UnknownCursorError(InvalidRequestError):
-    """A list cannot be continued after an item that it does not contain."""
+    """A cursor names an item that the list does not contain."""
 
     code = "unknown_cursor"
 
     def __init__(self, after: str) -> None:
-        super().__init__(
-            f"the list has no item {after!r} to continue after; start again without `after`", param="after"
-        )
+        super().__init__(f"the list contains no item {after!r}; start again without `after`", param="after")
 
 
 class PathNotAllowedError(InvalidRequestError):
@@ -82,7 +80,7 @@ class PathNotAllowedError(InvalidRequestError):
 
 
 class ConflictError(DomainError):
-    """The object exists, but not in a state that allows this."""
+    """The object exists, but its state does not allow the operation."""
 
     code = "conflict"
 
@@ -139,7 +137,7 @@ class RetryLaterError(DomainError):
     """The same request may succeed later.
 
     Attributes:
-        seconds: Seconds after which to try again.
+        seconds: How many seconds to wait before retrying.
     """
 
     code = "retry_later"
@@ -162,7 +160,7 @@ class NotReadyError(RetryLaterError):
 
 
 class ServingFailedError(DomainError):
-    """The job that was to load a model and answer has failed; another one would fail as well."""
+    """The job that should have loaded the model and answered has failed; another job would fail as well."""
 
     code = "serving_failed"
 

@@ -1,4 +1,4 @@
-"""`python -m jobs.health dispatcher|worker`: exit 0 if that process is alive; for container health checks."""
+"""Health check for containers: `python -m jobs.health dispatcher|worker` exits with 0 if that process is alive."""
 
 import socket
 import sys
@@ -18,7 +18,7 @@ PROBE_INTERVAL_SECONDS = 1.0
 
 
 def is_dispatcher_alive(database: Database) -> bool:
-    """Whether a dispatcher is the leader, here or on another machine."""
+    """Whether any dispatcher is the leader, on this machine or another."""
     with database.reading() as connection:
         return workers.get_lease_holder(connection, "dispatcher", now=now_ms(connection)) is not None
 
@@ -30,9 +30,9 @@ def is_worker_alive(database: Database, settings: Settings, hostname: str) -> bo
 
 
 def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
-    """Return the age in seconds of an attempt that this worker should have claimed by now; None if there is none.
+    """Return the age in seconds of an attempt that this worker should have claimed by now, or None if there is none.
 
-    It should claim an attempt within half of the time limit; of several late ones, the one sent last counts.
+    A worker should claim an attempt within half of the time limit. If several are late, the newest one counts.
     """
     now = now_ms(connection)
     half = int(settings.pickup_seconds * 1000 / 2)
@@ -43,7 +43,7 @@ def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings
 class WriteProbe:
     """Tests whether the database accepts writes: reads still succeed on a full disk or a read-only standby.
 
-    It writes at most once per second, because anybody may request it.
+    The probe writes at most once per second, because anyone can request it.
     """
 
     def __init__(self, database: Database) -> None:
@@ -56,7 +56,7 @@ class WriteProbe:
         """Write and commit one row.
 
         Raises:
-            DBAPIError: the database rejects it.
+            DBAPIError: the database rejects the write.
         """
         with self._lock:
             if time.monotonic() < self._good_until:

@@ -14,7 +14,7 @@ def new_id(prefix: str) -> str:
 
     Specification: https://github.com/ulid/spec (48 bits of milliseconds, 80 random bits, monotonic).
     """
-    global _last_value  # noqa: PLW0603 - the only state, which makes the ids of a process monotonic
+    global _last_value  # noqa: PLW0603 - the module's only state, which makes the ids of a process monotonic
     with _lock:
         value = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
         _last_value = value if value > _last_value else _last_value + 1

@@ -1,4 +1,4 @@
-"""Database rows as the rest of the code sees them: frozen, typed, without a connection."""
+"""Database rows as the rest of the code sees them: frozen, typed and independent of any connection."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ ChatState = Literal["running", "succeeded", "failed", "cancelled"]
 FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
-# Causes of waiting that end when another job ends; see `jobs.scheduling.explanation`.
+# Reasons for waiting that go away when another job ends; see `jobs.scheduling.explanation`.
 CAPACITY_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job without its spec and result, which are only read if they are needed.
+    """A job without its spec and result, which are read only when needed.
 
     Times are milliseconds since the epoch.
 
     Attributes:
         source_model: The `model` of the spec, or the repository of a pull job.
         output_model: The id that the spec sets for the resulting model.
-        labels: Labels of the spec.
-        key_id: The API key that submitted it; None for jobs from releases that did not record it.
-        submitter: That key's name, or an empty string.
+        labels: Labels from the spec.
+        key_id: The API key used to submit the job; None for jobs from releases that did not record it.
+        submitter: Name of that key, or an empty string.
     """
 
     id: str
@@ -79,7 +79,7 @@ class JobDetails(JobRecord):
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """The columns of a queued job that the dispatcher reads, which do not include its spec."""
+    """The columns of a queued job that the dispatcher reads; its spec is not among them."""
 
     id: str
     kind: str
@@ -96,13 +96,13 @@ class JobFilter:
         states: The job is in one of these states; empty allows all.
         label: Key and value of a label.
         field: Dotted name and value of a field of the spec.
-        error: Part of the error's code or message.
-        id_prefix: Beginning of the id.
-        submitter: Name of the API key that submitted it.
-        created_from: Earliest time of submission.
-        created_before: The submission was before this time.
+        error: A substring of the error's code or message.
+        id_prefix: Prefix of the job's id.
+        submitter: Name of the API key used to submit the job.
+        created_from: Earliest time of submission, inclusive.
+        created_before: Latest time of submission, exclusive.
         metadata: Values that clients of OpenAI's API attached to the job, by key.
-        from_openai: Whether to show only jobs that clients of OpenAI's API have made.
+        from_openai: Whether to list only jobs submitted by clients of OpenAI's API.
     """
 
     states: Sequence[str] = ()
@@ -142,7 +142,7 @@ class AllocationRecord:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One try at a job; `worker_id` is the worker of its first node."""
+    """One attempt to run a job; `worker_id` is the worker of its first node."""
 
     id: str
     job_id: str
@@ -159,7 +159,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One entry of a job's log."""
+    """One entry in a job's log."""
 
     job_id: str
     sequence: int
@@ -185,7 +185,7 @@ class ArtifactRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """A checkpoint or adapter: at `path` under an allowed root, or at `key` in the artifact store."""
+    """A checkpoint or adapter, stored at `path` under an allowed root or at `key` in the artifact store."""
 
     project_id: str
     id: str
@@ -205,7 +205,7 @@ class FileRecord:
 
     Attributes:
         status: `processed`, or `error` if the content does not suit the purpose.
-        status_details: What is wrong with the content, and in which line.
+        status_details: What is wrong with the content, and on which line.
         job_id: The job that published it, if it is an artifact.
     """
 
@@ -225,7 +225,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class UploadRecord:
-    """A file that arrives in parts."""
+    """A file that is uploaded in parts."""
 
     id: str
     project_id: str
@@ -252,11 +252,11 @@ class UploadPartRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeletionRecord:
-    """One thing to delete: the key of a file or folder in the artifact store, or the job itself if `key` is None.
+    """One item to delete: the key of a file or folder in the artifact store, or the job itself if `key` is None.
 
     Attributes:
         reason: Why it is deleted; see `jobs.service.unneeded.DeletionReason`.
-        not_before: Time from which the leader may delete it.
+        not_before: Earliest time at which the leader may delete it.
         attempts: How many times the leader has tried to delete it.
     """
 
@@ -282,11 +282,11 @@ class WorkerRecord:
     """A worker process and the machine that it manages.
 
     Attributes:
-        devices: Devices with `type`, `index`, `uuid`, `name`, `memory_bytes`, and measurements of their use.
+        devices: Devices with `type`, `index`, `uuid`, `name`, `memory_bytes` and usage measurements.
         host: `memory_bytes`, `available_bytes` and `cores` of the machine, and its optional `packages`.
         labels: Labels that the operator gave the machine.
         models: The models that its runners keep loaded.
-        drain_at: Time by which it must give back its jobs, if an administrator drains it.
+        drain_at: Time by which the worker must release its jobs, if an administrator is draining it.
     """
 
     id: str
@@ -323,8 +323,8 @@ class FeedRecord:
     """One change in a project; positions have no gaps.
 
     Attributes:
-        position: Its place in the project's feed.
-        job_id: The job that changed, if a job did.
+        position: Position of the change in the project's feed.
+        job_id: The job that changed, or None if the change does not concern a job.
     """
 
     project_id: str
@@ -341,8 +341,8 @@ class BulkRecord:
 
     Attributes:
         request: The conditions as the client sent them.
-        conditions: The same conditions as the fields of a `JobFilter`.
-        last_job_id: The job that it processed last; it proceeds from the newest to the oldest.
+        conditions: The same conditions, as the fields of a `JobFilter`.
+        last_job_id: The job processed last; jobs are processed from the newest to the oldest.
         failures: `job_id`, `code` and `message` of the first jobs that could not be changed.
     """
 
@@ -363,7 +363,7 @@ class BulkRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A browser's session, or a one-time link to one, with the API key that it acts for."""
+    """A browser session, or a one-time link that starts one, with the API key on whose behalf it acts."""
 
     key: KeyRecord
     expires_at: int
@@ -397,7 +397,7 @@ class ChatRecord:
     Attributes:
         job_id: The job whose attempt answers it.
         finish_reason: Why the first completion ended.
-        first_token_ms: Milliseconds from the arrival of the request to its first text.
+        first_token_ms: Milliseconds from the arrival of the request to the first text of the answer.
         expires_at: When a running chat counts as abandoned by its API process; None once it has ended.
         stored: Messages, metadata and answer, if the client asked for them to be stored.
     """

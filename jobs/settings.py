@@ -20,7 +20,7 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 class InvalidSettingsError(ValueError):
-    """Environment variables have values that cannot be used."""
+    """Environment variables have invalid values."""
 
 
 class Settings(BaseSettings):
@@ -30,42 +30,52 @@ class Settings(BaseSettings):
         env_prefix="BAICHUAN_", frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
     )
 
-    home: Path = Field(Path(".baichuan"), description="State of the embedded deployment")
-    database_url: str = Field("", validation_alias="DATABASE_URL", description="SQLite in `home` by default")
-    redis_url: str = Field("", validation_alias="REDIS_URL", description="The embedded server by default")
-    artifact_root: str = Field("", validation_alias="ARTIFACT_ROOT", description="A directory or s3://bucket/prefix")
+    home: Path = Field(Path(".baichuan"), description="Directory that holds the state of the embedded deployment")
+    database_url: str = Field(
+        "", validation_alias="DATABASE_URL", description="Database URL; by default, SQLite in `home`"
+    )
+    redis_url: str = Field("", validation_alias="REDIS_URL", description="Redis URL; by default, the embedded server")
+    artifact_root: str = Field(
+        "", validation_alias="ARTIFACT_ROOT", description="Artifact store: a directory or s3://bucket/prefix"
+    )
     model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories, separated by ':', under which checkpoints may be registered"
     )
 
-    lease_seconds: float = Field(30, gt=0, description="A running attempt is lost after this long without renewal")
+    lease_seconds: float = Field(
+        30, gt=0, description="A running attempt counts as lost if its lease is not renewed for this long"
+    )
     heartbeat_seconds: float = Field(5, gt=0, description="How often a worker renews its leases")
     pickup_seconds: float = Field(15, gt=0, description="A dispatched attempt must be claimed within this time")
-    poll_seconds: float = Field(0.5, gt=0, description="How long the dispatcher sleeps when nobody wakes it")
-    backoff_seconds: float = Field(5, ge=0, description="Wait before the second attempt; doubles each time")
+    poll_seconds: float = Field(0.5, gt=0, description="How long the dispatcher sleeps if nothing wakes it")
+    backoff_seconds: float = Field(5, ge=0, description="Wait before the second attempt; doubles for each further one")
     backoff_limit_seconds: float = Field(300, ge=0, description="Longest wait between two attempts")
-    free_space_reserve_bytes: int = Field(256 * 2**20, ge=0, description="Left free on the artifact store's disk")
+    free_space_reserve_bytes: int = Field(
+        256 * 2**20, ge=0, description="Space to leave free on the artifact store's disk"
+    )
 
     cache_bytes: int = Field(
-        100 * 2**30, ge=0, description="Limit of what a machine keeps of an object store's files; 0: no limit"
+        100 * 2**30, ge=0, description="Maximum size of a machine's cache of an object store's files; 0: no limit"
     )
     keep_resume_points_days: float = Field(
-        7, ge=0, description="How long resume points of a failed or cancelled fine-tune are kept; 0: for ever"
+        7, ge=0, description="How long resume points of a failed or cancelled fine-tune are kept; 0: forever"
     )
     keep_events_days: float = Field(
-        0, ge=0, description="State changes and progress of final jobs are deleted after this; 0: never"
+        0, ge=0, description="State changes and progress of final jobs are deleted after this many days; 0: never"
     )
-    keep_logs_days: float = Field(0, ge=0, description="Output lines of final jobs are deleted after this; 0: never")
+    keep_logs_days: float = Field(
+        0, ge=0, description="Output lines of final jobs are deleted after this many days; 0: never"
+    )
     keep_chats_days: float = Field(
-        90,
-        ge=0,
-        description="Rows of chats, with the text of those that clients store, are deleted after this; 0: never",
+        90, ge=0, description="Chat rows, and any text stored in them, are deleted after this many days; 0: never"
     )
     keep_artifacts_days: float = Field(
-        0, ge=0, description="Artifacts of final jobs, except models, are deleted after this; 0: never"
+        0, ge=0, description="Artifacts of final jobs, except models, are deleted after this many days; 0: never"
     )
     keep_jobs_days: float = Field(
-        0, ge=0, description="Final jobs with all they made are deleted after this unless their model is used; 0: never"
+        0,
+        ge=0,
+        description="Final jobs and results are deleted after this many days unless their model is in use; 0: never",
     )
 
     @field_validator("model_roots", mode="before")
@@ -118,7 +128,7 @@ class Settings(BaseSettings):
 
     @property
     def allowed_model_roots(self) -> tuple[Path, ...]:
-        """The directories under which checkpoints may be registered, resolved."""
+        """The resolved paths of the directories under which checkpoints may be registered."""
         return tuple(root.resolve() for root in self.model_roots or (self.home / "models",))
 
 
@@ -126,7 +136,7 @@ def read_settings(kind: type[S]) -> S:
     """Read settings from the environment.
 
     Raises:
-        InvalidSettingsError: environment variables have values that cannot be used; the message names them.
+        InvalidSettingsError: environment variables have invalid values; the message names them.
     """
     try:
         return kind()
@@ -152,7 +162,7 @@ def _describe_fault(kind: type[BaseSettings], fault: Mapping[str, Any]) -> str:
 
 
 def _find_variable(kind: type[BaseSettings], name: str) -> str:
-    """Return the variable that a field is read from; for aliased fields, `name` is the alias."""
+    """Return the environment variable that a field is read from; for aliased fields, `name` is the alias."""
     if name not in kind.model_fields:
         return name
     alias = kind.model_fields[name].validation_alias

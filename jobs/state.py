@@ -1,6 +1,6 @@
 """The state machine of a job and its attempts, defined by a single table.
 
-`docs/state_machine.md` shows this table; a test compares both, and every compare-and-set in SQL takes its source and
+`docs/state_machine.md` shows this table; a test compares the two. Every compare-and-set in SQL takes its source and
 target states from here.
 """
 
@@ -39,7 +39,7 @@ class AttemptState(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"  # no worker claimed it in time
     LOST = "lost"  # the worker stopped renewing the lease
-    RELEASED = "released"  # the worker gave the job back, because it shut down or was drained
+    RELEASED = "released"  # the worker released the job, because the worker shut down or was drained
 
 
 class Event(StrEnum):
@@ -49,10 +49,10 @@ class Event(StrEnum):
     CLAIM = "claim"  # the worker claimed it
     EXPIRE = "expire"  # the worker did not claim it in time
     SUCCEED = "succeed"
-    FAIL = "fail"  # failed, and another attempt would fail too
-    STUMBLE = "stumble"  # failed, but another attempt may succeed
+    FAIL = "fail"  # it failed, and another attempt would fail too
+    STUMBLE = "stumble"  # it failed, but another attempt may succeed
     LOSE = "lose"  # the worker's lease ran out
-    RELEASE = "release"  # the worker gives it back, because the worker is shutting down or draining
+    RELEASE = "release"  # the worker releases it, because the worker is shutting down or draining
     CANCEL = "cancel"  # a user cancels it
     STOP = "stop"  # the worker has stopped it as requested
     RETRY = "retry"  # a user retries it
@@ -70,7 +70,7 @@ class Guard(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One row of the table; `attempt` is the new state of the current attempt, if it changes."""
+    """One row of the transition table; `attempt` is the new state of the current attempt, if it changes."""
 
     source: JobState
     event: Event
@@ -137,7 +137,7 @@ def next_transition(state: JobState, event: Event, *, attempts_left: bool = True
 
 
 def _remedy(event: Event) -> str:
-    """Return what the user can do instead."""
+    """Return a clause that says which jobs the event can be applied to."""
     match event:
         case Event.RETRY:
             return "; only a failed or cancelled job can be retried"

@@ -1,4 +1,4 @@
-"""`python -m workers`: one worker, until SIGTERM or SIGINT."""
+"""Entry point of `python -m workers`: runs one worker until SIGTERM or SIGINT arrives."""
 
 import logging
 import os
@@ -89,7 +89,10 @@ def main() -> None:
 
 
 def _exit_after(seconds: float) -> None:
-    """Exit after `seconds` even if an unreachable server blocks the shutdown; leases still held then expire."""
+    """Exit after `seconds`, even if an unreachable database or Redis blocks the shutdown.
+
+    Leases that are still held will expire.
+    """
     timer = threading.Timer(seconds, os._exit, args=(1,))
     timer.daemon = True
     timer.start()

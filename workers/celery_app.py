@@ -1,4 +1,4 @@
-"""The Celery worker for the application in `jobs.transport`: one queue, and a pool of threads."""
+"""The Celery worker for the application in `jobs.transport`, with one queue and a thread pool."""
 
 import socket
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def build_worker(
 ) -> Any:
     """Return a Celery worker that consumes this worker's queue. Its threads only supervise runners.
 
-    `on_ready` is called once the worker listens, `on_message` for every message, `on_stop` when SIGTERM or SIGINT
-    arrives; all must return at once.
+    `on_ready` is called once the worker is listening, `on_message` for every message, and `on_stop` when SIGTERM or
+    SIGINT arrives; all three must return immediately.
     """
     app.conf.update(worker_redirect_stdouts=False, worker_enable_remote_control=False)
     # By default, Celery only keeps weak references to receivers.
@@ -54,9 +54,10 @@ def reconnect(celery_worker: Any) -> None:
 
 
 def delete_queue(app: Celery, worker: WorkerSettings) -> None:
-    """Delete the queue of a worker that has ended, because nobody will ever read it again.
+    """Delete the queue of a worker that has stopped, because nothing will ever read from it again.
 
-    Attempts still in it were not claimed, so they are sent to another worker. If Redis is away, a small key remains.
+    Attempts still in the queue were not claimed, so they will be sent to another worker. If Redis is unreachable, a
+    small key is left behind.
     """
     with suppress(OperationalError, redis.RedisError, OSError), app.connection_for_write() as connection:
         connection.default_channel.queue_delete(worker_queue(worker.id))

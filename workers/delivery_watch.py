@@ -1,4 +1,4 @@
-"""Detects when messages are no longer reaching this worker, although it seems healthy."""
+"""Detects when messages are no longer reaching this worker, even though it seems healthy."""
 
 import logging
 import time
@@ -10,9 +10,9 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryWatch:
-    """Checks that attempts that SQL shows as sent to this worker arrive; if not, reconnects, and finally gives up.
+    """Checks that attempts recorded in SQL as sent to this worker arrive; if not, reconnects and eventually gives up.
 
-    While messages arrive, an unclaimed attempt proves nothing: Redis may have lost only its message.
+    As long as other messages arrive, an unclaimed attempt proves nothing: Redis may have lost only that one message.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class DeliveryWatch:
 
     @property
     def is_lost(self) -> bool:
-        """Whether reconnecting has not helped, so the worker must be restarted."""
+        """Whether the worker must be restarted, because reconnecting has not helped."""
         return self._reconnections > MAX_RECONNECTIONS
 
     def note_message(self) -> None:

@@ -1,4 +1,4 @@
-"""Environment variables for runners: an allow-list, so that none of the service's secrets reach the code of a job."""
+"""Environment variables for runners: an allow-list that keeps the service's secrets away from a job's code."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,17 @@ ALLOWED_NAMES = re.compile(
 )
 HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - only a name; runners of some kinds get the value over their pipe
 SECRET_NAMES = frozenset({HUB_TOKEN_VARIABLE, "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
-# Prefixes of variables with object store credentials. A runner gets these over its pipe, never in its environment.
+# Prefixes of the variables that hold object store credentials. A runner gets them over its pipe, never in its
+# environment.
 STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
 
 def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ()) -> dict[str, str]:
-    """Return those environment variables of this process that a runner may see.
+    """Return the environment variables of this process that a runner may see.
 
     Args:
-        environment: Environment of this process.
-        more: Further names that the operator allows; a name that ends in `*` is a prefix.
+        environment: The environment of this process.
+        more: Additional names that the operator allows; a name that ends in `*` is a prefix.
     """
 
     def is_allowed(name: str) -> bool:
@@ -32,7 +33,7 @@ def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ())
 
 
 def store_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables from which an object store reads its credentials."""
+    """Return the variables that hold the object store's credentials."""
     return {name: value for name, value in environment.items() if name.startswith(STORE_PREFIXES)}
 
 

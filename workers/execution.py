@@ -73,12 +73,12 @@ class Execution:
         return frozenset(self._runners) | self._residents.process_groups()
 
     def drain(self) -> None:
-        """Take no more attempts, give back those that are running, and keep no models loaded."""
+        """Stop taking attempts, release the running ones, and keep no models loaded."""
         self._draining.set()
         self._residents.drain()
 
     def run(self, attempt_id: str) -> None:
-        """Run an attempt to its end, or skip it if it is not (or no longer) assigned to this worker."""
+        """Run an attempt until it ends, or skip it if it is not (or no longer) assigned to this worker."""
         if self._draining.is_set():
             self._requeue(attempt_id)
             return
@@ -135,11 +135,11 @@ class Execution:
             raise
         except Exception as error:
             log.exception("%s: the worker itself failed", claim.attempt.id)
-            message = f"the worker could not run it: {type(error).__name__}: {error}"
+            message = f"the worker could not run the attempt: {type(error).__name__}: {error}"
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> AttemptOutcome:
-        """Run the attempt on a resident that has loaded its model, or on a new runner."""
+        """Run the attempt on a resident that has its model loaded, or on a new runner."""
         keep = self._worker.keep_seconds > 0
         token = self._hub_token if claim.spec.uses_hub else None
         assignment = Assignment(claim, self._storage, self._worker.threads_per_job, keep, token)
@@ -173,7 +173,7 @@ class Execution:
                 log.warning("%s: abandoned, because this worker no longer holds the lease", claim.attempt.id)
 
     def _await_first_node(self, claim: Claim, lease: Lease) -> None:
-        """Keep this node's lease until the first node has published: the attempt needs the leases of all nodes."""
+        """Keep this node's lease until the first node has published; the attempt needs the leases of all its nodes."""
         log.info("%s: node %d has finished", claim.attempt.id, claim.allocation.node)
         while lease.directive in (Directive.CONTINUE, Directive.YIELD):
             time.sleep(GATHER_POLL_SECONDS)
@@ -182,7 +182,7 @@ class Execution:
         attempt_id = claim.attempt.id
 
         def succeed(connection: Connection) -> bool:
-            # An earlier commit may have succeeded although the reply to it was lost.
+            # An earlier commit may have succeeded even if its reply was lost.
             if attempts.has_succeeded(connection, attempt_id):
                 return True
             held = lease.lock_attempt(connection)
@@ -208,7 +208,7 @@ class Execution:
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
 
     def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
-        """End the attempt, and report at once that a slot is free, so that the next job does not wait for a poll."""
+        """End the attempt and report at once that a slot is free, so that the next job need not wait for a poll."""
         ended = lease.settle(ending)
         self._wake_dispatcher()
         return ended

@@ -18,13 +18,13 @@ RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # maps the engin
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Reason why an attempt failed; a permanent failure would occur again.
+    """The reason an attempt failed; a permanent failure would recur if the attempt were repeated.
 
     Attributes:
         code: The error code.
         message: The message for the job's owner.
-        permanent: Whether it would occur again.
-        expected: Whether it was raised on purpose, so that the message is enough and a traceback would only be noise.
+        permanent: Whether the failure would recur in another attempt.
+        expected: Whether the error was raised deliberately, so that its message is enough and a traceback only noise.
         of_request: Whether the request was at fault, so that the runner can continue.
     """
 
@@ -35,13 +35,16 @@ class Failure:
     of_request: bool = False
 
     def to_job_error(self) -> dict[str, str]:
-        """Return the job's error without characters that databases or JSON reject: the message may quote user input."""
+        """Return the error to store for the job.
+
+        Characters that databases or JSON reject are replaced, because the message may quote user input.
+        """
         message = self.message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
         return {"code": self.code, "message": message[:MAX_MESSAGE_CHARACTERS]}
 
 
 def make_failure(exception: BaseException) -> Failure:
-    """Translate an exception in the runner into a failure of the job."""
+    """Translate an exception in the runner into a failure to report to the job's owner."""
     match exception:
         case DomainError():
             return Failure(exception.code, exception.message, permanent=True, of_request=True)
@@ -50,7 +53,7 @@ def make_failure(exception: BaseException) -> Failure:
             code, permanent = _error_code(type(exception)), not exception.may_pass
             return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):
-            message = f"the worker ran out of memory: {exception!r}; use smaller batches or lengths"
+            message = f"the worker ran out of memory: {exception!r}; use smaller batches or shorter lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
             return _make_os_failure(exception)
@@ -60,23 +63,23 @@ def make_failure(exception: BaseException) -> Failure:
 
 
 def make_death_failure(exit_code: int | None) -> Failure:
-    """Return the failure of a runner that ended without a final message."""
+    """Return the failure for a runner that exited without a final message."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = " (the machine may be out of memory)" if name == "SIGKILL" else ""
-        return Failure("runner_killed", f"the runner was ended by {name}{hint}", permanent=False)
-    message = f"the runner ended without a result (exit code {exit_code}); see the job's log"
+        return Failure("runner_killed", f"the runner was killed by {name}{hint}", permanent=False)
+    message = f"the runner exited without a result (exit code {exit_code}); see the job's log"
     return Failure("runner_died", message, permanent=False)
 
 
 def make_timeout_failure(seconds: float) -> Failure:
-    """Return the failure of an attempt that exceeded its time limit."""
-    message = f"the attempt ran longer than timeout_seconds={seconds:g}; raise it or make the job smaller"
+    """Return the failure for an attempt that exceeded its time limit."""
+    message = f"the attempt ran longer than timeout_seconds={seconds:g}; increase the limit or make the job smaller"
     return Failure("timeout", message, permanent=True)
 
 
 def make_start_timeout_failure(seconds: float) -> Failure:
-    """Return the failure of a runner that did not start in time."""
+    """Return the failure for a runner that did not start in time."""
     message = f"the runner did not start within BAICHUAN_WORKER_START_SECONDS={seconds:g}; is the machine overloaded?"
     return Failure("runner_start_timeout", message, permanent=False)
 

@@ -1,7 +1,9 @@
-"""A process that does the imports, then forks runners. It must not initialize CUDA, which does not survive a fork.
+"""The fork server: a process that does the slow imports once, then forks runners.
 
-The worker sends a token together with the descriptors of a runner's pipes; the answers are JSON, one per packet:
-`{"token": …, "pid": …}` once a runner exists, and `{"pid": …, "code": …}` when it has ended.
+It must not initialize CUDA, which does not survive a fork.
+
+The worker sends a token together with the descriptors of a runner's pipes. The replies are JSON, one per packet:
+`{"token": …, "pid": …}` once the runner has been forked, and `{"pid": …, "code": …}` when it has exited.
 """
 
 import json
@@ -22,7 +24,7 @@ def main(arguments: list[str]) -> None:
     descriptor, kinds = arguments
     tether.end_with_parent()
     channel = socket.socket(fileno=int(descriptor))
-    from workers import runner  # noqa: PLC0415 - this process is tied to the worker before any slow import
+    from workers import runner  # noqa: PLC0415 - the process must be tied to the worker before any slow import
 
     runner.preload(kinds.split(","))
     wake_up, woken = os.pipe()
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _fork(channel: socket.socket, own: tuple[int, int]) -> bool:
-    """Fork one runner; return False if the worker has closed its end."""
+    """Fork one runner; return False if the worker has closed its end of the socket."""
     token, ends, _, _ = socket.recv_fds(channel, MAX_TOKEN_BYTES, PIPE_COUNT)
     if not token:
         return False

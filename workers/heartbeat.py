@@ -1,4 +1,4 @@
-"""Tells the dispatcher that this worker is alive, and which resources it has."""
+"""Tells the dispatcher that this worker is alive and what resources it has."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Reports from a separate thread; waits out any database outage."""
+    """Reports on this worker from a separate thread, and waits out any database outage."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class Heartbeat:
         self._due.set()
 
     def drain(self) -> None:
-        """Report at once that this worker takes no more attempts."""
+        """Report at once that this worker accepts no more attempts."""
         self._state = "draining"
         self._due.set()
 
     def leave(self) -> None:
-        """Report that this worker has ended."""
+        """Report that this worker has stopped."""
         self._leaving = True
         self._due.set()
         if not self._thread.ident:
@@ -70,7 +70,7 @@ class Heartbeat:
             with self._database.writing() as connection:
                 workers.sign_off(connection, self._worker_id)
         except Exception as error:  # noqa: BLE001 - the worker counts as gone after a few missed heartbeats anyway
-            log.warning("could not report the end of this worker: %s", error)
+            log.warning("could not report that this worker has stopped: %s", error)
 
     def _run(self) -> None:
         while not self._leaving:
@@ -95,7 +95,7 @@ class Heartbeat:
             )
             if self._state == "active":
                 self._delivery_watch.check(unclaimed)
-        except Exception as error:  # noqa: BLE001 - the worker must survive any outage of the database
+        except Exception as error:  # noqa: BLE001 - the worker must survive any database outage
             log.warning("cannot write the heartbeat to the database, trying again: %s", error)
 
 
@@ -105,10 +105,10 @@ def describe_worker(
     """Return a worker's current report.
 
     Args:
-        worker: Its settings, with the number of slots resolved.
-        inventory: Its devices.
-        runners: Process groups of its runners, whose use of a device does not count as others'.
-        residents: Its runners that keep a model loaded.
+        worker: The worker's settings, with the number of slots resolved.
+        inventory: The worker's devices.
+        runners: Process groups of the worker's runners, whose memory on a device does not count as used by others.
+        residents: The worker's runners that keep a model loaded.
     """
     return WorkerRecord(
         id=worker.id,

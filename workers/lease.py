@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from workers.settings import WorkerSettings
 
 RETRY_INTERVAL_SECONDS = 0.5
-MIN_PROGRESS_CHANGE = 0.01  # minimum increase in the fraction between two progress events in the job's log
+MIN_PROGRESS_CHANGE = 0.01  # minimum increase of the fraction between two progress events in the job's log
 MAX_PROGRESS_EVENTS = 1_000  # limit on progress events per attempt, in case the stage keeps changing
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class PendingUpdates:
 
 
 class Lease:
-    """Keeps an attempt for this worker. It is lost only if an outage of the database lasts longer than the lease."""
+    """Keeps an attempt for this worker. The attempt is lost only if a database outage outlasts the lease."""
 
     def __init__(
         self, attempt_id: str, *, taken_at: float, database: Database, settings: Settings, worker: WorkerSettings
@@ -85,7 +85,7 @@ class Lease:
     def record_progress(self, progress: dict[str, Any]) -> None:
         """Record the progress of the attempt.
 
-        The job shows the newest report of every renewal; its log gets an event when the stage changes or the fraction
+        Every renewal writes the newest report to the job; its log gets an event when the stage changes or the fraction
         grows by 1%. The last metrics of a stage become an event even if the stage ends before the next renewal.
         """
         with self._lock:
@@ -107,7 +107,7 @@ class Lease:
             self._points.append(point)
 
     def record_lines(self, stream: str, lines: list[str]) -> None:
-        """Record printed lines."""
+        """Record lines that the runner printed."""
         with self._lock:
             if self._log and self._log[-1][0] == "log" and self._log[-1][1]["stream"] == stream:
                 lines = [*self._log.pop()[1]["lines"], *lines]
@@ -124,7 +124,7 @@ class Lease:
                 with self._database.writing() as connection:
                     return operation(connection)
             except OUTAGE_ERRORS as error:
-                log.warning("%s: the database does not answer, trying again: %s", self._attempt_id, error)
+                log.warning("%s: the database is not responding, trying again: %s", self._attempt_id, error)
             if time.monotonic() + RETRY_INTERVAL_SECONDS >= self._ends_at:
                 raise LeaseExpiredError(self._attempt_id)
             time.sleep(RETRY_INTERVAL_SECONDS)
@@ -152,7 +152,7 @@ class Lease:
                 return
             try:
                 self._directive = self._renew() if is_due or self._must_renew() else self._peek()
-            except Exception as error:  # noqa: BLE001 - an outage is waited out; the lease is longer
+            except Exception as error:  # noqa: BLE001 - wait out an outage, which may be shorter than the lease
                 log.warning("%s: the lease was not renewed, trying again: %s", self._attempt_id, error)
 
     def _must_renew(self) -> bool:

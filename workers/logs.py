@@ -1,12 +1,12 @@
-"""Cuts the output of a runner into lines."""
+"""Splits a runner's output into lines."""
 
 MAX_LINE_BYTES = 8192
 
 
 class LineReader:
-    """Cuts the bytes of one stream into lines of text.
+    """Splits the bytes of one stream into lines of text.
 
-    A line that a progress bar overwrote with carriage returns counts only in its final state.
+    If a progress bar overwrites a line with carriage returns, only the final state of the line is kept.
     """
 
     def __init__(self) -> None:
@@ -27,20 +27,20 @@ class LineReader:
 
 
 class LogBudget:
-    """Amount of an attempt's output that may still be kept."""
+    """The amount of an attempt's output that may still be kept."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._left = limit
 
     def admit(self, lines: list[str]) -> list[str]:
-        """Return the lines within the budget; the first line beyond it becomes a note, later ones are dropped."""
+        """Return the lines within the budget; a note replaces the first line beyond it, and later lines are dropped."""
         if self._left < 0:
             return []
         for position, line in enumerate(lines):
             self._left -= len(line.encode()) + 1
             if self._left < 0:
-                return [*lines[:position], f"[output beyond {self._limit} bytes is left out]"]
+                return [*lines[:position], f"[output beyond {self._limit} bytes is omitted]"]
         return lines
 
 

@@ -1,4 +1,4 @@
-"""Refuses a job in the runner, before anything is loaded, if it cannot fit into the available memory."""
+"""Rejects a job in the runner, before anything is loaded, if it cannot fit in the available memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +9,16 @@ from workers.handlers.contract import Context
 
 
 def require_memory(spec: AnySpec, context: Context) -> None:
-    """Compare the memory that each step of the job needs with the free memory; log a warning if it may not suffice.
+    """Compare the memory that each step of the job needs with the free memory; warn if it may not be enough.
 
     Release a model that is still loaded if it leaves too little memory.
 
     Raises:
-        MemoryOccupiedError: The machine has the minimum, but others hold a part of it now: another attempt may succeed.
+        MemoryOccupiedError: The machine has the minimum, but other processes are using some of it now, so another
+            attempt may succeed.
         InsufficientMemoryError: The machine does not have the minimum.
     """
-    from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
+    from baichuan_core import memory  # noqa: PLC0415 - keep it out of the worker's own process
 
     spec = spec.with_input(context.files)
     steps = _list_steps(spec, context, on_gpu=memory.choose_device().type == "cuda")
@@ -50,7 +51,7 @@ def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, Kno
 
 
 def _get_free_bytes(needs: Footprint) -> int:
-    from baichuan_core import memory  # noqa: PLC0415 - not in the worker's own process
+    from baichuan_core import memory  # noqa: PLC0415 - keep it out of the worker's own process
 
     return memory.free_bytes("cpu" if needs.place == "host" else None)
 
@@ -66,6 +67,6 @@ def _find_known_model(folder: Path) -> KnownModel | None:
 def _warn_if_short(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
-            f"memory: up to {in_gib(needs.total)} for inputs of maximum length, but only {in_gib(free)} is free; "
+            f"memory: inputs of maximum length need up to {in_gib(needs.total)}, but only {in_gib(free)} is free; "
             "shorter lengths or smaller batches need less"
         )

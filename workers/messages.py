@@ -20,7 +20,7 @@ from workers.handlers.contract import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Locations from which a runner reads models, and to which it writes results.
+    """The locations that a runner reads models from and writes results to.
 
     Attributes:
         artifact_root: A directory, or the URL of an object store.
@@ -46,9 +46,9 @@ class Assignment:
     Attributes:
         claim: The attempt.
         storage: Locations of models and results.
-        threads: Number of CPU threads that it may use.
+        threads: Number of CPU threads that the runner may use.
         keep: Whether the runner keeps its model loaded and waits for another attempt.
-        hub_token: The worker's access to a model hub, if the job's kind may use it.
+        hub_token: The worker's token for a model hub, if the job's kind may use it.
     """
 
     claim: Claim
@@ -70,7 +70,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """From a runner: the metrics logged at one step; no step is left out."""
+    """From a runner: the metrics logged at one step; no step is skipped."""
 
     point: Point
     type: Literal["measured"] = "measured"
@@ -83,8 +83,8 @@ class ModelKept:
     Attributes:
         model: The model.
         engine: The engine that runs it.
-        device_bytes: Memory on each of its GPUs.
-        host_bytes: Memory of the host.
+        device_bytes: Bytes of memory that it uses on each of its GPUs.
+        host_bytes: Bytes of host memory that it uses.
     """
 
     model: LoadedModel
@@ -118,7 +118,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """From a runner: it has saved a resume point and gives up its place, as requested."""
+    """From a runner: it has saved a resume point and is releasing its devices, as requested."""
 
     type: Literal["paused"] = "paused"
 
@@ -140,8 +140,8 @@ class Replied:
 
 
 NATIVE_ENGINE = "transformers"
-PAUSE_COMMAND = b"pause\n"  # to a runner, after its assignment: save a resume point and give up the place
-MAKE_ROOM_COMMAND = b"make room\n"  # to a runner: end once there is nothing left to answer
+PAUSE_COMMAND = b"pause\n"  # to a runner, after its assignment: save a resume point and release the devices
+MAKE_ROOM_COMMAND = b"make room\n"  # to a runner: end the serve job once no chats are open
 CALL_PREFIX = b"call "  # to a runner: the line contains a call (a line with an assignment begins with a brace)
 Message = Annotated[
     Progressed | Measured | Finished | Failed | Paused | ServingChanged | Replied, Field(discriminator="type")

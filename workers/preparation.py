@@ -1,4 +1,4 @@
-"""Prepares a spec's inputs in the runner: checks their paths, and the disk space for the result."""
+"""Prepares a spec's inputs in the runner: checks their paths and the disk space for the result."""
 
 import hashlib
 from collections.abc import Sequence
@@ -71,8 +71,8 @@ def locate_model(model: ModelRecord, field: str, store: ArtifactStore, model_roo
     """Return the directory of a model; registered ones are checked again, because roots and links may have changed.
 
     Raises:
-        InvalidRequestError: It is gone.
-        PathNotAllowedError: It is outside the allowed roots.
+        InvalidRequestError: The directory is gone.
+        PathNotAllowedError: The directory is outside the allowed roots.
     """
     if model.path is not None:
         if not Path(model.path).is_dir():
@@ -90,14 +90,14 @@ def require_disk_space(spec: AnySpec, handler: Handler, context: Context, store:
     """Refuse a job at once if its result would not fit on the disk.
 
     Raises:
-        InsufficientStorageError: The store has too little space; the message says how much is needed and free.
+        InsufficientStorageError: The store has too little space; the message gives the bytes that are needed and free.
     """
     folder = context.models.get("model")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder else 0
     needed = handler.output_bytes(spec, size) + context.reserve_bytes
     free = store.free_bytes()
     if free < needed:
-        message = f"this job needs about {needed} bytes of disk, {free} are free; delete what is no longer needed"
+        message = f"this job needs about {needed} bytes of disk, but {free} are free; delete what is no longer needed"
         raise InsufficientStorageError(message, param="model" if folder else None)
 
 

@@ -1,4 +1,4 @@
-"""The worker's side of a runner process: reads its messages, sends its assignment, kills it."""
+"""The worker's side of a runner process: sends assignments, reads the runner's messages, and kills the runner."""
 
 import os
 import selectors
@@ -42,7 +42,7 @@ class Process(Protocol):
         ...
 
     def wait(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the process to end."""
+        """Wait up to `timeout` seconds for the process to exit."""
         ...
 
 
@@ -68,7 +68,7 @@ class RunnerPipes:
         return cls(control, messages, stdout, stderr, ends)
 
     def close_runner_ends(self) -> None:
-        """Close the runner's ends here; otherwise our ends would never report that the runner has ended."""
+        """Close our copies of the runner's ends; otherwise our ends would never report that the runner has exited."""
         if not self.runner_ends_closed:
             self.runner_ends_closed = True
             for end in (self.theirs.control, self.theirs.messages, self.theirs.stdout, self.theirs.stderr):
@@ -119,16 +119,16 @@ class Runner:
         return not self._open
 
     def assign(self, assignment: Assignment) -> None:
-        """Send the runner its assignment. If it has already ended, its exit code says why."""
+        """Send the runner its assignment. If the runner has already exited, its exit code says why."""
         with self._writing:
             self._write(encode_assignment(assignment))
 
     def ask_to_pause(self) -> None:
-        """Ask the runner to save a resume point and give up its place; a stuck runner will not notice."""
+        """Ask the runner to save a resume point and release its devices; a stuck runner will not notice."""
         self._send_request(PAUSE_COMMAND)
 
     def ask_to_make_room(self) -> None:
-        """Ask the runner to end once it has nothing left to answer; a stuck runner will not notice."""
+        """Ask the runner to end its serve job once no chats are open; a stuck runner will not notice."""
         self._send_request(MAKE_ROOM_COMMAND)
 
     def _send_request(self, line: bytes) -> None:
@@ -139,7 +139,7 @@ class Runner:
                 self._writing.release()
 
     def send_call(self, attempt_id: str, call: Call) -> None:
-        """Pass a call on to an attempt. Any thread may call this; it blocks until the runner reads."""
+        """Pass a call on to an attempt. Any thread may use this method; it blocks until the runner reads the call."""
         with self._writing:
             self._write(encode_call(attempt_id, call))
 
@@ -178,14 +178,14 @@ class Runner:
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self, timeout: float) -> None:
-        """Kill all remaining processes, wait up to `timeout` seconds for the runner to end, and close the pipes."""
+        """Kill all remaining processes, wait up to `timeout` seconds for the runner to exit, and close the pipes."""
         self.kill()
         self.process.wait(timeout)
         if self._closed.acquire(blocking=False):
             self._close_pipes(timeout)
 
     def _close_pipes(self, timeout: float) -> None:
-        """Close the pipes, unless a thread still blocks in a write because a stray process keeps the other end open."""
+        """Close the pipes, unless a thread is stuck in a write because a stray process keeps the other end open."""
         if self._writing.acquire(timeout=timeout):
             self._has_pipes = False
             self.pipes.close()

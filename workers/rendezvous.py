@@ -1,4 +1,4 @@
-"""The address at which the first node of an attempt on several machines waits for the others."""
+"""The address where the first node of a multi-node attempt waits for the other nodes."""
 
 import socket
 from urllib.parse import urlsplit
@@ -10,9 +10,9 @@ def offer_address(host: str, redis_url: str) -> str:
     """Return "host:port" with a port that is currently free.
 
     Args:
-        host: Address of this machine that the other machines can reach; "" selects the address of the interface
-            that leads to Redis, because all workers reach Redis.
-        redis_url: The broker.
+        host: Address of this machine that the other machines can reach; if empty, the address of the interface that
+            leads to Redis is used, because all workers can reach Redis.
+        redis_url: URL of the Redis broker.
     """
     host = host or _local_address(urlsplit(redis_url).hostname or "127.0.0.1")
     with socket.socket() as probe:

@@ -31,12 +31,12 @@ class Resident:
 
     Attributes:
         runner: The process.
-        kept: The model that it keeps loaded.
-        devices: UUIDs of its devices.
-        bytes: Memory that it holds.
+        kept: The model that the runner keeps loaded.
+        devices: UUIDs of the runner's devices.
+        bytes: Bytes of memory that the runner holds.
         loaded_at: When its model was loaded, in seconds since the epoch.
         idle_since: When its last attempt ended, by the monotonic clock.
-        is_busy: Whether it runs an attempt.
+        is_busy: Whether it is running an attempt.
     """
 
     runner: Runner
@@ -63,7 +63,7 @@ class Resident:
 class Residents:
     """The residents of a worker, and the memory reserved by its running attempts.
 
-    `begin_attempt` and `end_attempt` are called around each attempt, by its thread.
+    Each attempt's thread calls `begin_attempt` before the attempt and `end_attempt` after it.
     """
 
     def __init__(self, worker: WorkerSettings, inventory: Inventory, on_change: Callable[[], None]) -> None:
@@ -82,7 +82,7 @@ class Residents:
         self._thread.start()
 
     def begin_attempt(self, claim: Claim) -> Resident | None:
-        """Return the idle resident that an attempt can use, after closing those whose memory the attempt needs."""
+        """Return an idle resident that the attempt can use, if any; first close others whose memory it needs."""
         with self._lock:
             self._running[claim.attempt.id] = claim.allocation
             chosen = next((each for each in self._list_idle() if _can_run(each, claim)), None)
@@ -99,7 +99,7 @@ class Residents:
         Args:
             claim: The attempt.
             used: What `begin_attempt` returned.
-            runner: Its runner if that stays alive; None if it is closed.
+            runner: The attempt's runner if it stays alive; None if it has been closed.
             kept: The model that the runner keeps loaded.
         """
         new = None
@@ -128,22 +128,22 @@ class Residents:
             self._thread.join()
         with self._lock:
             idle = self._list_idle()
-        self._close(idle, "the worker ends")
+        self._close(idle, "the worker is shutting down")
 
     def close_unwanted(
         self, *, may_keep: bool, obsolete: Collection[str], devices: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Close residents that the service no longer wants here, and those that a device has no room for.
+        """Close residents that the service no longer wants here, and those on devices that are short of memory.
 
         Args:
-            may_keep: False if an administrator drains the worker.
+            may_keep: False if an administrator is draining the worker.
             obsolete: Keys of models that have been deleted or replaced.
-            devices: The devices with their current use.
+            devices: The devices with their current memory usage.
         """
         with self._lock:
             self._may_keep = may_keep
             idle = self._list_idle()
-        self._close([each for each in idle if not may_keep], "the worker is drained")
+        self._close([each for each in idle if not may_keep], "the worker is being drained")
         self._close(
             [each for each in idle if each.kept.model.key in obsolete], "its model has been deleted or replaced"
         )
@@ -158,7 +158,7 @@ class Residents:
             return frozenset(each.runner.pid for each in self._residents)
 
     def report(self) -> list[dict[str, Any]]:
-        """Return the entries for a heartbeat."""
+        """Return the residents' entries for a heartbeat."""
         with self._lock:
             return [each.report() for each in self._residents]
 
@@ -213,10 +213,10 @@ class Residents:
                 log.exception("could not check the residents, trying again")
         with self._lock:
             idle = self._list_idle()
-        self._close(idle, "the worker ends")
+        self._close(idle, "the worker is shutting down")
 
     def _close_stale(self) -> None:
-        """Close residents that have died or been idle for too long, and the oldest if the host is short of memory."""
+        """Close residents that have died or idled too long, and the longest idle one if the host is short of memory."""
         with self._lock:
             idle = self._list_idle()
             dead = [each for each in idle if _is_dead(each.runner)]
@@ -233,7 +233,7 @@ class Residents:
             for each in ours:
                 self._residents.remove(each)
         for each in ours:
-            log.info("ending resident %d with model %s: %s", each.runner.pid, each.kept.model.id, reason)
+            log.info("closing resident %d with model %s: %s", each.runner.pid, each.kept.model.id, reason)
             each.runner.kill()  # kill all of them before waiting for any
         for each in ours:
             each.runner.close(self._worker.exit_seconds)
@@ -254,7 +254,7 @@ def _can_run(resident: Resident, claim: Claim) -> bool:
 
 
 def _is_dead(runner: Runner) -> bool:
-    """Whether an idle runner has ended. Its output between attempts belongs to no attempt and is dropped."""
+    """Whether an idle runner has exited. Its output between attempts belongs to no attempt and is dropped."""
     for _ in runner.listen(0):
         pass
     return runner.is_silent or runner.exit_code is not None

@@ -1,4 +1,4 @@
-"""Transfers resume points between a runner and the artifact store, so that any machine can continue."""
+"""Transfers resume points between a runner and the artifact store, so that any machine can continue the job."""
 
 import threading
 import time
@@ -31,8 +31,8 @@ WEIGHTS_SUFFIX = ".safetensors"
 class ResumePoints:
     """Uploads the resume points of one attempt, and fetches those of earlier attempts.
 
-    A thread uploads the newest point; a waiting one is replaced by a newer one. A failed upload is not retried, because
-    the next point follows.
+    A background thread uploads the newest point; a point that is still waiting when a newer one arrives is replaced. A
+    failed upload is not retried, because another point will follow.
     """
 
     def __init__(self, store: ArtifactStore, workspace: Workspace, earlier: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ class ResumePoints:
         self._thread: threading.Thread | None = None
 
     def share(self, folder: Path) -> None:
-        """Schedule the upload of a complete resume point, `checkpoint-STEP` in the workspace; return at once."""
+        """Schedule the upload of a complete resume point, `checkpoint-STEP` in the workspace; return immediately."""
         step = int(folder.name.rpartition("-")[2])
         try:
             held = self._store.hold(self._workspace.resume_point(step))
@@ -86,7 +86,7 @@ class ResumePoints:
                 continue
             try:
                 self._upload(*chosen)
-            except Exception as error:  # noqa: BLE001 - training continues, and the next point may be stored
+            except Exception as error:  # noqa: BLE001 - training continues, and the next upload may succeed
                 _report_failure(chosen[0], error)
                 self._store.release(chosen[1])
 
@@ -107,7 +107,7 @@ class ResumePoints:
         self._delete_rotated()
 
     def _delete_rotated(self) -> None:
-        """Delete from the store the points that training has deleted, except the newest, which may be the only one."""
+        """Delete the stored points that training has deleted locally, except the newest, which may be the only one."""
         local = self._store.workspace(self._workspace.checkpoints)
         for step in sorted(self._shared)[:-1]:
             if not (local / f"checkpoint-{step}").is_dir():
@@ -116,7 +116,7 @@ class ResumePoints:
 
 
 def _report_failure(step: int, error: Exception) -> None:
-    print(f"resume point {step} is not in the artifact store: {error}")  # noqa: T201 - the job's log
+    print(f"resume point {step} could not be stored: {error}")  # noqa: T201 - the job's log
 
 
 def _describe_model(folder: Path) -> ResumePointModel | None:

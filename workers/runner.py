@@ -1,10 +1,10 @@
 """The runner: a separate process for one attempt, or for several consecutive attempts that use the same model.
 
-It owns its devices, and ends with its worker or on its request.
+It owns its devices, and exits when the worker exits or tells it to.
 
 All long operations (fetching models, computing, hashing and publishing) happen here, because this process can be
-killed at any moment. The worker only keeps the records. Nothing heavy is imported at the top, because the worker
-imports this module.
+killed at any moment. The worker only keeps the records. No heavy library is imported at module level, because the
+worker imports this module.
 """
 
 import ctypes
@@ -68,7 +68,7 @@ LAZY_IMPORTS = ("bitsandbytes", "peft")
 
 @dataclass(frozen=True, slots=True)
 class PipeEnds:
-    """File descriptors of the runner's ends of its pipes; the runner ends when `control` is closed."""
+    """File descriptors of the runner's ends of its pipes; the runner exits when `control` is closed."""
 
     control: int
     messages: int
@@ -77,10 +77,10 @@ class PipeEnds:
 
 
 def preload(kinds: list[str]) -> None:
-    """Import what jobs of these kinds need, ahead of the first assignment."""
+    """Import what jobs of these kinds need, before the first assignment arrives."""
     for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LAZY_IMPORTS):
         import_module(name)
-    # Exempt all existing objects from garbage collection: collections become fast, and forks keep sharing the memory.
+    # Exempt all existing objects from garbage collection: collections become faster, and forks keep sharing the memory.
     gc.collect()
     gc.freeze()
 
@@ -88,7 +88,7 @@ def preload(kinds: list[str]) -> None:
 def run(ends: PipeEnds) -> None:
     """Run the runner's main loop: wait for an assignment, work, report, and exit or wait for the next one."""
     with suppress(PermissionError):  # the process already leads a session
-        os.setsid()  # one process group with all its children, so that the worker can kill them all
+        os.setsid()  # put this process and its children in one group, which the worker can kill
     _redirect_output(ends)
     # With other start methods, locks that libraries create would outlive a killed runner.
     multiprocessing.set_start_method("fork", force=True)
@@ -103,11 +103,11 @@ def run(ends: PipeEnds) -> None:
 
 
 class CommandReader:
-    """Reads what the worker sends: assignments, requests to pause, and calls. This process ends when the worker does.
+    """Reads what the worker sends: assignments, requests and calls. Kills this process when the worker exits.
 
     Attributes:
-        pause: Whether the attempt must give up its place.
-        make_room: Whether the attempt must end when it is idle.
+        pause: Set when the attempt must release its devices.
+        make_room: Set when a serve job must end as soon as it is idle.
         chats: The channel that receives calls to the attempt.
     """
 
@@ -135,7 +135,7 @@ class CommandReader:
                 self._deliver_call(line)
             elif line.endswith(b"\n"):
                 self._assignments.put(line)
-        os.killpg(0, signal.SIGKILL)  # the worker has ended: kill this runner with all its children
+        os.killpg(0, signal.SIGKILL)  # the worker has exited: kill this runner and all its children
 
     def _deliver_call(self, line: bytes) -> None:
         attempt_id, call = decode_call(line)
@@ -147,12 +147,12 @@ class AttemptRunner:
     """Runs attempts one after another, and keeps their model loaded in between."""
 
     def __init__(self, messages: int, control: CommandReader) -> None:
-        from baichuan_core.checkpoint import ModelKeeper  # noqa: PLC0415 - not in the worker's own process
+        from baichuan_core.checkpoint import ModelKeeper  # noqa: PLC0415 - keep it out of the worker's own process
 
         self._messages = messages
         self._control = control
         self._loaded = ModelKeeper()
-        # the loaded model and its name
+        # The loaded model and its name.
         self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)
         self._context: Context | None = None
         self._store: ArtifactStore | None = None  # keeps the loaded model's files locked against eviction
@@ -208,8 +208,8 @@ class AttemptRunner:
         _send(self._messages, Replied(replies))
 
     def _keep_model(self, assignment: Assignment) -> ModelKept | None:
-        """Return the model that stays loaded; None if there is none, or none that another job could name."""
-        from baichuan_core.free_memory import held_bytes, release_memory  # noqa: PLC0415 - not in the worker's process
+        """Return the model that stays loaded; None if no model does, or if no other job could name it."""
+        from baichuan_core.free_memory import held_bytes, release_memory  # noqa: PLC0415 - keep it out of the worker
 
         kept = self._loaded.kept
         if not assignment.keep or kept is None:
@@ -241,9 +241,9 @@ def _set_up_environment(assignment: Assignment) -> None:
 
 
 class Reporter:
-    """Sends progress to the worker at a limited rate: every new stage, and the fraction a few times a second.
+    """Sends progress to the worker at a limited rate: every new stage, and the fraction a few times per second.
 
-    The metrics of all steps are sent.
+    The metrics of every step are sent, without a limit.
     """
 
     def __init__(self, messages: int) -> None:
@@ -264,7 +264,7 @@ class Reporter:
 
 
 def _send(messages: int, message: Message) -> None:
-    """Write a message; ignore a broken pipe, because this process ends anyway once the worker has ended."""
+    """Write a message; ignore a broken pipe, because this process exits anyway once the worker has exited."""
     line = memoryview(encode_message(message))
     with suppress(BrokenPipeError):
         while line:
@@ -289,7 +289,7 @@ def _redirect_output(ends: PipeEnds) -> None:
 
 
 def _set_up_libraries(assignment: Assignment) -> None:
-    import torch  # noqa: PLC0415 - not in the worker's own process
+    import torch  # noqa: PLC0415 - keep it out of the worker's own process
     from transformers.utils import logging  # noqa: PLC0415
 
     from baichuan_core.free_memory import limit_memory  # noqa: PLC0415

@@ -25,7 +25,7 @@ class WorkerSettings(BaseSettings):
     id: str = Field(
         default_factory=lambda: new_id("wrk"),
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="Name of the worker and its queue; must differ between running workers",
+        description="Name of the worker and of its queue; must be unique among running workers",
     )
     slots: int = Field(
         0,
@@ -34,42 +34,50 @@ class WorkerSettings(BaseSettings):
         description="Maximum number of jobs that run at the same time; 0 means four per GPU, or one on a CPU",
     )
     devices: Annotated[tuple[DeclaredDevice, ...], NoDecode] = Field(
-        (), description="JSON list of devices to use instead of all that are found, or the path of a file with one"
+        (),
+        description="JSON list of devices to use instead of all devices found, or the path of a file with such a list",
     )
     labels: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict,
-        description="Labels that jobs can require in `resources.labels`: name=value, separated by commas",
+        description="Labels that jobs can require in `resources.labels`: name=value pairs, separated by commas",
     )
     address: str = Field(
         "",
         pattern=r"^[A-Za-z0-9.:-]{0,253}$",
-        description="Address at which other machines reach this one; by default, that of the interface to Redis",
+        description="Address at which other machines can reach this one; by default, the address of the interface "
+        "used to reach Redis",
     )
     kinds: Annotated[tuple[str, ...], NoDecode] = Field(
         KINDS, min_length=1, description="Job kinds to run, separated by commas"
     )
     start_method: Literal["auto", "forkserver", "spawn"] = Field(
         "auto",
-        description="How runners start: forked from a server that has done the imports, or spawned (auto: with CUDA)",
+        description="How runners start: forked from a server that has done the imports, or spawned; auto spawns if "
+        "there is a GPU",
     )
-    threads: int = Field(0, ge=0, description="CPU threads of one job; 0 shares the cores among the slots")
+    threads: int = Field(0, ge=0, description="CPU threads per job; 0 divides the cores among the slots")
     runner_variables: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Variables that jobs may see, separated by commas; NAME_* for a prefix, as in WANDB_*,MLFLOW_*",
+        description="Variables that jobs may see, separated by commas; a final * matches a prefix, as in "
+        "WANDB_*,MLFLOW_*",
     )
     directive_seconds: float = Field(0.5, gt=0, description="How often to check whether a job was cancelled")
-    progress_seconds: float = Field(1.0, gt=0, description="Minimum time between two records of progress and log lines")
-    log_bytes: int = Field(4 * 2**20, ge=0, description="Maximum output of one attempt that is kept")
+    progress_seconds: float = Field(
+        1.0, gt=0, description="Minimum time between two writes of progress and log lines to the database"
+    )
+    log_bytes: int = Field(4 * 2**20, ge=0, description="Maximum amount of output that is kept per attempt")
     start_seconds: float = Field(300, gt=0, description="How long a runner may take to start, including imports")
-    pause_seconds: float = Field(60, gt=0, description="How long a job may take to save what it needs to continue")
-    exit_seconds: float = Field(5, gt=0, description="How long a runner may take to end after its final message")
+    pause_seconds: float = Field(
+        60, gt=0, description="How long a job may take to save a resume point or finish its chats before it is stopped"
+    )
+    exit_seconds: float = Field(5, gt=0, description="How long a runner may take to exit after its final message")
     keep_seconds: float = Field(
         300, ge=0, description="How long a runner keeps its last model loaded for another job; 0 disables this"
     )
     memory_reserve_bytes: int = Field(
         2**30, ge=0, description="Idle runners are closed while the host or their device has less free memory than this"
     )
-    drain_seconds: float = Field(8, gt=0, description="Maximum time from SIGTERM to the end of the worker")
+    drain_seconds: float = Field(8, gt=0, description="Maximum time from SIGTERM until the worker exits")
 
     @field_validator("kinds", "runner_variables", mode="before")
     @classmethod
@@ -108,7 +116,7 @@ class WorkerSettings(BaseSettings):
             raise ValueError(f"{wrong[0]!r} is not of the form name=value")
         labels = {name.strip(): label.strip() for name, _, label in pairs}
         if len(labels) < len(pairs):
-            raise ValueError("a name appears twice; give each label one value")
+            raise ValueError("a label name appears twice; give each label one value")
         return labels
 
     @property

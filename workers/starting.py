@@ -1,4 +1,4 @@
-"""Starts runners: either forks of a process that has done the imports, or spare processes that have done their own."""
+"""Starts runners: either forks of a process that has done the imports, or spare processes that import in advance."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class RunnerSource(Protocol):
         """Return a runner that waits for its assignment; this may take as long as the imports.
 
         Raises:
-            RuntimeError: It could not be started.
+            RuntimeError: The runner could not be started.
         """
         ...
 
@@ -40,8 +40,8 @@ class RunnerSource(Protocol):
 class RunnerStarter:
     """Starts runners in the way that suits the machine.
 
-    CUDA does not survive a fork, and it is not proven that a child of a fork server could use it, so a machine with
-    GPUs uses spare processes.
+    CUDA does not survive a fork, and whether it works in a child of a fork server is unproven, so a machine with GPUs
+    uses spare processes.
     """
 
     def __init__(self, worker: WorkerSettings) -> None:
@@ -56,8 +56,8 @@ class RunnerStarter:
     def start(self, assignment: Assignment, resident: Runner | None = None) -> "StartingRunner":
         """Start a runner in the background, or give a resident another assignment; return at once even during imports.
 
-        Call it from a thread that lives as long as the worker: the processes that import end with the thread that
-        started them.
+        Call this method from a thread that lives as long as the worker, because the preloaded processes are killed when
+        the thread that started them ends.
         """
         if resident is not None:
             return StartingRunner(lambda: resident, assignment)
@@ -79,7 +79,7 @@ class StartingRunner:
         return self._started.result() if self._started.done() else None
 
     def abandon(self) -> None:
-        """Kill the runner as soon as it has started. Until then it cannot do anything."""
+        """Kill the runner as soon as it has started; until then, it cannot do anything."""
         self._started.add_done_callback(_close_runner)
 
     def _start(self, source: Callable[[], Runner], assignment: Assignment) -> None:
@@ -98,7 +98,7 @@ def _close_runner(started: "Future[Runner]") -> None:
 
 
 class SpareProcess:
-    """Keeps one process that has done the imports and waits for an assignment; replaces it once it is taken."""
+    """Keeps one spare process that has done the imports and waits for an assignment; replaces it once it is taken."""
 
     def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self._kinds = ",".join(kinds)
@@ -172,7 +172,7 @@ class ForkServer:
         with self._lock:
             server = self._server
         if server is None:
-            raise RuntimeError("there is no fork server")
+            raise RuntimeError("the fork server is not running")
         pipes = RunnerPipes.open()
         try:
             process: Process = server.fork(pipes)
@@ -183,7 +183,7 @@ class ForkServer:
 
 
 class _Connection:
-    """One fork server process, and its messages about its children."""
+    """One fork server process and the socket over which it reports on its children."""
 
     def __init__(self, kinds: str, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -202,7 +202,7 @@ class _Connection:
         threading.Thread(target=self._listen, name="fork server", daemon=True).start()
 
     def fork(self, pipes: RunnerPipes) -> "ForkedProcess":
-        """Ask for a runner with these pipes, and wait until it exists.
+        """Ask the fork server for a runner with these pipes, and wait until it exists.
 
         Raises:
             RuntimeError: The fork server has died.
@@ -238,7 +238,7 @@ class _Connection:
                 self._children.pop(said["pid"]).mark_ended(said["code"])
 
     def _mark_dead(self) -> None:
-        """Record that the fork server has died. Its children continue to run, as children of the worker."""
+        """Record that the fork server has died. Its children keep running, but nothing reports their exits any more."""
         with self._lock:
             self.alive = False
             for answer in self._waiting.values():
@@ -270,12 +270,12 @@ class ForkedProcess:
         self._ended.wait(0 if self._orphaned else timeout)
 
     def mark_ended(self, code: int) -> None:
-        """Record that the process has ended."""
+        """Record that the process has exited."""
         self._code = code
         self._ended.set()
 
     def forget_parent(self) -> None:
-        """Record that nobody will report the end of the process."""
+        """Record that nothing will report when the process exits."""
         self._orphaned = True
 
 

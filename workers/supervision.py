@@ -1,4 +1,4 @@
-"""Supervises the runner of one attempt: relays its messages, and ends it unless it stays for another attempt."""
+"""Supervises the runner of one attempt: relays its messages and ends the runner unless it stays for another attempt."""
 
 import logging
 import threading
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class StopReason(Enum):
-    """Reason why the worker ended a runner that was still working."""
+    """The reason the worker ended a runner that was still working."""
 
     STOPPED = auto()  # a user cancelled the job
-    RELEASED = auto()  # the job gives up its place: this worker is shutting down or being drained
+    RELEASED = auto()  # the job releases its devices, for example because this worker is shutting down
     ABANDONED = auto()  # this worker no longer holds the attempt
 
 
@@ -37,11 +37,13 @@ AttemptOutcome = Finished | Failed | StopReason
 
 
 class Supervision:
-    """Supervises one attempt. Directives, draining and time limits apply even while the runner starts.
+    """Supervises one attempt. Directives, draining and time limits apply even while the runner is starting.
 
     Attributes:
-        died_without_message: Once the attempt is over: whether the runner ended by itself before it sent a message.
-        remains: Once the attempt is over: the runner and the model that it keeps, if it waits for another attempt.
+        died_without_message: Whether the runner exited by itself without sending a message; set when the attempt is
+            over.
+        remains: The runner and the model that it keeps loaded, if it waits for another attempt; set when the attempt is
+            over.
     """
 
     def __init__(
@@ -73,12 +75,12 @@ class Supervision:
         self._set_time_limit(worker.start_seconds, failures.make_start_timeout_failure(worker.start_seconds))
 
     def watch(self, starting: StartingRunner) -> AttemptOutcome:
-        """Watch until the attempt is over, and its runner has ended with all its children or been put in `remains`."""
+        """Watch until the attempt is over and its runner has exited with all its children or been put in `remains`."""
         while (runner := starting.wait(LISTEN_TIMEOUT_SECONDS)) is None:
             if (reason := self._stop_reason(None)) is not None:
                 starting.abandon()
                 return reason
-        log.info("%s: runs as process group %d", self._attempt_id, runner.pid)
+        log.info("%s: running as process group %d", self._attempt_id, runner.pid)
         self._set_time_limit(self._timeout_seconds, failures.make_timeout_failure(self._timeout_seconds))
         self._runners.add(runner.pid)
         try:
@@ -106,7 +108,7 @@ class Supervision:
         if not stays:
             runner.kill()
         while not runner.is_silent and self._listen(runner, 0):
-            pass  # read what the runner printed before it ended
+            pass  # read what the runner printed before it exited
         for stream, lines in runner.take_unfinished_lines():
             self._record_lines(stream, lines)
         if stays and self._kept_model is not None:
@@ -124,7 +126,7 @@ class Supervision:
         return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOPS
 
     def _stop_reason(self, runner: Runner | None) -> AttemptOutcome | None:
-        """Return the reason why the runner must be ended now; None if there is none."""
+        """Return the reason to end the runner now; None if the runner may continue."""
         directive = self._lease.directive
         if reason := IMMEDIATE_STOPS.get(directive):
             return reason
@@ -138,7 +140,7 @@ class Supervision:
         return self._too_late if time.monotonic() >= self._ends_at else None
 
     def _give_back(self, runner: Runner | None) -> AttemptOutcome | None:
-        """Ask a runner that can pause to do so, and release the job once the runner has had time for that."""
+        """Ask the runner to pause if it can, and release the job once the runner has had time to do so."""
         if runner is None or not self._can_pause:
             return StopReason.RELEASED
         if self._pause_ends_at is None:
@@ -149,7 +151,7 @@ class Supervision:
         return StopReason.RELEASED if time.monotonic() >= self._pause_ends_at else None
 
     def _is_lingering(self, runner: Runner) -> bool:
-        """Whether the runner sent its final message or ended a while ago, but a process still holds its pipes open."""
+        """Whether the runner sent its final message or exited a while ago, but a process still holds its pipes open."""
         if runner.exit_code is not None:
             runner.kill()  # kill any processes that the runner has left behind
         elif self._final_message is None:
@@ -198,9 +200,9 @@ class Supervision:
             return
         died = self._final_message is None or isinstance(self._final_message, Failed)
         if died and not self._is_given_back:
-            self._served.close("failed", "the runner ended before the answer was complete; ask again")
+            self._served.close("failed", "the runner exited before the answer was complete; try again")
         else:
-            self._served.close("leaving", "the job that answers chats is ending or moving; ask again")
+            self._served.close("leaving", "the job that answers chats is ending or being moved; try again")
 
     def _record_lines(self, stream: str, lines: list[str]) -> None:
         if kept := self._budget.admit(lines):

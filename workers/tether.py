@@ -1,6 +1,6 @@
-"""Ties a process to its parent: the kernel kills it when the thread that started it ends.
+"""Ties a process to its parent: the kernel kills the process when the thread that started it ends.
 
-Without it, the fork server of a killed worker continues to import for up to half a minute and holds hundreds of
+Otherwise, the fork server of a killed worker would keep importing for up to half a minute and hold hundreds of
 megabytes, because it checks only after its imports whether the worker still exists.
 """
 
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Kill this process when its parent ends, or at once if the parent has already ended."""
+    """Have this process killed when its parent exits, or at once if the parent has already exited."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Keeps this machine's disk tidy while the worker runs."""
+"""Cleans up this machine's disk while the worker runs."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Tidying:
-    """A thread that limits the size of the cache, and deletes unneeded workspaces that only this machine has."""
+    """A thread that limits the size of the cache and deletes unneeded workspaces that exist only on this machine."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
         self._database = database
@@ -24,7 +24,7 @@ class Tidying:
         self._thread = threading.Thread(target=self._run, name="tidying", daemon=True)
 
     def start(self) -> None:
-        """Tidy now, then at regular intervals."""
+        """Clean up now, then at regular intervals."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -32,7 +32,7 @@ class Tidying:
         self._stopping.set()
 
     def tidy(self) -> None:
-        """Tidy once."""
+        """Clean up once."""
         self._store.tidy()
         if not isinstance(self._store, ObjectStore):  # in a shared directory, the leader deletes workspaces
             return
@@ -46,5 +46,5 @@ class Tidying:
             try:
                 self.tidy()
             except Exception as error:  # noqa: BLE001 - any failure is retried
-                log.warning("could not tidy the disk, trying again: %s", error)
+                log.warning("disk cleanup failed, will retry: %s", error)
             self._stopping.wait(TIDY_INTERVAL_SECONDS)

@@ -17,7 +17,7 @@ from jobs.service import chats
 from jobs.service.chats import EndedChat, NewChat
 
 REPLY_WAIT_SECONDS = 1.0
-SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without one, check the database
+SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without a report, check the database
 MAX_SILENCE_SECONDS = 15.0
 RETRY_SECONDS = 1
 BUSY_RETRY_SECONDS = 2
@@ -46,7 +46,7 @@ class Answer:
         began: When the request arrived, in seconds of the monotonic clock.
 
     Attributes:
-        keep: Returns the text to store if the answer is completed; None if the client does not want it stored.
+        keep: Returns the JSON to store if the answer is completed; None if the client does not want it stored.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Answer:
         self._state, self._error = "failed", {"code": error.code, "message": error.message}
 
     def close(self) -> None:
-        """Abort unfinished completions and record the answer; never waits, because the caller may be cancelled."""
+        """Abort unfinished completions and record the answer, without waiting, because the caller may be cancelled."""
         self._service.chats.client.hang_up(self._chat)
         self._service.chats.leave(self.row.project_id)
         usage = self.usage

@@ -35,7 +35,7 @@ STATUSES: Mapping[JobState, Status] = {
 
 
 class RequestCounts(BaseModel):
-    """Number of requests: in total, completed and failed."""
+    """The number of requests in a batch: total, completed and failed."""
 
     total: int
     completed: int
@@ -43,7 +43,7 @@ class RequestCounts(BaseModel):
 
 
 class BatchErrorObject(BaseModel):
-    """Why a batch has failed."""
+    """A reason why a batch has failed."""
 
     code: str
     message: str
@@ -59,7 +59,7 @@ class BatchErrors(BaseModel):
 
 
 class InputTokensDetails(BaseModel):
-    """Details of the input tokens; none are cached across batches."""
+    """Details of the input tokens; no tokens are cached across batches."""
 
     cached_tokens: int = 0
 
@@ -96,7 +96,7 @@ class BatchObject(Identified):
     failed_at: int | None = None
     cancelling_at: int | None = None
     cancelled_at: int | None = None
-    expires_at: int | None = Field(None, description="null: batches do not expire; `timeout_seconds` limits a run")
+    expires_at: int | None = Field(None, description="null, as batches do not expire; `timeout_seconds` limits a run")
     expired_at: int | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None

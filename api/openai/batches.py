@@ -47,7 +47,7 @@ class BatchBody(Body):
 
 @router.post("", response_model=BatchObject)
 async def create(body: BatchBody, request: Request, caller: FromCaller) -> Response:
-    """Create a batch. If a client that lost the answer repeats its request, no second one is created."""
+    """Create a batch. If the client retries the request because the response was lost, no second batch is created."""
     wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
@@ -114,7 +114,7 @@ async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
     """Check the input file and summarize it.
 
     Raises:
-        InvalidRequestError: It is not a batch file, or is one for another endpoint.
+        InvalidRequestError: The file is not a batch file, or is a batch file for another endpoint.
     """
     param = "input_file_id"
     file = await caller.service.reader.run(
@@ -130,6 +130,6 @@ async def _summarize(body: BatchBody, caller: Caller) -> BatchSummary:
     except InputError as error:
         raise InvalidRequestError(f"file {file.id} cannot be used: {error}", param=param) from None
     if summary.endpoint != body.endpoint:
-        message = f"is {body.endpoint}, but the lines of file {file.id} have the url {summary.endpoint}"
+        message = f"is {body.endpoint}, but the requests in file {file.id} have the url {summary.endpoint}"
         raise InvalidRequestError(message, param="endpoint")
     return summary

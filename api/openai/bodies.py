@@ -1,4 +1,4 @@
-"""Base class of all request bodies in OpenAI's API: an unknown or unsupported parameter is an error that names it."""
+"""Base class for request bodies of OpenAI's API; an unknown or unsupported parameter raises an error that names it."""
 
 from typing import Annotated
 

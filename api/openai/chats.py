@@ -32,22 +32,22 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
 CHAT_PREFIX = "chatcmpl"
 TEXT_PREFIX = "cmpl"
-SERVE_PRIORITY = 50  # priority of serve jobs, so that they start before jobs with the default priority
+SERVE_PRIORITY = 50  # lets serve jobs start before jobs with the default priority
 PARAMETER_NAMES = {"adapter": "baichuan.adapter"}
 STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The answer; with `stream`, chunks of it", "content": {"text/event-stream": {}}}
+    200: {"description": "The answer, sent in chunks if `stream` is true", "content": {"text/event-stream": {}}}
 }
 
 
 @router.post("/chat/completions", response_model=ChatCompletionObject, responses=STREAM_RESPONSES)
 async def create_chat(body: ChatBody, request: Request, caller: FromCaller) -> Response:
-    """Answer a chat, as a whole or as a stream."""
+    """Answer a chat; the answer is sent as a whole or as a stream."""
     return await _answer(body, request, caller, CHAT_PREFIX)
 
 
 @router.post("/completions", response_model=TextCompletionObject, responses=STREAM_RESPONSES)
 async def create_text(body: TextBody, request: Request, caller: FromCaller) -> Response:
-    """Complete texts, as a whole or as a stream."""
+    """Complete one or more texts; the answer is sent as a whole or as a stream."""
     return await _answer(body, request, caller, TEXT_PREFIX)
 
 
@@ -75,7 +75,7 @@ async def _open_answer(body: ChatBody | TextBody, request: Request, caller: Call
     """Wait until a runner has begun to answer.
 
     Raises:
-        DomainError: No runner does; the error names the parameter at fault.
+        DomainError: No runner answers; the error names the parameter at fault.
     """
     began, fields = time.monotonic(), _spec_fields(body)
     wanted = WantedAnswer(
@@ -105,8 +105,8 @@ def _spec_fields(body: CompletionBody) -> SpecFields:
 
 
 def _describe_stored(body: ChatBody, answer: Answer) -> Json:
-    """Return the text of a chat that the client wants stored."""
+    """Return the JSON to store for a chat that the client asked to store."""
     shown = build_chat_completion(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
     stored = {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}
-    text = json.dumps(stored).replace(r"\u0000", r"\ufffd")  # PostgreSQL's JSON cannot hold NUL
+    text = json.dumps(stored).replace(r"\u0000", r"\ufffd")  # PostgreSQL's JSON cannot contain NUL
     return json.loads(text)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Bodies of chat and text completions: every parameter of OpenAI's API is supported, has no effect, or is refused."""
+"""Request bodies for chat and text completions: each parameter of OpenAI's API is supported, ignored or rejected."""
 
 import secrets
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +19,7 @@ MAX_SEED = 2**31
 
 
 def _rule_validator(name: str) -> BeforeValidator:
-    """Return a validator that applies the same rule as in batch files; null means that the parameter is not set."""
+    """Return a validator for a parameter, with the same rule as in batch files; null means that it is not set."""
 
     def check(value: Any) -> Any:
         if value is not None and (fault := find_fault(name, value)):
@@ -79,14 +79,14 @@ class ChatExtension(BaseModel):
 
     adapter: ModelName | None = Field(None, description="A LoRA adapter to apply to `model`")
     wait_seconds: float = Field(
-        DEFAULT_WAIT_SECONDS, ge=0, le=MAX_WAIT_SECONDS, description="How long to wait for a model to be loaded"
+        DEFAULT_WAIT_SECONDS, ge=0, le=MAX_WAIT_SECONDS, description="How long to wait for the model to be loaded"
     )
 
 
 class StreamOptions(Body):
     """Options for a streamed answer."""
 
-    include_usage: bool | None = Field(None, description="Count tokens in a last chunk without choices")
+    include_usage: bool | None = Field(None, description="Report token usage in a final chunk without choices")
     include_obfuscation: Annotated[object, _accept_only(False)] = None
 
 
@@ -100,7 +100,7 @@ class CompletionBody(Body):
     model: Annotated[str, _rule_validator("model")]
     max_tokens: Annotated[OptionalCount, _rule_validator("max_tokens")] = None
     temperature: Annotated[OptionalNumber, _rule_validator("temperature")] = Field(
-        None, description="The model's own by default"
+        None, description="By default, the model's own temperature"
     )
     top_p: Annotated[OptionalNumber, _rule_validator("top_p")] = None
     top_k: Annotated[OptionalCount, _rule_validator("top_k")] = Field(None, description="Not in OpenAI's API")
@@ -132,7 +132,7 @@ class CompletionBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def _build_options(self) -> dict[str, Any]:
-        """Return the fields of the engine's request that are set, with a random seed unless the client chose one."""
+        """Return the fields to set in the engine's request, with a random seed unless the client chose one."""
         same = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "stop", "n", "logit_bias")
         fields = {name: getattr(self, name) for name in same}
         fields["seed"] = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
@@ -146,7 +146,7 @@ class ChatBody(CompletionBody):
     max_completion_tokens: Annotated[OptionalCount, _rule_validator("max_completion_tokens")] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[OptionalCount, _rule_validator("top_logprobs")] = None
-    store: bool | None = Field(None, description="Keep the messages and the answer, to be retrieved later")
+    store: bool | None = Field(None, description="Whether to store the messages and the answer for later retrieval")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None
     # These parameters have no effect.
@@ -177,7 +177,7 @@ class ChatBody(CompletionBody):
         return self
 
     def build_requests(self) -> list[dict[str, Any]]:
-        """Return the fields of the engine's requests; a chat has one request."""
+        """Return the fields of the engine's requests; a chat needs only one request."""
         limit = self.max_completion_tokens or self.max_tokens
         fields = {
             **self._build_options(),
@@ -229,5 +229,5 @@ class TextBody(CompletionBody):
 
 
 def _parameter_error(param: str, message: str) -> PydanticCustomError:
-    """Return an error about a combination of parameters; it names one of them."""
+    """Return an error about a combination of parameters; the error names one of them."""
     return PydanticCustomError("parameter", "{message}", {"message": message, "param": param})  # see `api.validation`

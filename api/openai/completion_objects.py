@@ -21,7 +21,7 @@ class Choice:
     """One completion, as received so far.
 
     Attributes:
-        characters: Characters of the tokens streamed so far: the offset of the next one in a text completion.
+        characters: Number of characters streamed so far, which is the offset of the next token in a text completion.
     """
 
     index: int
@@ -47,7 +47,7 @@ class Usage(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """The answer's text."""
+    """The message that contains the answer's text."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -84,7 +84,7 @@ class TextChoice(BaseModel):
 
 
 class TextCompletionObject(BaseModel):
-    """Continuations of prompts."""
+    """The continuations of one or more prompts."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -101,7 +101,7 @@ class ChunkWriter:
         answer_id: Id of the completion.
         created: Seconds since the epoch.
         model: The model as the client named it.
-        is_chat: Whether it is a chat; otherwise it is a text completion.
+        is_chat: Whether the stream answers a chat rather than a text completion.
         counts: Whether a final chunk reports the token usage; all others then have `"usage": null`.
     """
 
@@ -112,14 +112,14 @@ class ChunkWriter:
         self._is_chat = is_chat
 
     def write_roles(self, choices: Iterable[Choice]) -> str:
-        """Write the chunks with the role of each answer; text completions have none."""
+        """Write the chunks with the role of each answer; text completions have no roles."""
         if not self._is_chat:
             return ""
         role = '{"role":"assistant","content":""}'
         return "".join(self._write(choice.index, role, "null", "null") for choice in choices)
 
     def write_text(self, choice: Choice, text: str, logprobs: Sequence[TokenLogprob]) -> str:
-        """Write new text of a completion."""
+        """Write a chunk with new text of a completion."""
         content = f'{{"content":{_dump(text)}}}' if self._is_chat else _dump(text)
         chances = "null"
         if logprobs:
@@ -128,7 +128,7 @@ class ChunkWriter:
         return self._write(choice.index, content, chances, "null")
 
     def write_finish_reason(self, choice: Choice) -> str:
-        """Write why a completion has ended."""
+        """Write the chunk that says why a completion has ended."""
         return self._write(choice.index, "{}" if self._is_chat else '""', "null", _dump(choice.finish_reason))
 
     def write_usage(self, usage: Usage) -> str:
@@ -160,7 +160,7 @@ def build_chat_completion(
 def build_text_completion(
     answer_id: str, created: int, model: str, choices: Sequence[Choice], usage: Usage
 ) -> TextCompletionObject:
-    """Return the complete continuations."""
+    """Return the complete continuations of all prompts."""
     shown = [
         TextChoice(
             index=choice.index,
@@ -174,7 +174,7 @@ def build_text_completion(
 
 
 def format_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
-    """Return log-probabilities of tokens; `offset` is the position of the first one in a text completion."""
+    """Return tokens' log-probabilities in OpenAI's format; `offset` is the first token's position in a completion."""
     if is_chat:
         content = [
             {**_format_token(one), "top_logprobs": list(map(_format_token, one.alternatives))} for one in chances

@@ -1,6 +1,6 @@
 """Streams an answer in progress as server-sent events.
 
-There are no `id:` and no `retry:` lines: the `openai` client does not expect them.
+There are no `id:` or `retry:` lines, because the `openai` client does not expect them.
 """
 
 import time
@@ -24,10 +24,10 @@ class CompletionStream(Response):
     """Streams an answer until `[DONE]`, an error event or the client's disconnection, then closes it.
 
     Args:
-        answer: The answer, which has begun.
-        writer: Writes its chunks.
+        answer: The answer, which a runner has begun.
+        writer: Writes the chunks of the answer.
         counts: Whether a final chunk reports the token usage.
-        idle_seconds: A silent stream sends a comment this often.
+        idle_seconds: How often a silent stream sends a comment.
     """
 
     media_type = "text/event-stream"
@@ -42,7 +42,7 @@ class CompletionStream(Response):
         self._idle_seconds = idle_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's interface
-        """Send headers and events."""
+        """Send the headers and the events."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await run_while_connected(receive, self._send_events(send))

@@ -15,28 +15,28 @@ S = TypeVar("S", bound=JobSpec)
 
 
 class Extension(BaseModel):
-    """Parameters in `extra_body={"baichuan": {...}}`; any not declared here are fields of the job's spec."""
+    """The parameters in `extra_body={"baichuan": {...}}`; undeclared ones are fields of the job's spec."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    dry_run: bool = Field(default=False, description="Make nothing; return what the job would require")
+    dry_run: bool = Field(default=False, description="Create nothing; return what the job would require")
     quantization: Literal["int8", "nf4", "fp4"] | None = Field(
         None, description="Use the newest model that was made from `model` by quantizing it this way"
     )
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Fields of the spec."""
+        """The fields of the job's spec."""
         return dict(self.model_extra or {})
 
 
 @dataclass(frozen=True, slots=True)
 class SpecFields:
-    """How a request sets the fields of a spec.
+    """The mapping from a request's parameters to the fields of a spec.
 
     Attributes:
         given: Values by field, from parameters of OpenAI's API.
-        names: The parameters that set a field, by field, if the names differ.
+        names: The parameter that sets each field, if its name differs from the field's.
         protected: Fields that the extension cannot set.
     """
 
@@ -72,7 +72,7 @@ class SpecFields:
         return self.names.get(root, root if root in self.given else f"{EXTENSION_NAME}.{root}") + dot + rest
 
     def rename_param(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
-        """Make an error about a spec field name the parameter that sets the field, and return the error."""
+        """Change an error about a spec field so that it names the parameter that sets the field, and return it."""
         if error.param is not None and error.param.partition(".")[0] in kind.model_fields:
             error.param = self.find_parameter(error.param)
         return error

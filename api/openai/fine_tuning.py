@@ -65,7 +65,7 @@ AutoOrFactor = Annotated[
 
 
 class Hyperparameters(Body):
-    """`auto` takes the value of the preset, which the job shows once it has started."""
+    """Hyperparameters, where `auto` means the preset's value; the job shows that value once it has started."""
 
     batch_size: AutoOrCount = AUTO
     learning_rate_multiplier: AutoOrFactor = AUTO
@@ -106,7 +106,7 @@ class FineTuningBody(Body):
 
 @router.post("", response_model=FineTuningJobObject)
 async def create(body: FineTuningBody, request: Request, caller: FromCaller) -> Response:
-    """Create a fine-tuning job. If a client that lost the answer repeats its request, no second one is created."""
+    """Create a fine-tuning job. If the client retries because the response was lost, no second job is created."""
     wanted = await _parse_body(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
@@ -167,7 +167,7 @@ async def list_events(job_id: str, request: Request, caller: FromCaller) -> Resp
 
 @router.get("/{job_id}/checkpoints", response_model=Page[FineTuningCheckpointObject], openapi_extra=LIST_PARAMETERS)
 async def list_checkpoints(job_id: str, request: Request, caller: FromCaller) -> Response:
-    """List usable checkpoints: the result of the job, once it has succeeded."""
+    """List the job's usable checkpoints: its result, once it has succeeded."""
     query = read_query(request)
     found = FineTuningCheckpointObject.list_from_job((await _find(job_id, caller)).job, caller.key)
     if query.after is not None:

@@ -32,7 +32,7 @@ STATUSES: Mapping[JobState, Status] = {
 
 
 class FineTuningErrorObject(BaseModel):
-    """Why a job has failed."""
+    """The reason why a job has failed."""
 
     code: str
     message: str
@@ -44,9 +44,9 @@ class HyperparametersObject(BaseModel):
 
     batch_size: Literal["auto"] | int | None
     learning_rate_multiplier: Literal["auto"] | float | None = Field(
-        description="Of the learning rate in `baichuan` or the preset; null for jobs that were made elsewhere"
+        description="Factor for the learning rate of `baichuan` or the preset; null for jobs made through another API"
     )
-    n_epochs: Literal["auto"] | int | None = Field(description="null if it is not a whole number")
+    n_epochs: Literal["auto"] | int | None = Field(description="null if the number of epochs is not whole")
 
 
 class SupervisedObject(BaseModel):
@@ -56,7 +56,7 @@ class SupervisedObject(BaseModel):
 
 
 class MethodObject(BaseModel):
-    """How the model is trained."""
+    """The training method."""
 
     type: Literal["supervised"] = "supervised"
     supervised: SupervisedObject
@@ -184,7 +184,7 @@ class FineTuningCheckpointObject(Identified):
 
 
 def find_failure(job: JobDetails) -> FineTuningErrorObject | None:
-    """Return why a job has failed; None for every other job, even if an earlier attempt has failed."""
+    """Return why a job has failed, or None if the job has not failed, even if one of its attempts has."""
     if job.state is not JobState.FAILED:
         return None
     error = job.error or {}

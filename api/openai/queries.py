@@ -26,7 +26,7 @@ METADATA_PARAMETERS: dict[str, Any] = {
             "in": "query",
             "style": "deepObject",
             "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-            "description": "Only jobs with these values",
+            "description": "Only jobs with these metadata values",
         },
     ]
 }
@@ -39,7 +39,7 @@ ORDERED_PARAMETERS: dict[str, Any] = {
 
 
 class ListQuery(BaseModel):
-    """Which part of a list to return."""
+    """The part of a list to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class ListQuery(BaseModel):
 
 
 class OrderedQuery(ListQuery):
-    """Which part of a list to return, and in which order."""
+    """The part of a list to return, and its order."""
 
     order: Literal["asc", "desc"] = "asc"
 

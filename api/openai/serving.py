@@ -64,13 +64,13 @@ class WantedAnswer:
 
 
 async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
-    """Wait until an attempt has begun to answer; the caller closes the answer.
+    """Wait until an attempt has begun to answer; the caller must close the answer.
 
     Raises:
         InvalidRequestError: The request is at fault.
-        TooManyRequestsError: The project, the runners or the pool are full.
-        NotReadyError: The model is not loaded within the time, or Redis is unreachable.
-        ServingFailedError: The job that was to load the model has failed.
+        TooManyRequestsError: The project has too many open chats, or the runners or the pool are full.
+        NotReadyError: The model was not loaded in time, or Redis is unreachable.
+        ServingFailedError: The job that should have loaded the model has failed.
     """
     caller.service.chats.enter(caller.project_id)
     try:
@@ -81,7 +81,7 @@ async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
 
 
 class _Search:
-    """Searches for an attempt to answer one request; `_job` is the last known state of the job that is to serve it."""
+    """Searches for an attempt to answer one request; `_job` is the last known state of the job that will serve it."""
 
     def __init__(self, caller: Caller, wanted: WantedAnswer) -> None:
         self._caller = caller
@@ -122,13 +122,13 @@ class _Search:
         return await self._service.reader.run(lambda connection: chats.find_place(connection, project_id, spec, job_id))
 
     async def _ask_attempt(self, attempt: ServingAttempt) -> Answer | None:
-        """Ask an attempt for the answer; return None if it does not answer but another one may."""
+        """Ask an attempt for the answer; return None if this attempt does not answer, but another one may."""
         wanted, tracker = self._wanted, self._service.chats
         ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
         try:
             chat = await tracker.client.ask(attempt.attempt_id, dict(zip(ids, wanted.requests, strict=True)))
         except (RedisError, OSError) as error:
-            message = f"runners cannot be asked, since Redis is unreachable: {error}"
+            message = f"cannot reach the runners, because Redis is not responding: {error}"
             raise NotReadyError(message, seconds=RETRY_SECONDS) from error
         try:
             begun = await self._wait_for_start(chat)
@@ -165,7 +165,7 @@ class _Search:
             raise self._refusal
 
     async def _wait_for_start(self, chat: OpenChat) -> int | Refused:
-        """Wait until all requests are in the batch; return their total prompt tokens, or the first refusal.
+        """Wait until all requests are in the batch; return their total number of prompt tokens, or the first refusal.
 
         Raises:
             NotReadyError: The attempt is silent.
@@ -187,7 +187,7 @@ class _Search:
         return sum(started.values())
 
     async def _require_job(self, place: ServingPlace) -> None:
-        """Make sure that a job is about to serve the model."""
+        """Ensure that there is a job that will serve the model."""
         self._job = place.job
         if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):
             raise _ended_error(self._job)
@@ -211,7 +211,7 @@ class _Search:
         if job.state is JobState.QUEUED:
             waiting = job.waiting or {}
             reason = waiting.get("message", "it has just been queued")
-            message = f"{model} is waiting for a worker: job {job.id} {reason}"
+            message = f"{model} is waiting for a worker to take job {job.id}: {reason}"
             if waiting.get("cause") in CAPACITY_CAUSES:
                 return TooManyRequestsError(message, seconds=NO_CAPACITY_RETRY_SECONDS)
             return NotReadyError(message, seconds=LOADING_RETRY_SECONDS)
@@ -225,7 +225,7 @@ class _Search:
 def _ended_error(job: JobRecord) -> DomainError:
     """Return the error for a job that ended before it answered."""
     if job.state is JobState.CANCELLED:
-        message = f"job {job.id}, which was to load model {job.source_model!r}, was cancelled; try again"
+        message = f"job {job.id}, which should have loaded model {job.source_model!r}, was cancelled; try again"
         return NotReadyError(message, seconds=LOADING_RETRY_SECONDS)
     error = job.error or {}
     message = f"model {job.source_model!r} cannot be served: {error.get('message', 'its job failed')} (job {job.id})"

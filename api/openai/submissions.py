@@ -1,4 +1,4 @@
-"""Creates only one job per request to OpenAI's API, even if the client misses the answer and repeats the request."""
+"""Creates only one job per request to OpenAI's API, even if the client loses the response and retries the request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class WantedJob:
     """The job that a request asks for.
 
     Attributes:
-        job_id: Id that the job gets if it is made.
-        spec: Its spec.
+        job_id: Id of the job if it is created.
+        spec: The job's spec.
         fields: How the request sets the fields of the spec.
         openai: Values of the request for which the spec has no field.
         stored_spec: The spec to store in the row, if different from `spec`.

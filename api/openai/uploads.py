@@ -67,7 +67,7 @@ class UploadBody(Body):
     bytes: int = Field(ge=0)
     filename: Name
     mime_type: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
-        description="Not used: the filename decides the content type of downloads"
+        description="Ignored; the content type of downloads depends on the filename"
     )
     purpose: str = Field(json_schema_extra={"enum": list(PURPOSES)})
     expires_after: ExpiresAfter | None = None
@@ -144,7 +144,7 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
 
 @router.post("/{upload_id}/complete", response_model=UploadObject)
 async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCaller) -> Response:
-    """Join the parts into a file. Completing twice answers with the same file."""
+    """Join the parts into a file. Completing an upload twice returns the same file."""
     writer, project = caller.service.writer, caller.project_id
     upload = await writer.run(lambda c: uploads.get(c, project, upload_id))
     if upload.status != UploadStatus.COMPLETED:
@@ -167,7 +167,7 @@ async def cancel_upload(upload_id: str, caller: FromCaller) -> Response:
 async def _join_parts(
     caller: Caller, upload: UploadRecord, parts: Sequence[UploadPartRecord], md5: str | None
 ) -> AsyncIterator[ReceivedFile]:
-    """Join the parts into one file, which is deleted afterwards unless it is moved away."""
+    """Join the parts into one file, which is deleted at the end of the block unless it has been moved."""
     store, settings = caller.service.store, caller.service.settings
     if store.free_bytes() - upload.bytes < settings.free_space_reserve_bytes:
         raise storage_full_error()

@@ -1,1 +1,1 @@
-"""One file per resource. A route consists of its dependencies, one call to the service, and the response's format."""
+"""The routes, one file per resource. Each consists of its dependencies, one service call, and the response's format."""

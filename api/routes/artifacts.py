@@ -27,7 +27,7 @@ async def list_artifacts(query: Annotated[PageQuery, Query()], job_id: str, call
 
 @router.get("/{path:path}", response_class=Response, responses=FILE_RESPONSES)
 async def download(path: str, request: Request, job_id: str, caller: FromCaller) -> Response:
-    """Download a file or a range of it; its SHA-256 is the ETag."""
+    """Download a file or a range of it; the ETag is the SHA-256 of the whole file."""
     found = await caller.service.reader.run(lambda c: jobs.get_artifact(c, caller.job_key(job_id), path))
     return await file_response(
         request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.path
@@ -36,7 +36,7 @@ async def download(path: str, request: Request, job_id: str, caller: FromCaller)
 
 @router.delete("/{path:path}", response_model=Deleted)
 async def delete(path: str, job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """Delete a file; 409 if it is part of a model, which can only be deleted as a whole."""
+    """Delete a file; the response is 409 if it is part of a model, which can only be deleted as a whole."""
     job, hashes = caller.job_key(job_id), parse_if_match(if_match)
     found = await caller.service.writer.run(lambda c: deletions.delete_artifact(c, job, path, hashes=hashes))
     return json_response(Deleted(id=found.id, object="job.artifact"))

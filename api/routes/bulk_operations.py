@@ -1,4 +1,4 @@
-"""/v1/bulk-operations: cancel, retry or delete all jobs that match a filter."""
+"""/v1/bulk-operations: operations that cancel, retry or delete all jobs that match a filter."""
 
 from typing import Annotated
 
@@ -27,7 +27,7 @@ async def preview(request: BulkRequest, caller: FromCaller) -> Response:
 
 @router.post("", status_code=202, response_model=BulkOperation)
 async def start(request: BulkRequest, caller: FromCaller) -> Response:
-    """Cancel, retry or delete all matching jobs submitted before this request; the leader does it in the background.
+    """Cancel, retry or delete all matching jobs submitted before this request; the leader works in the background.
 
     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
     """

@@ -1,4 +1,4 @@
-"""/v1/datasets: a look at training data before a fine-tune."""
+"""/v1/datasets: previews of training data before a fine-tuning run."""
 
 import asyncio
 import re
@@ -24,19 +24,19 @@ WAIT_PREFERENCE = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
 Preference = Annotated[
     str | None,
-    Header(max_length=255, description=f"`wait=N` waits up to N seconds, at most {MAX_WAIT_SECONDS} (RFC 7240)"),
+    Header(max_length=255, description=f"`wait=N` waits up to N seconds; the maximum is {MAX_WAIT_SECONDS} (RFC 7240)"),
 ]
-ENDED_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The job, which has ended"}}
+ENDED_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The finished job"}}
 
 
 @router.post("/preview", status_code=202, response_model=JobObject, responses=ENDED_RESPONSE)
 async def preview(
     spec: PreviewSpec, caller: FromCaller, prefer: Preference = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Show training data as a fine-tune of this model would read it: tokens, lengths, what is truncated or dropped.
+    """Show training data as a fine-tuning run would read it: tokens, lengths, and what is truncated or dropped.
 
-    This is a job of the kind `preview`, whose `result` has the preview. With `Prefer: wait=10` the answer is 200 and
-    the finished job if it ends within 10 seconds, and otherwise 202 and the job to poll.
+    This submits a job of the kind `preview`, whose `result` contains the preview. With `Prefer: wait=10`, the response
+    is 200 with the finished job if the job ends within 10 seconds; otherwise, it is 202 with the job to poll.
     """
     wanted = Submission(caller.project_id, spec, idempotency_key)
     job = (await caller.service.writer.call(submission.submit, wanted)).job

@@ -26,7 +26,7 @@ PLAIN_TEXT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
 }
 LastEventId = Annotated[
-    int | None, Header(ge=0, le=MAX_SEQUENCE, description="Where an event stream goes on; goes before ?after=")
+    int | None, Header(ge=0, le=MAX_SEQUENCE, description="The event to resume a stream after; overrides ?after=")
 ]
 
 
@@ -40,7 +40,7 @@ async def list_events(
 ) -> Response:
     """List the events of a job in the order of their sequence numbers.
 
-    With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
+    With `Accept: text/event-stream`, the response is a stream of server-sent events that ends when the job ends.
     """
     job = caller.job_key(job_id)
     types = (query.type,) if query.type else ()
@@ -58,7 +58,7 @@ async def list_events(
 
 @router.get("/logs", response_class=Response, responses=PLAIN_TEXT_RESPONSES)
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request."""
+    """Return the job's output as plain text; pass the X-Last-Sequence header as `after` in the next request."""
     job = caller.job_key(job_id)
     last = (await caller.service.reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}

@@ -1,4 +1,4 @@
-"""/v1/events: all changes in a project, in one stream that a client can resume."""
+"""/v1/events: all changes in a project, as one stream that a client can resume."""
 
 from typing import Annotated, Any
 
@@ -19,13 +19,13 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string", "description": "Each event's data is an object of `FeedEvent`"}
+                "schema": {"type": "string", "description": "The data of each event is a `FeedEvent` object"}
             }
         }
     }
 }
 LastEventId = Annotated[
-    int | None, Header(ge=0, le=MAX_POSITION, description="Where a stream resumes; goes before ?after=")
+    int | None, Header(ge=0, le=MAX_POSITION, description="The event to resume a stream after; overrides ?after=")
 ]
 
 
@@ -35,9 +35,10 @@ async def follow_events(
 ) -> Response:
     """Follow all changes in the project.
 
-    With `Accept: text/event-stream` they come as server-sent events. The first is `ready`, with the position from which
-    the stream goes on, unless the request says where to resume. `reset` says that events behind that place are no
-    longer kept, or that it is of another database: read again what is shown. Otherwise the answer is what there is now.
+    With `Accept: text/event-stream`, the response is a stream of server-sent events. Unless the request names an event
+    to resume after, the first one is `ready`, with the position at which the stream begins. A `reset` event means that
+    the events after the requested position are no longer kept, or that the position is from another database: read
+    everything again. Without that header, the response is a list of the events that exist now.
     """
     after = query.after if last_event_id is None else last_event_id
     if "text/event-stream" in request.headers.get("Accept", ""):

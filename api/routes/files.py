@@ -24,10 +24,10 @@ router = APIRouter(prefix="/v1/files", tags=["files"], route_class=OpenAIRoute)
 
 @router.post("", response_model=FileObject, openapi_extra=REQUEST_BODY)
 async def upload(request: Request, caller: FromCaller) -> Response:
-    """Upload a file. It is streamed to the disk and becomes visible when all of it is there.
+    """Upload a file. It is streamed to disk and becomes visible once it is complete.
 
-    The content is checked by its purpose: a file that cannot be used has the status `error`, and `status_details` says
-    where and why.
+    The content is checked according to its purpose: a file that cannot be used has the status `error`, and
+    `status_details` says where and why.
     """
     tries = read_previous_tries(request)
     async with receive_file(request, caller.service.store, caller.service.settings) as arrived:
@@ -55,7 +55,7 @@ async def get_file(file_id: str, caller: FromCaller) -> Response:
 
 @router.get("/{file_id}/content", response_class=Response, responses=FILE_RESPONSES)
 async def download(file_id: str, request: Request, caller: FromCaller) -> Response:
-    """Download a file or a range of it; its SHA-256 is the ETag."""
+    """Download a file or a range of it; the ETag is the SHA-256 of the whole file."""
     found = await caller.service.reader.run(lambda c: files.get(c, caller.project_id, file_id))
     return await file_response(
         request, caller.service.store, key=found.key, size=found.bytes, sha256=found.sha256, name=found.filename
@@ -64,7 +64,7 @@ async def download(file_id: str, request: Request, caller: FromCaller) -> Respon
 
 @router.delete("/{file_id}", response_model=Deleted)
 async def delete(file_id: str, caller: FromCaller, if_match: IfMatch = None) -> Response:
-    """Delete a file; 409 names the unfinished jobs that use it."""
+    """Delete a file; a 409 response lists the unfinished jobs that use it."""
     hashes = parse_if_match(if_match)
     await caller.service.writer.run(lambda c: deletions.delete_file(c, caller.project_id, file_id, hashes=hashes))
     return json_response(Deleted(id=file_id, object="file"))

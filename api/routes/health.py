@@ -1,4 +1,4 @@
-"""Health and readiness, for supervisors and load balancers."""
+"""Health and readiness checks, for supervisors and load balancers."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_model=Readiness)
 async def readyz(request: Request) -> Response:
-    """Return 200 if the database is reachable, migrated and writable. Jobs are accepted without Redis as well."""
+    """Return 200 if the database is reachable, migrated and writable. Jobs are accepted even while Redis is down."""
     service = get_service(request)
     fault, redis = await asyncio.gather(
         asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.is_reachable)
@@ -45,5 +45,5 @@ def _database_fault(service: Service) -> str | None:
         return error.message
     except DBAPIError as error:
         log.warning("not ready: %s", error)
-        return f"the database does not take writes ({error.orig}); check its disk, DATABASE_URL and the database server"
-    return None if migrated else "the database schema is not the newest; run `baichuan init`"
+        return f"the database is not writable ({error.orig}); check its disk, DATABASE_URL and the database server"
+    return None if migrated else "the database schema is out of date; run `baichuan init`"

@@ -1,4 +1,4 @@
-"""The history of machines, and usage by API key."""
+"""The history of workers' devices, and usage by API key."""
 
 import datetime as dt
 from typing import Annotated
@@ -35,7 +35,7 @@ async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, 
 
 @router.get("/usage", response_model=Usage, tags=["usage"])
 async def read_usage(query: Annotated[UsageQuery, Query()], caller: FromCaller) -> Response:
-    """Read the project's usage by day and API key."""
+    """Return the project's usage by day and API key."""
     found = await caller.service.slow_reader.run(lambda c: history.list_usage(c, caller.project_id, query.days))
     return json_response(Usage(data=[_to_usage_entry(each) for each in found]))
 

@@ -1,4 +1,4 @@
-"""Deletes a job; bulk operations delete many jobs."""
+"""Deletes a single job; bulk operations delete many jobs at once."""
 
 from fastapi import APIRouter, Response
 

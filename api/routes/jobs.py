@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, show, cancel, pause, resume and retry jobs."""
+"""/v1/jobs: submitting, showing, cancelling, pausing, resuming and retrying jobs."""
 
 from typing import Annotated, Any
 
@@ -37,14 +37,14 @@ EXAMPLES = {
 Spec = Annotated[AnySpec, Body(openapi_examples=EXAMPLES)]
 IdempotencyKey = Annotated[
     str | None,
-    Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Makes repeating a request harmless"),
+    Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$", description="Makes it safe to retry the request"),
 ]
 
-DryRun = Annotated[bool, Query(description="Make no job; return what it would require and where it would wait")]
+DryRun = Annotated[bool, Query(description="Create no job; return what it would require and its place in the queue")]
 REPLAY_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "model": JobObject | DryRunObject,
-        "description": "The job that an earlier request with this Idempotency-Key made, or the answer to a dry run",
+        "description": "The job that an earlier request with this Idempotency-Key created, or the result of a dry run",
     }
 }
 
@@ -53,10 +53,11 @@ REPLAY_RESPONSE: dict[int | str, dict[str, Any]] = {
 async def submit(
     spec: Spec, caller: FromCaller, idempotency_key: IdempotencyKey = None, *, dry_run: DryRun = False
 ) -> Response:
-    """Submit a job. 202 means that it is stored in the database, even while Redis is down.
+    """Submit a job. A 202 response means that the job is stored in the database, even if Redis is down.
 
-    A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
-    are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
+    If an earlier request with the same Idempotency-Key and spec created a job, the response is 200 with that job. Long
+    prompts and conversations are stored as a file: the spec then describes them in `inline_input`, and
+    `GET /v1/jobs/{id}/input` returns them.
     """
     if dry_run:
         wanted = Submission(caller.project_id, spec)
@@ -80,7 +81,7 @@ async def list_jobs(query: Annotated[JobQuery, Query()], caller: FromCaller) -> 
 
 @router.get("/counts", response_model=JobCounts)
 async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller) -> Response:
-    """Count the jobs that match, by state."""
+    """Count the matching jobs by state."""
     states = await caller.service.slow_reader.run(lambda c: jobs.count(c, caller.project_id, query.to_filter()))
     return json_response(JobCounts(total=sum(states.values()), states=dict(states.items())))
 
@@ -90,7 +91,7 @@ async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response
     """Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap."""
     found = await caller.service.reader.call(jobs.find, caller.job_key(job_id))
     if not satisfies_if_match(request.headers.get("If-Match"), _etag(found)):
-        return precondition_failed(request, f"job {found.id} has changed since; read it again without If-Match")
+        return precondition_failed(request, f"job {found.id} has changed; read it again without If-Match")
     if matches_if_none_match(request.headers.get("If-None-Match"), _etag(found)):
         return Response(status_code=304, headers={"ETag": _etag(found)})
     return _job_response(found, caller)
@@ -131,7 +132,7 @@ async def retry(job_id: str, caller: FromCaller, if_match: IfMatch = None) -> Re
 
 @router.post("/{job_id}/pause", status_code=202, response_model=JobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
-    """Pause a fine-tune until it is resumed; a running one saves a resume point first."""
+    """Pause a fine-tuning job until it is resumed; a running job saves a resume point first."""
     job, settings = caller.job_key(job_id), caller.service.settings
     return _job_response(await caller.service.writer.run(lambda c: jobs.pause(c, job, settings)), caller, 202)
 

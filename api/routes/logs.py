@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/logs", tags=["jobs"])
 
 @router.get("/lines", response_model=LogLines)
 async def read_log_lines(query: Annotated[LogLinesQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Read some lines of a job's output: from `first` on, or the last ones."""
+    """Return lines of a job's output, starting at line `first`; by default, the last lines."""
     total, found = await caller.service.reader.run(
         lambda c: log_lines.read_lines(c, caller.job_key(job_id), first=query.first, limit=query.limit)
     )
@@ -28,7 +28,7 @@ async def read_log_lines(query: Annotated[LogLinesQuery, Query()], job_id: str, 
 
 @router.get("/search", response_model=LogMatches)
 async def search_log(query: Annotated[LogSearchQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Find the lines of a job's output that contain a text, searching forwards or backwards from a line."""
+    """Find lines of a job's output that contain the given text, searching forwards or backwards from a line."""
     wanted = Search(query.query, query.start, query.direction, query.ignore_case, query.limit, query.context)
     found = await caller.service.slow_reader.run(lambda c: log_lines.search_lines(c, caller.job_key(job_id), wanted))
     matches = [

@@ -1,4 +1,4 @@
-"""Metrics of a run as series."""
+"""A run's metrics, as one series per metric."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/metrics", tags=["jobs"])
 
 @router.get("", response_model=JobMetrics)
 async def read_metrics(query: Annotated[MetricsQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """Read the metrics that a run has logged, in buckets of steps that keep the minimum, maximum and mean.
+    """Return the metrics that a run has logged, as the minimum, maximum and mean over buckets of consecutive steps.
 
-    With as many buckets as steps, each bucket is one step.
+    With as many buckets as steps, each bucket contains one step.
     """
     job, names = caller.job_key(job_id), query.names.split(",") if query.names else []
     window = Window(names, query.start, query.stop, query.buckets)

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute)
 
 @router.post("", status_code=201, response_model=ModelObject)
 async def register(new: NewModel, caller: FromCaller) -> Response:
-    """Register a checkpoint directory below an allowed model root of the server."""
+    """Register a checkpoint directory under one of the server's allowed model roots."""
     checked = await asyncio.to_thread(models.check, new.path, caller.service.settings)
     made = await caller.service.writer.run(lambda c: models.register(c, caller.project_id, new.id, checked))
     return json_response(ModelObject.of(made, caller.key), 201, {"Location": f"/v1/models/{made.id}"})
@@ -26,7 +26,7 @@ async def register(new: NewModel, caller: FromCaller) -> Response:
 
 @router.get("", response_model=Page[ModelObject])
 async def list_models(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
-    """List the project's models that are ready, sorted by name."""
+    """List the project's ready models, sorted by name."""
     found = await caller.service.reader.run(
         lambda c: models.list_page(c, caller.project_id, after=query.after, limit=query.limit + 1)
     )
@@ -42,9 +42,9 @@ async def get_model(model: str, caller: FromCaller) -> Response:
 
 @router.delete("/{model:path}", response_model=Deleted, dependencies=[WithoutIfMatch])
 async def delete_model(model: str, caller: FromCaller) -> Response:
-    """Delete a model that nothing uses; 409 names the jobs or models that use it.
+    """Delete a model that is not in use; a 409 response lists the jobs or models that use it.
 
-    The files of a job's result are deleted with it; a registered directory stays on the disk.
+    If a job produced the model, its files are deleted too; a registered directory stays on disk.
     """
     await caller.service.writer.run(lambda c: deletions.delete_model(c, caller.project_id, model))
     return json_response(Deleted(id=model, object="model"))

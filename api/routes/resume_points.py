@@ -1,4 +1,4 @@
-"""/v1/jobs/{job_id}/resume-points: the states that a fine-tune can continue from, each of which can become a model."""
+"""/v1/jobs/{job_id}/resume-points: states from which a fine-tuning job can continue; each can become a model."""
 
 import asyncio
 from typing import Annotated
@@ -23,7 +23,7 @@ MAX_STEP = 10**12
 
 @router.get("", response_model=Page[ResumePointObject])
 async def list_resume_points(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
-    """List the resume points by step; they exist while the job runs, and after it has failed or been cancelled."""
+    """List a job's resume points by step; they exist while it runs, and after it has failed or been cancelled."""
     key, store = caller.job_key(job_id), caller.service.store
     attempts = await caller.service.reader.run(lambda c: resume_points.list_attempts(c, key))
     found = [

@@ -21,7 +21,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 @router.post("", status_code=201, response_model=SessionObject)
 async def sign_in(new: NewSession, request: Request) -> Response:
-    """Begin a session with an API key or a one-time link; its token is set as an HttpOnly cookie."""
+    """Begin a session with an API key or a one-time link; the session's token is set as an HttpOnly cookie."""
     if "Origin" in request.headers:
         require_same_origin(request)
     service, lifetime = get_service(request), get_service(request).settings.session_seconds
@@ -69,7 +69,7 @@ async def sign_out(caller: FromCaller) -> Response:
 
 @router.post("/links", status_code=201, response_model=SignInLink)
 async def make_link(caller: FromCaller) -> Response:
-    """Create a one-time link that signs a browser in with the key of this request."""
+    """Create a one-time link that signs a browser in with this request's key."""
     token, expires_at = await caller.service.writer.run(lambda c: sessions.make_link(c, caller.key))
     link = SignInLink(path=f"{SIGN_IN_PATH}{token}", token=token, expires_at=to_seconds(expires_at))
     return json_response(link, 201, NO_STORE)

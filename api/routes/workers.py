@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 @router.get("", response_model=Page[WorkerObject])
 async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
-    """List the workers that reported within the last few heartbeats."""
+    """List the workers that reported within the last few heartbeat intervals."""
     settings = caller.service.settings
     found = await caller.service.reader.run(lambda c: workers.list_alive_after(c, settings, query.after))
     return json_response(Page[WorkerObject].of([WorkerObject.of(worker, caller.key) for worker in found], query.limit))
@@ -24,10 +24,10 @@ async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller)
 
 @router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[WithoutIfMatch])
 async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest | None = None) -> Response:
-    """Stop giving jobs to a worker.
+    """Stop assigning jobs to a worker.
 
-    Jobs that it still runs at the deadline yield: they are queued again, and the attempt is not charged. Without a
-    deadline they run to their end.
+    Jobs that are still running at the deadline are queued again, and the interrupted attempt does not count. Without a
+    deadline, they run to completion.
     """
     seconds, settings = (request or DrainRequest()).deadline_seconds, caller.service.settings
     drained = await caller.service.writer.run(lambda c: workers.drain(c, worker_id, seconds, settings))

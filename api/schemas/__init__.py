@@ -1,1 +1,1 @@
-"""The JSON of requests and responses."""
+"""The schemas of requests and responses."""

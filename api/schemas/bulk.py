@@ -16,8 +16,8 @@ class BulkPreview(BaseModel):
     object: Literal["bulk_operation.preview"] = "bulk_operation.preview"
     action: BulkAction
     matched: int = Field(description="Jobs that match and whose state allows the action")
-    in_use: int = Field(description="Those that would not be deleted, since jobs or models use the models they made")
-    first: list[JobSummary] = Field(description="The newest few of them")
+    in_use: int = Field(description="Matching jobs that would not be deleted, because the models they made are in use")
+    first: list[JobSummary] = Field(description="The newest few of the matching jobs")
 
 
 class BulkFailure(BaseModel):
@@ -33,13 +33,13 @@ class BulkOperation(Identified):
 
     object: Literal["bulk_operation"] = "bulk_operation"
     action: BulkAction
-    filter: Json = Field(description="The conditions, as they were sent")
+    filter: Json = Field(description="The conditions, as the client sent them")
     state: Literal["running", "done"]
-    matched: int = Field(description="Jobs that matched when it was requested")
-    processed: int = Field(description="Jobs that it has dealt with so far")
-    changed: int = Field(description="Jobs that it has cancelled, queued again or deleted")
-    failed: int = Field(description="Jobs that it could not change")
-    failures: list[BulkFailure] = Field(description="The first few of those, with the reason")
+    matched: int = Field(description="Jobs that matched when the operation was requested")
+    processed: int = Field(description="Jobs processed so far")
+    changed: int = Field(description="Jobs that were cancelled, queued again or deleted")
+    failed: int = Field(description="Jobs that could not be changed")
+    failures: list[BulkFailure] = Field(description="The first few failures, with the reason for each")
     created_at: int
     finished_at: int | None
 
@@ -66,4 +66,4 @@ class JobCounts(BaseModel):
 
     object: Literal["job.counts"] = "job.counts"
     total: int
-    states: dict[str, int] = Field(description="By state; all states are present")
+    states: dict[str, int] = Field(description="Number of jobs by state; all states are present")

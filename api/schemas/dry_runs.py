@@ -1,4 +1,4 @@
-"""The requirements of a job, found without submitting it."""
+"""The requirements of a job, determined without submitting it."""
 
 from typing import Literal, Self
 
@@ -10,12 +10,12 @@ from jobs.service.previews import Preview
 
 
 class DryRunObject(BaseModel):
-    """The response to a dry run: the job would be accepted, but it was not created."""
+    """The response to a dry run: the job would be accepted, but has not been created."""
 
     object: Literal["job.dry_run"] = "job.dry_run"
     requirements: RequirementObject
-    estimate: EstimateObject | None = Field(description="null if the sizes of the model are not known")
-    queue_position: int = Field(description="Place among all queued jobs if it were submitted now, 1 for the first")
+    estimate: EstimateObject | None = Field(description="null if the model's dimensions are unknown")
+    queue_position: int = Field(description="The job's position in the queue if it were submitted now; 1 is the first")
 
     @classmethod
     def of(cls, found: Preview) -> Self:

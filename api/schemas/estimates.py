@@ -12,7 +12,7 @@ class EstimateObject(BaseModel):
 
     object: Literal["estimate"] = "estimate"
     place: Literal["device", "host"] = Field(
-        description="Whose memory: the GPU's (the host's if it has none), or the host's"
+        description="`device` is the GPU's memory, or host memory if there is no GPU; `host` is always host memory"
     )
     total_bytes: int
     weights_bytes: int
@@ -20,7 +20,7 @@ class EstimateObject(BaseModel):
     activations_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
-    least_bytes: int = Field(description="Needed whatever the lengths and the batch are; with less, the job is refused")
+    least_bytes: int = Field(description="Minimum regardless of lengths and batch size; with less, the job is rejected")
 
     @classmethod
     def of(cls, footprint: Footprint) -> Self:

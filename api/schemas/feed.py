@@ -12,18 +12,18 @@ FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
 class FeedEvent(Identified):
-    """One change in a project. Its `id` is a position without gaps: the next event's is larger by one."""
+    """One change in a project. Events are numbered without gaps: the next event's `id` is larger by one."""
 
     object: Literal["event"] = "event"
     type: FeedType = Field(
         description="state: a job was submitted or changed its state (data: from, to, event, kind);"
-        " progress: what a running job reports (data: fraction, stage, metrics);"
-        " log: it has printed lines (data: first_line, last_line);"
-        " metrics: it has logged steps (data: first_step, last_step);"
+        " progress: a running job reported its progress (data: fraction, stage, metrics);"
+        " log: the job printed lines (data: first_line, last_line);"
+        " metrics: the job logged steps (data: first_step, last_step);"
         " deleted: the job was deleted;"
-        " bulk: a bulk operation goes on (data: id, action, matched, processed, changed, failed, done)"
+        " bulk: a bulk operation made progress (data: id, action, matched, processed, changed, failed, done)"
     )
-    job_id: str | None = Field(description="The job that changed, if it is one")
+    job_id: str | None = Field(description="The job that changed; null for a bulk operation")
     data: Json
     created_at: int
 
@@ -40,9 +40,9 @@ class FeedEvent(Identified):
 
 
 class FeedPage(BaseModel):
-    """Some events of a project, oldest first."""
+    """A page of a project's events, oldest first."""
 
     object: Literal["event.page"] = "event.page"
     data: list[FeedEvent]
-    position: int = Field(description="The `after` of the next request")
-    reset: bool = Field(description="Whether events behind `after` are no longer kept: read everything again")
+    position: int = Field(description="The value of `after` for the next request")
+    reset: bool = Field(description="Whether the events after `after` are no longer kept; if so, read everything again")

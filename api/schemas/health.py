@@ -6,13 +6,13 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
-    """The process is running."""
+    """The response of a process that is running."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(BaseModel):
-    """Requests can be served; jobs are accepted even while Redis is unreachable."""
+    """The response of a process that can serve requests; jobs are accepted even while Redis is unreachable."""
 
     status: Literal["ready"] = "ready"
     database: Literal["ok"] = "ok"

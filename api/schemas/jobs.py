@@ -30,14 +30,14 @@ MODEL_PRODUCING_KINDS = frozenset(
 class RequirementObject(BaseModel):
     """What a job requires of each machine that runs it, fixed at submission."""
 
-    nodes: int = Field(description="Machines that run it together")
-    devices: int = Field(description="Devices on each node; 0 uses the host's memory alone")
-    device_memory_bytes: int = Field(description="Memory on each device without which it cannot run")
-    reserve_bytes: int = Field(description="Memory to reserve on each device, for the longest inputs of the spec")
-    host_memory_bytes: int = Field(description="Memory of the host on each node")
-    exclusive: bool = Field(description="Whether its devices run nothing else meanwhile")
+    nodes: int = Field(description="Number of machines that run the job together")
+    devices: int = Field(description="Devices on each node; with 0, the job uses only host memory")
+    device_memory_bytes: int = Field(description="Memory on each device without which the job cannot run")
+    reserve_bytes: int = Field(description="Memory to reserve on each device for the longest inputs of the spec")
+    host_memory_bytes: int = Field(description="Host memory on each node")
+    exclusive: bool = Field(description="Whether no other job may use the devices at the same time")
     labels: dict[str, str] = Field(description="Labels that the worker must have")
-    workers: list[str] = Field([], description="Workers that may run it; empty: all")
+    workers: list[str] = Field([], description="Workers that may run the job; if empty, all may")
 
     @classmethod
     def of(cls, stored: Json) -> Self:
@@ -55,11 +55,13 @@ class HolderObject(BaseModel):
 class WaitingObject(BaseModel):
     """The reason why a queued job is waiting."""
 
-    cause: str = Field(description="What is missing: no_worker, kind, labels, slots, devices, …, or backoff")
-    message: str = Field(description="One sentence with numbers")
-    worker_id: str | None = Field(description="The worker that comes closest")
-    free_bytes: int | None = Field(description="What its best device has free")
-    holders: list[HolderObject] = Field(description="Jobs that hold the rest, the largest first")
+    cause: str = Field(description="Keyword for the reason: no_worker, kind, labels, slots, devices, …, or backoff")
+    message: str = Field(description="The reason in one sentence with numbers")
+    worker_id: str | None = Field(description="The worker that comes closest to meeting the requirements")
+    free_bytes: int | None = Field(
+        description="Free memory on that worker's best device, or on its host if host memory is what is missing"
+    )
+    holders: list[HolderObject] = Field(description="Jobs that hold what is missing, largest first")
 
 
 class JobSummary(Identified):
@@ -69,12 +71,12 @@ class JobSummary(Identified):
     kind: str
     state: JobState
     source_model: str = Field(
-        description="Id of the model that the spec names as `model`; of a pull job the name of the repository"
+        description="Id of the model that the spec names as `model`; for a pull job, the name of the repository"
     )
     priority: int
     labels: dict[str, str]
     project: str
-    submitter: str = Field(description="Name of the API key that sent it; empty if it was not recorded")
+    submitter: str = Field(description="Name of the API key that submitted the job; empty if not recorded")
     created_at: int
     started_at: int | None
     finished_at: int | None
@@ -84,30 +86,30 @@ class JobSummary(Identified):
     waiting: WaitingObject | None = Field(description="Why a queued job has not started")
     progress: JobProgress | None
     error: Json | None
-    model: str | None = Field(description="Id of the model that this job makes")
+    model: str | None = Field(description="Id of the model that this job produces")
     version: int
 
     @classmethod
     def of(cls, job: JobRecord, caller: KeyRecord) -> Self:
-        """Return the job as the caller sees it in a list; the job belongs to the caller's project."""
+        """Return the job as the caller sees it in a list; the job must belong to the caller's project."""
         return cls(**_summary_fields(job, caller))
 
 
 class JobObject(JobSummary):
-    """A job."""
+    """A job with its spec and result."""
 
     spec: Json = Field(
-        description="The spec as sent, with all defaults. Prompts or conversations that are too long for it are null;"
-        " `inline_input` then has their `field`, `count`, `bytes`, `sha256` and a `preview`, and"
+        description="The spec as sent, with all defaults. Prompts or conversations that are too long to be included"
+        " are null; `inline_input` then has their `field`, `count`, `bytes`, `sha256` and a `preview`, and"
         " `GET /v1/jobs/{id}/input` returns them."
     )
     result: AnyResult | Json | None = Field(
-        description="By the job's kind; an object with other fields if another version of the service stored it"
+        description="Depends on the job's kind; has other fields if another version of the service stored it"
     )
 
     @classmethod
     def from_details(cls, job: JobDetails, caller: KeyRecord) -> Self:
-        """Return the job, with its spec and result, as the caller sees it; the job belongs to the caller's project."""
+        """Return the job with its spec and result as the caller sees it; it must belong to the caller's project."""
         return cls(**_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
 
 
@@ -159,7 +161,7 @@ class EventObject(Identified):
 
 
 class ReservedDevice(BaseModel):
-    """A device that an attempt uses, and the memory that is reserved for it there."""
+    """A device that an attempt uses, and the memory reserved there for the attempt."""
 
     uuid: str
     index: int
@@ -193,7 +195,7 @@ class AttemptObject(Identified):
     started_at: int | None
     finished_at: int | None
     error: Json | None
-    allocations: list[AllocationObject] = Field(description="Where it runs or ran, one entry per node")
+    allocations: list[AllocationObject] = Field(description="Where the attempt runs or ran, with one entry per node")
 
     @classmethod
     def of(cls, attempt: AttemptRecord) -> Self:
@@ -213,7 +215,7 @@ class AttemptObject(Identified):
 
 
 class ArtifactObject(Identified):
-    """A published file of a job."""
+    """A file that a job has published."""
 
     object: Literal["job.artifact"] = "job.artifact"
     job_id: str

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 class LogLine(BaseModel):
     """One line that a job printed."""
 
-    number: int = Field(description="1 for the first line of the job, over all its attempts")
+    number: int = Field(description="Number of the line, counted from 1 over all attempts of the job")
     stream: str = Field(description="stdout or stderr")
     attempt_id: str | None
     created_at: int
@@ -20,25 +20,25 @@ class LogLines(BaseModel):
 
     object: Literal["job.log_lines"] = "job.log_lines"
     job_id: str
-    total: int = Field(description="Lines that the job has printed so far")
+    total: int = Field(description="Number of lines that the job has printed so far")
     first: int | None = Field(description="Number of the first line returned")
     last: int | None = Field(description="Number of the last line returned")
     data: list[LogLine]
 
 
 class LogMatch(BaseModel):
-    """A line that contains the text."""
+    """A line that contains the search text."""
 
     line: LogLine
-    before: list[LogLine] = Field(description="The lines before it, as many as `context` says")
+    before: list[LogLine] = Field(description="Up to `context` lines before the match")
     after: list[LogLine]
 
 
 class LogMatches(BaseModel):
-    """Lines that contain a text, in the order of the search: the nearest first."""
+    """The lines that contain the search text, in the order of the search: nearest first."""
 
     object: Literal["job.log_matches"] = "job.log_matches"
     job_id: str
-    count: int = Field(description="Matching lines in the whole output")
-    position: int = Field(description="How many matching lines there are up to the first match, itself included")
+    count: int = Field(description="Number of matching lines in the whole output")
+    position: int = Field(description="Position of the first match among all matching lines, counted from 1; 0 if none")
     data: list[LogMatch]

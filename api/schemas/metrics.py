@@ -1,4 +1,4 @@
-"""A run's metrics as series."""
+"""A run's metrics, as one series per metric."""
 
 from typing import Literal, Self
 
@@ -14,11 +14,11 @@ class MetricSeries(BaseModel):
     """
 
     name: str
-    points: int = Field(description="Logged values between start and stop")
+    points: int = Field(description="Number of values logged between start and stop")
     first_step: list[int]
     last_step: list[int]
-    count: list[int] = Field(description="Values in the bucket")
-    nan: list[int] = Field(description="Those that are NaN or infinite")
+    count: list[int] = Field(description="Number of values in each bucket")
+    nan: list[int] = Field(description="Number of values in each bucket that are NaN or infinite")
     min: list[float | None]
     max: list[float | None]
     mean: list[float | None]
@@ -40,16 +40,16 @@ class MetricSeries(BaseModel):
 
 
 class JobMetrics(BaseModel):
-    """Metrics of a run, thinned so that no peak is lost: each bucket keeps its minimum and maximum."""
+    """A run's metrics, downsampled without losing peaks, because each bucket keeps its minimum and maximum."""
 
     object: Literal["job.metrics"] = "job.metrics"
     job_id: str
-    source: Literal["live", "artifact", "none"] = Field(description="Where the values are kept")
-    names: list[str] = Field(description="All metrics of the run")
+    source: Literal["live", "artifact", "none"] = Field(description="Where the values were read from")
+    names: list[str] = Field(description="Names of all metrics of the run")
     first_step: int | None = Field(description="First logged step of the whole run")
     last_step: int | None = Field(description="Last logged step of the whole run")
-    start: int = Field(description="First step of the series returned")
-    stop: int = Field(description="Step before which they end")
+    start: int = Field(description="First step of the returned series")
+    stop: int = Field(description="Step before which the returned series end")
     series: list[MetricSeries]
 
     @classmethod

@@ -6,15 +6,15 @@ from pydantic import BaseModel, Field
 
 
 class DeviceHistory(BaseModel):
-    """A device over time; the lists have one entry per time, null where nothing was measured."""
+    """A device's measurements over time; each list has one entry per time, or null where nothing was measured."""
 
     uuid: str
     type: str
     index: int
     name: str
     memory_bytes: int
-    used_bytes: list[int | None] = Field(description="Most memory in use by anybody")
-    utilization: list[int | None] = Field(description="Highest percentage of the time in which it computed")
+    used_bytes: list[int | None] = Field(description="Peak memory in use by all processes")
+    utilization: list[int | None] = Field(description="Highest percentage of time during which the device was busy")
     temperature: list[int | None] = Field(description="Highest temperature in degrees Celsius")
 
 
@@ -25,7 +25,7 @@ class WorkerHistory(BaseModel):
     worker_id: str
     times: list[int] = Field(description="Seconds since the epoch, in order")
     host_memory_bytes: int | None
-    host_available_bytes: list[int | None] = Field(description="Least memory available on the host")
+    host_available_bytes: list[int | None] = Field(description="Minimum of the memory available on the host")
     devices: list[DeviceHistory]
 
 
@@ -33,11 +33,11 @@ class UsageEntry(BaseModel):
     """The usage of one API key on one day."""
 
     day: str = Field(description="YYYY-MM-DD, UTC")
-    key_id: str | None = Field(description="Null for jobs of earlier releases, which did not record it")
+    key_id: str | None = Field(description="Null for jobs submitted to earlier releases, which did not record the key")
     key_name: str
-    jobs: int = Field(description="Jobs submitted")
-    device_seconds: float = Field(description="Seconds times devices of attempts that ended on that day")
-    tokens: int = Field(description="Tokens of jobs that succeeded on that day: trained on, or of prompts and answers")
+    jobs: int = Field(description="Number of jobs submitted")
+    device_seconds: float = Field(description="Duration times number of devices, for attempts that ended on that day")
+    tokens: int = Field(description="Trained, prompt and completion tokens of jobs that succeeded on that day")
 
 
 class Usage(BaseModel):

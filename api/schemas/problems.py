@@ -1,4 +1,4 @@
-"""The format of every error."""
+"""The format of all error responses."""
 
 from pydantic import BaseModel
 

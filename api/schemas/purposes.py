@@ -1,9 +1,9 @@
-"""The purposes of files: OpenAI's, and our own, `prompts`."""
+"""The purposes of files: those of OpenAI's API, and our own purpose `prompts`."""
 
 from collections.abc import Mapping
 
 PURPOSES = ("fine-tune", "prompts", "batch", "user_data", "assistants", "vision", "evals")
-# OpenAI's schema lacks these two purposes, and a strict client fails on a list with an unknown one.
+# OpenAI's schema lacks these two purposes, and a strict client rejects a list that contains an unknown purpose.
 SHOWN_AS: Mapping[str, str] = {"prompts": "user_data", "evals": "user_data"}
 
 
@@ -13,6 +13,6 @@ def shown_purpose(purpose: str) -> str:
 
 
 def equivalent_purposes(purpose: str) -> frozenset[str]:
-    """Return all stored purposes that clients see as the same one; earlier releases stored purposes as sent."""
+    """Return all stored purposes that clients see as the same purpose; earlier releases stored purposes as sent."""
     shown = shown_purpose(purpose)
     return frozenset({shown, *(stored for stored, name in SHOWN_AS.items() if name == shown)})

@@ -74,22 +74,24 @@ class JobSelection(Request):
         None,
         pattern=FIELD_PATTERN,
         description="A field of the spec and its value, as name:value, for example learning_rate:1e-4 or"
-        " resources.nodes:2; of a list, one of its elements",
+        " resources.nodes:2; for a list, the value is one of its elements",
     )
     error: str | None = Field(
-        None, min_length=1, max_length=200, description="Part of the error's code or message, in upper or lower case"
+        None, min_length=1, max_length=200, description="Part of the error's code or message; case is ignored"
     )
-    id: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$", description="The beginning of the id")
-    submitter: str | None = Field(None, min_length=1, max_length=128, description="Name of the API key that sent it")
+    id: str | None = Field(None, pattern=r"^[a-z0-9-]{1,64}$", description="Prefix of the id")
+    submitter: str | None = Field(
+        None, min_length=1, max_length=128, description="Name of the API key that submitted the job"
+    )
     created_after: WholeNumber | None = Field(
-        None, ge=0, le=MAX_TIME_SECONDS, description="At or after this time, in seconds"
+        None, ge=0, le=MAX_TIME_SECONDS, description="Created at or after this time, in seconds since the epoch"
     )
     created_before: WholeNumber | None = Field(
-        None, ge=0, le=MAX_TIME_SECONDS, description="Before this time, in seconds"
+        None, ge=0, le=MAX_TIME_SECONDS, description="Created before this time, in seconds since the epoch"
     )
 
     def to_filter(self) -> JobFilter:
-        """Return the conditions as a filter of the job domain."""
+        """Convert the conditions to a `JobFilter`."""
         return JobFilter(
             states=tuple(self.state.split(",")) if self.state else (),
             kind=self.kind,
@@ -124,28 +126,30 @@ class FeedQuery(Request):
     """The position from which to read a project's events."""
 
     after: int | None = Field(
-        None, ge=0, le=MAX_POSITION, description="The id of the last event seen; by default only new ones follow"
+        None, ge=0, le=MAX_POSITION, description="The id of the last event seen; by default, only new events follow"
     )
-    limit: int = Field(100, ge=1, le=1000, description="Most events of an answer that is not a stream")
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of events in a response that is not a stream")
 
 
 class LogLinesQuery(Request):
     """The lines of a job's output to return."""
 
-    first: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Number of the first line; else the end")
+    first: int | None = Field(
+        None, ge=1, le=MAX_SEQUENCE, description="First line to return; by default, the last ones"
+    )
     limit: int = Field(500, ge=1, le=5000)
 
 
 class LogSearchQuery(Request):
     """The text to find in a job's output, and where to search."""
 
-    query: str = Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Text within one line")
+    query: str = Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Text to find within a line")
     start: int | None = Field(
-        None, ge=1, le=MAX_SEQUENCE, description="Line to search from, itself included; else the first or last one"
+        None, ge=1, le=MAX_SEQUENCE, description="Line at which the search starts; by default, the first or last line"
     )
     direction: Literal["next", "previous"] = "next"
-    ignore_case: bool = Field(default=False, description="Whether A matches a (ASCII letters only)")
-    limit: int = Field(1, ge=1, le=1000, description="Most matches to return")
+    ignore_case: bool = Field(default=False, description="Whether to ignore the case of ASCII letters")
+    limit: int = Field(1, ge=1, le=1000, description="Maximum number of matches to return")
     context: int = Field(0, ge=0, le=50, description="Lines to return before and after each match")
 
 
@@ -153,23 +157,26 @@ class MetricsQuery(Request):
     """The part of a run's series to return, and its resolution."""
 
     names: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$", max_length=1000, description="By commas; all by default"
+        None,
+        pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_]+)*$",
+        max_length=1000,
+        description="Names of metrics, separated by commas; all by default",
     )
     start: int | None = Field(None, ge=0, le=MAX_SEQUENCE, description="First step")
-    stop: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Step before which it ends")
-    buckets: int = Field(500, ge=1, le=5000, description="Parts of equal length to divide the steps into")
+    stop: int | None = Field(None, ge=1, le=MAX_SEQUENCE, description="Step before which the series ends")
+    buckets: int = Field(500, ge=1, le=5000, description="Number of equal ranges to divide the steps into")
 
 
 class HistoryQuery(Request):
     """The resolution of a worker's history."""
 
-    points: int = Field(240, ge=1, le=720, description="Most points to return")
+    points: int = Field(240, ge=1, le=720, description="Maximum number of points to return")
 
 
 class UsageQuery(Request):
     """The days for which to return usage."""
 
-    days: int = Field(30, ge=1, le=366, description="This many days, today (UTC) included")
+    days: int = Field(30, ge=1, le=366, description="Number of days, including today (UTC)")
 
 
 class NewSession(Request):
@@ -181,7 +188,7 @@ class NewSession(Request):
     @model_validator(mode="after")
     def _require_one(self) -> Self:
         if (self.key is None) == (self.link is None):
-            raise ValueError("pass either key or link")
+            raise ValueError("pass exactly one of key and link")
         return self
 
 
@@ -190,7 +197,7 @@ class FileQuery(PageQuery):
 
     purpose: str | None = Field(None, pattern=r"^[a-z_-]{1,32}$")
     limit: WholeNumber = Field(20, ge=1, le=10_000)
-    order: Literal["asc", "desc"] = Field("desc", description="By the time of creation")
+    order: Literal["asc", "desc"] = Field("desc", description="Order by creation time")
 
 
 class EventQuery(Request):
@@ -204,7 +211,7 @@ class EventQuery(Request):
 class LogQuery(Request):
     """The part of a job's output to return."""
 
-    after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="X-Last-Sequence of the last answer")
+    after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="X-Last-Sequence of the previous response")
 
 
 class NewModel(Request):
@@ -212,7 +219,7 @@ class NewModel(Request):
 
     id: ModelName
     path: Annotated[str, StringConstraints(pattern=r"^[^\x00]+$", max_length=4096)] = Field(
-        description="An absolute path on the server, below an allowed model root"
+        description="An absolute path on the server, under one of its allowed model roots"
     )
 
 
@@ -234,7 +241,7 @@ class DrainRequest(Request):
     """Options for draining a worker."""
 
     deadline_seconds: float | None = Field(
-        None, ge=0, le=31_536_000, description="After this, jobs that still run must yield; by default they may end"
+        None, ge=0, le=31_536_000, description="Time until running jobs must yield; by default, they run to completion"
     )
 
 

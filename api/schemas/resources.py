@@ -21,9 +21,9 @@ class FileObject(Identified):
     purpose: str
     sha256: str
     status: Literal["uploaded", "processed", "error"] = "processed"
-    status_details: str | None = Field(None, description="Why the status is `error`, with the line")
+    status_details: str | None = Field(None, description="Why the status is `error`, with the line number")
     expires_at: int | None = None
-    job_id: str | None = Field(None, description="The job that has published it as an artifact")
+    job_id: str | None = Field(None, description="The job that published this file as an artifact")
 
     @classmethod
     def of(cls, file: FileRecord) -> Self:
@@ -53,7 +53,7 @@ class ModelObject(Identified):
     job_id: str | None
     path: str | None
     details: ModelDetails | Json = Field(
-        description="By the model's kind; an object with other fields if another version of the service stored it"
+        description="Depends on the model's kind; has other fields if another version of the service stored it"
     )
 
     @classmethod
@@ -72,7 +72,7 @@ class ModelObject(Identified):
 
 
 class DeviceObject(BaseModel):
-    """A device of a worker's machine; what cannot be measured is null."""
+    """A device of a worker's machine; values that cannot be measured are null."""
 
     type: str
     index: int
@@ -81,21 +81,21 @@ class DeviceObject(BaseModel):
     memory_bytes: int
     cores: int | None = None
     capability: str | None = Field(None, description="CUDA compute capability, for example 9.0")
-    used_bytes: int | None = Field(None, description="Memory in use by anybody")
+    used_bytes: int | None = Field(None, description="Memory in use by all processes")
     used_by_others_bytes: int | None = Field(None, description="Memory in use by processes outside the service")
-    utilization: int | None = Field(None, description="Percent of the time in which it computed")
+    utilization: int | None = Field(None, description="Percentage of time during which the device was busy")
     temperature: int | None = Field(None, description="Degrees Celsius")
 
     @classmethod
     def of(cls, reported: Json) -> Self:
-        """Return the device as its worker reported it; workers of other versions may report less."""
+        """Return the device as its worker reported it; workers of other versions may report fewer fields."""
         kind, index = reported.get("type", "cpu"), reported.get("index", 0)
         known = {name: value for name, value in reported.items() if name in cls.model_fields}
         return cls(**({"type": kind, "index": index, "uuid": f"{kind}-{index}", "name": "", "memory_bytes": 0} | known))
 
 
 class HostObject(BaseModel):
-    """The host of a worker."""
+    """The machine that a worker runs on."""
 
     memory_bytes: int | None = None
     available_bytes: int | None = None
@@ -103,7 +103,7 @@ class HostObject(BaseModel):
 
 
 class LoadedDeviceObject(BaseModel):
-    """A device of a loaded model, and the memory that the model takes there."""
+    """A device that holds a loaded model, and the memory that the model uses there."""
 
     uuid: str
     bytes: int
@@ -114,12 +114,14 @@ class LoadedModelObject(BaseModel):
 
     id: str | None
     adapter: str | None
-    dtype: str = Field(description="Dtype that its jobs ask for; auto is the checkpoint's own")
+    dtype: str = Field(description="Dtype that its jobs request; auto means the checkpoint's own")
     engine: str
     devices: list[LoadedDeviceObject]
-    host_bytes: int = Field(description="Memory of the host, a CPU's included")
-    since: int = Field(description="When it was loaded")
-    state: Literal["idle", "busy"] = Field(description="Whether a job uses it now; idle ones make room for other jobs")
+    host_bytes: int = Field(description="Host memory, including that of a model on the CPU")
+    since: int = Field(description="When the model was loaded")
+    state: Literal["idle", "busy"] = Field(
+        description="Whether a job is using the model; idle models make room for other jobs"
+    )
 
     @classmethod
     def of(cls, reported: Json, caller: KeyRecord) -> Self:
@@ -150,7 +152,7 @@ class WorkerObject(Identified):
     host: HostObject
     labels: dict[str, str]
     models: list[LoadedModelObject] = Field(description="Models that its runners keep loaded")
-    drain_at: int | None = Field(description="When it must give back what it runs; far in the future: never")
+    drain_at: int | None = Field(description="When it must give back its jobs; a time far in the future means never")
     created_at: int
     seen_at: int
 
@@ -206,7 +208,7 @@ class NewKeyObject(KeyObject):
 
 
 class Deleted(BaseModel):
-    """The object that was deleted."""
+    """The confirmation that an object was deleted."""
 
     id: str
     object: str

@@ -10,14 +10,14 @@ from jobs.artifacts.resume_points import ResumePoint
 
 
 class ResumePointObject(Identified):
-    """A state that a fine-tune can continue from."""
+    """A state from which a fine-tuning job can continue."""
 
     object: Literal["job.resume_point"] = "job.resume_point"
     job_id: str
     attempt_id: str
-    step: int = Field(description="Step of the optimizer after which it was saved")
-    bytes: int = Field(description="Size of all files, optimizer included")
-    kind: str | None = Field(description="Kind of the model that it can become; null if it was saved in shards")
+    step: int = Field(description="Optimizer step after which the state was saved")
+    bytes: int = Field(description="Size of all files, including the optimizer's")
+    kind: str | None = Field(description="Kind of model that can be published from it; null if it is sharded")
     created_at: int
 
     @classmethod

@@ -19,13 +19,13 @@ class SignInLink(BaseModel):
     """A one-time link that signs in whoever opens it first."""
 
     object: Literal["session.link"] = "session.link"
-    path: str = Field(description="Append it to the service's address; the token is behind the #")
-    token: str = Field(description="The `link` of `POST /v1/session`; it is accepted once")
+    path: str = Field(description="Path to append to the service's address; the token follows the #")
+    token: str = Field(description="The value of `link` for `POST /v1/session`; it is accepted once")
     expires_at: int
 
 
 class SignedOut(BaseModel):
-    """The session has ended."""
+    """The confirmation that the session has ended."""
 
     object: Literal["session"] = "session"
     deleted: Literal[True] = True

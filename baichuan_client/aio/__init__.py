@@ -1,1 +1,1 @@
-"""The async client: the same methods as the sync one, to be awaited."""
+"""The async client; its methods are those of the sync client, as coroutines."""

@@ -1,4 +1,4 @@
-"""The async client."""
+"""The asynchronous client."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,12 +14,12 @@ from baichuan_client.endpoint import DEFAULT_TIMEOUT_SECONDS, Endpoint
 
 
 class AsyncClient:
-    """A client of one service, for one event loop; its methods are those of `baichuan_client.Client`.
+    """A client for one service, for use in one event loop; its methods are those of `baichuan_client.Client`.
 
     Attributes:
-        jobs: Submit, get and list jobs.
-        files: Upload, list, download and delete files.
-        models: Register, list and delete models.
+        jobs: Methods to submit, get and list jobs.
+        files: Methods to upload, list, download and delete files.
+        models: Methods to register, list and delete models.
     """
 
     def __init__(
@@ -54,5 +54,5 @@ class AsyncClient:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Return the JSON of a response, for addresses that have no method here; see `Client.request`."""
+        """Return the JSON response of an API endpoint for which this client has no method; see `Client.request`."""
         return await self._session.call(calls.request_json(method, path, params, body, headers))

@@ -22,11 +22,11 @@ class AsyncFiles:
             return await self._session.call(calls.upload_file(Path(path).name, content, purpose, File.model_validate))
 
     async def get(self, file_id: str) -> File:
-        """Return the description of a file."""
+        """Return the metadata of a file."""
         return await self._session.call(calls.get_file(file_id))
 
     def list(self, *, purpose: str | None = None) -> AsyncIterator[File]:
-        """Yield the files, newest first; pages are requested when they are needed."""
+        """Yield the files, newest first; pages are requested as needed."""
         return self._session.iterate(calls.list_files({"purpose": purpose}))
 
     async def download(self, file_id: str, path: str | Path, *, progress: Progress | None = None) -> Path:
@@ -34,5 +34,5 @@ class AsyncFiles:
         return await self._session.fetch(Download.from_file(await self.get(file_id), Path(path), progress))
 
     async def delete(self, file_id: str) -> None:
-        """Delete a file that is not used by an unfinished job."""
+        """Delete a file that no unfinished job uses."""
         await self._session.send(calls.delete(calls.file_path(file_id)))

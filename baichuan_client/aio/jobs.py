@@ -35,7 +35,7 @@ class AsyncJob(JobView):
         return read
 
     async def refresh(self) -> Self:
-        """Read the job again and return it."""
+        """Fetch the current state of the job and return the job."""
         return await self._session.call(calls.get_job(self.id, self._update))
 
     async def wait(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109 - named as in `Job.wait`
@@ -72,7 +72,7 @@ class AsyncJob(JobView):
             await asyncio.sleep(pause)
 
     async def cancel(self) -> Self:
-        """Cancel the job, immediately if it waits or through its worker if it runs, and return it."""
+        """Cancel the job and return it; if the job is running, its worker stops it."""
         return await self._change("cancel")
 
     async def retry(self) -> Self:
@@ -80,7 +80,7 @@ class AsyncJob(JobView):
         return await self._change("retry")
 
     async def pause(self) -> Self:
-        """Pause the fine-tune until it is resumed, and return it."""
+        """Pause the fine-tuning job until it is resumed, and return it."""
         return await self._change("pause")
 
     async def resume(self) -> Self:
@@ -88,7 +88,7 @@ class AsyncJob(JobView):
         return await self._change("resume")
 
     async def delete(self) -> None:
-        """Delete the ended job with its log, artifacts and model."""
+        """Delete the job, which must have ended, with its log, artifacts and model."""
         await self._session.send(calls.delete(calls.job_path(self.id)))
 
     async def logs(self) -> str:

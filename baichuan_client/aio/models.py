@@ -23,7 +23,7 @@ class AsyncModels:
         return await self._session.call(calls.get_model(model_id))
 
     def list(self) -> AsyncIterator[Model]:
-        """Yield the models, sorted by id; pages are requested when they are needed."""
+        """Yield the models, sorted by id; pages are requested as needed."""
         return self._session.iterate(calls.list_models())
 
     async def delete(self, model_id: str) -> None:

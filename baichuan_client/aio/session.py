@@ -53,7 +53,7 @@ class AsyncSession:
         return call.parse(await self.send(call), self.url)
 
     async def iterate(self, pages: Pages[T]) -> AsyncIterator[T]:
-        """Yield the items of a list; each page is requested as needed."""
+        """Yield the items of a list; pages are requested as needed."""
         while (call := pages.next_call()) is not None:
             for item in pages.read(await self.call(call)):
                 yield item

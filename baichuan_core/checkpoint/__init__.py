@@ -1,4 +1,4 @@
-"""Read, write, inspect and load checkpoint directories, and match adapters to their bases."""
+"""Reads, writes, inspects and loads checkpoint directories, and matches adapters to their base models."""
 
 from checkpoint_files.layout import (
     EMBEDDING,

@@ -1,4 +1,4 @@
-"""Read LoRA adapters, check that they fit their base, and add them to a loaded model as peft would."""
+"""Reads LoRA adapters, checks that they fit their base model, and adds them to a loaded model as peft would."""
 
 import warnings
 from collections.abc import Mapping
@@ -33,19 +33,19 @@ from .reader import TensorReader
 from .validation import is_quantized
 
 ADAPTER_NAME = "default"
-# Suffixes of the tensor names that peft writes for each part of a layer.
+# For each part of an adapter layer, the suffix that peft gives the name of its tensor.
 PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
 
 
 @dataclass(frozen=True, slots=True)
 class LoraAdapter:
-    """An adapter that has been checked against its base.
+    """An adapter that has been checked against its base model.
 
     Attributes:
         directory: Directory of the adapter.
         settings: Contents of `adapter_config.json`.
-        layers: Matrices by layer and part: "A" [rank, in], "B" [out, rank] and, for DoRA, "magnitude" [out].
-        saved_modules: Weights that replace those of the base, by module.
+        layers: Tensors by layer and part: "A" [rank, in], "B" [out, rank] and, for DoRA, "magnitude" [out].
+        saved_modules: Weights that replace those of the base model, by module.
     """
 
     directory: Path
@@ -58,9 +58,9 @@ class LoraAdapter:
         """Read an adapter and check that it was made for this base checkpoint.
 
         Raises:
-            CheckpointError: The directory is not an adapter, or a part of it is missing.
-            AdapterMismatchError: The adapter was made for another base, which the message names.
-            UnsupportedError: It is not a LoRA adapter, or its effect cannot be reproduced on this base.
+            CheckpointError: The directory does not contain an adapter, or a file or tensor of the adapter is missing.
+            AdapterMismatchError: The adapter was made for another base model, which the message names.
+            UnsupportedError: The adapter is not a LoRA adapter, or its effect cannot be reproduced on this base model.
         """
         with translate_file_errors():
             settings = AdapterSettings.read(directory)
@@ -80,7 +80,7 @@ class LoraAdapter:
         return cls(directory, settings, layers, saved)
 
     def inject_into(self, model: BaichuanForCausalLM) -> None:
-        """Add the layers of the adapter to its base model, as peft does.
+        """Add the adapter's layers to its base model, as peft does.
 
         Raises:
             CheckpointError: The tensors do not match the layers that the settings name.
@@ -88,7 +88,7 @@ class LoraAdapter:
         peft = import_module("peft")
         try:
             peft.inject_adapter_in_model(make_peft_config(self.settings), model, ADAPTER_NAME)
-            # As in PeftModel.from_pretrained, half-precision matrices become float32, regardless of the base's dtype.
+            # As in PeftModel.from_pretrained, half-precision matrices become float32, whatever the base model's dtype.
             import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
             result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -124,7 +124,7 @@ def check_adapter(adapter: Path, base: Path) -> None:
 
 
 def make_peft_config(settings: AdapterSettings, **changes: Any) -> Any:
-    """Return peft's configuration of an adapter."""
+    """Return peft's configuration for an adapter."""
     fields = {**asdict(settings), "inference_mode": True, **changes}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about training do not apply to a trained adapter
@@ -132,12 +132,12 @@ def make_peft_config(settings: AdapterSettings, **changes: Any) -> Any:
 
 
 def compute_initial_matrices(settings: AdapterSettings, layer: str, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the initial A and B of an adapter whose initialization subtracted their product from the base.
+    """Return the initial A and B of an adapter whose initialization subtracted their product from the base weight.
 
     Args:
-        settings: Settings of an adapter that changed its base.
+        settings: Settings of an adapter whose initialization changed the base weights.
         layer: Name of the layer.
-        weight: Weight of the layer in the base, float32 [out, in].
+        weight: Weight of the layer in the base model, float32 [out, in].
     """
     peft = import_module("peft")
     model = nn.Sequential()
@@ -181,11 +181,12 @@ def _check_saved_modules(
             raise AdapterMismatchError(
                 f"the adapter {directory} replaces {module} with a weight of shape {list(shape)} (modules_to_save), "
                 f"but this module has shape {list(shapes.get(module, ()))} in "
-                f"{BaseIdentity.from_checkpoint(base).describe()}: load the adapter on its own base"
+                f"{BaseIdentity.from_checkpoint(base).describe()}: "
+                "load the adapter onto the base model it was trained on"
             )
     if missing := [module for module in shapes if is_saved(module, settings) and module not in saved]:
         raise CheckpointError(
-            f"the adapter {directory} lacks {missing[0]}, which modules_to_save names: copy all of its files again"
+            f"the adapter {directory} lacks {missing[0]}, which modules_to_save lists: copy all of its files again"
         )
 
 
@@ -193,30 +194,31 @@ def _require_same_base(expected: BaseIdentity, actual: BaseIdentity, adapter: Pa
     if not expected.has_same_shape(actual):
         raise AdapterMismatchError(
             f"the adapter {adapter} was made for {expected.describe()}, not for {actual.describe()}: "
-            "load the adapter on its own base"
+            "load the adapter onto the base model it was trained on"
         )
     if not expected.has_same_weights(actual):
         raise AdapterMismatchError(
             f"the adapter {adapter} was made for {expected.describe()}; {actual.name} has the same shape but different "
-            "weights: load the adapter on its own base"
+            "weights: load the adapter onto the base model it was trained on"
         )
 
 
 def _check_shapes(adapter: Path, found: AdapterLayers, config: BaichuanConfig, base: BaseIdentity) -> None:
-    """Check that the base has a layer of matching shape for every LoRA matrix."""
+    """Check that the base model has a layer of matching shape for every LoRA matrix."""
     layers = linear_layers(config) | {HEAD: (config.vocab_size, config.hidden_size)}
     for layer, parts in found.layers.items():
         features = layers.get(f"{layer}.weight")
         if features is None:
             raise AdapterMismatchError(
                 f"the adapter {adapter} changes {layer}, which {base.describe()} does not have: "
-                "load the adapter on its own base"
+                "load the adapter onto the base model it was trained on"
             )
         expected_shapes = {"A": (-1, features[1]), "B": (features[0], -1), "magnitude": (features[0],)}
         for part, shape in parts.shapes.items():
             expected = expected_shapes[part]
             if len(shape) != len(expected) or any(e not in (-1, s) for s, e in zip(shape, expected, strict=True)):
                 raise AdapterMismatchError(
-                    f"the adapter {adapter} has {parts.names[part]} of shape {list(shape)} for a layer of shape "
-                    f"{list(features)} in {base.describe()}: load the adapter on its own base"
+                    f"the adapter {adapter} has {parts.names[part]} of shape {list(shape)}, which does not fit the "
+                    f"layer of shape {list(features)} in {base.describe()}: "
+                    "load the adapter onto the base model it was trained on"
                 )

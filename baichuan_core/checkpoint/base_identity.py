@@ -1,4 +1,4 @@
-"""Identify the base checkpoint of an adapter by its shape and a few of its weights."""
+"""Identifies the base checkpoint of an adapter by its shape and a few of its weights."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -26,10 +26,10 @@ class BaseIdentity:
     """Shape and a few weights of a base model.
 
     Attributes:
-        name: Name of the base's directory, shown in messages; not compared.
+        name: Name of the base model's directory, shown in messages; not compared.
         fingerprint: First values of the final norm and of the embedding of token 1, which neither LoRA nor
             quantization of the blocks changes.
-        rounding: Largest rounding error of these values if the embedding has 8 bits, otherwise 0.
+        rounding: Largest rounding error of these values if the embedding is stored in 8 bits, otherwise 0.
     """
 
     name: str
@@ -78,20 +78,20 @@ class BaseIdentity:
         )
 
     def has_same_shape(self, other: "BaseIdentity") -> bool:
-        """Whether adapter matrices for one base also fit the other."""
+        """Return whether adapter matrices for one base model also fit the other."""
         ignored = {"name", "fingerprint", "rounding"}
         compared = (field.name for field in fields(self) if field.name not in ignored)
         return all(getattr(self, name) == getattr(other, name) for name in compared)
 
     def has_same_weights(self, other: "BaseIdentity") -> bool:
-        """Whether the fingerprints agree, allowing for rounding to another dtype or to 8 bits."""
+        """Return whether the fingerprints agree, allowing for rounding to another dtype or to 8 bits."""
         mine, theirs = torch.tensor(self.fingerprint), torch.tensor(other.fingerprint)
         tolerance = 1e-6 + self.rounding + other.rounding
         return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=_RELATIVE_TOLERANCE, atol=tolerance)
 
 
 def write_adapter_identity(adapter: Path, base: Path) -> None:
-    """Record in an adapter directory which base checkpoint it was trained on."""
+    """Record in an adapter's directory which base checkpoint the adapter was trained on."""
     text = json.dumps(asdict(BaseIdentity.from_checkpoint(base)), indent=2) + "\n"
     (adapter / IDENTITY_FILE).write_text(text, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Read and copy a checkpoint's files other than the weights: configuration, tokenizer and generation settings."""
+"""Reads and copies a checkpoint's files other than the weights: configuration, tokenizer and generation settings."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,7 @@ from checkpoint_files import MORE_TEMPLATES, read_settled_config
 
 from .file_errors import translate_file_errors
 
-# Python files of published repositories are not copied, because nothing here runs them.
+# Python files of published repositories are not copied, because this package never runs them.
 COMPANION_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
@@ -24,7 +24,7 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
     """Return the configuration of a checkpoint directory.
 
     Raises:
-        CheckpointError: It is missing, not JSON, or of another model family.
+        CheckpointError: The configuration is missing, is not JSON, or belongs to another model family.
         UnsupportedError: The checkpoint was quantized by something other than bitsandbytes.
     """
     with translate_file_errors():

@@ -1,4 +1,4 @@
-"""Translate the errors of `checkpoint_files` into the engine's errors."""
+"""Translates the errors of `checkpoint_files` into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from checkpoint_files import FileError, UnsupportedFileError
 
 @contextmanager
 def translate_file_errors() -> Iterator[None]:
-    """Convert a `FileError` to `CheckpointError`, and an `UnsupportedFileError` to `UnsupportedError`."""
+    """Convert a `FileError` to a `CheckpointError`, and an `UnsupportedFileError` to an `UnsupportedError`."""
     try:
         yield
     except UnsupportedFileError as fault:

@@ -1,4 +1,4 @@
-"""Summarize a checkpoint directory from its configuration and headers, without loading weights."""
+"""Summarizes a checkpoint directory from its configuration and file headers, without loading weights."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class CheckpointSummary:
     Attributes:
         position_embedding: "rope" or "alibi".
         norm_head: Whether the output head is normalized.
-        parameters: Number of parameters of the model, quantized or not.
+        parameters: Number of parameters of the model, whether or not it is quantized.
         weight_bytes: Size of the weight files.
         quantization: "int8", "nf4" or "fp4"; None if the checkpoint is not quantized.
         has_tokenizer: Whether the directory has a `tokenizer.model`.
@@ -42,7 +42,7 @@ def inspect_checkpoint(checkpoint: Path | str) -> CheckpointSummary:
     """Check that a directory contains a complete Baichuan checkpoint, and summarize it.
 
     Raises:
-        CheckpointError: `load_model` would fail too; the message names the file or tensor and the remedy.
+        CheckpointError: Loading would fail for the same reason; the message names the file or tensor and the remedy.
     """
     checkpoint = Path(checkpoint)
     config = read_config(checkpoint)

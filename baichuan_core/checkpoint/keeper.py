@@ -1,4 +1,4 @@
-"""Keep the last loaded model, so that the next operation on it does not load it again."""
+"""Keeps the last loaded model, so that the next operation can use it without loading it again."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -24,8 +24,8 @@ class ModelSource:
 
     Attributes:
         checkpoint: Directory of a checkpoint.
-        adapter: Directory of a LoRA adapter for it.
-        dtype: Dtype of the weights, "auto" for that of the checkpoint.
+        adapter: Directory of a LoRA adapter for the checkpoint.
+        dtype: Dtype of the weights; "auto" means the checkpoint's dtype.
         device: Device of the weights; None for the first GPU, or the CPU if there is none.
     """
 
@@ -35,7 +35,7 @@ class ModelSource:
     device: str | None = None
 
     def stamp_files(self) -> tuple[FileStamp, ...]:
-        """Return path, size, mtime, ctime and inode of every file; they change if a file is modified or replaced."""
+        """Return the path, size, mtime, ctime and inode of every file, to detect modified and replaced files."""
         folders = [self.checkpoint] if self.adapter is None else [self.checkpoint, self.adapter]
         files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()]
         found = [(str(path), path.stat()) for path in files]
@@ -47,7 +47,7 @@ class KeptModel:
     """The model that a keeper holds, and the arguments it was loaded with.
 
     Attributes:
-        source: Arguments of the load.
+        source: Arguments that the model was loaded with.
         stamps: State of the source's files when the load began.
         engine: Name of the engine that runs the model.
         variant: Settings that the engine was started with, if it loads the model itself.
@@ -62,7 +62,7 @@ class KeptModel:
 
 
 class ModelKeeper:
-    """Holds the last tokenizer and at most one loaded model, which is released before another one is loaded.
+    """Holds the last loaded tokenizer and at most one model, which is released before another one is loaded.
 
     A model or tokenizer is reused only if none of its files has changed.
 
@@ -79,7 +79,7 @@ class ModelKeeper:
     @classmethod
     @contextmanager
     def lend(cls, models: Self | None) -> Iterator[Self]:
-        """Yield `models`, or, if it is None, a new keeper that releases its model when the block ends."""
+        """Yield `models`, or, if it is None, a new keeper that releases its model when the `with` block ends."""
         if models is not None:
             yield models
             return
@@ -127,7 +127,7 @@ class ModelKeeper:
         return loaded
 
     def is_loaded(self, source: ModelSource) -> bool:
-        """Whether `load` would return the cached model."""
+        """Return whether `load` would return the cached model."""
         kept = self.kept
         return (
             kept is not None

@@ -1,4 +1,4 @@
-"""Load models and tokenizers from checkpoint directories."""
+"""Loads models and tokenizers from checkpoint directories."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -49,17 +49,17 @@ def load_model(
     quantized model and a single unquantized weight.
 
     Args:
-        checkpoint: Directory with `config.json` and safetensors or `.bin` weights; quantized ones need no flag.
-        dtype: Dtype of the weights, "auto" for that of the checkpoint.
+        checkpoint: Directory with `config.json` and safetensors or `.bin` weights, quantized or not.
+        dtype: Dtype of the weights; "auto" means the checkpoint's dtype.
         device: Device of the weights, e.g. "cpu" or "cuda:0"; by default the first GPU, or the CPU if there is none.
         device_map: Placement on several devices as in accelerate, e.g. "auto", instead of `device`.
-        adapter: Directory of a LoRA adapter that was made for this base; its layers are added to the model.
+        adapter: Directory of a LoRA adapter that was made for this checkpoint; its layers are added to the model.
         quantization: Quantize during loading: "int8", "nf4" or "fp4" as `quantize` does, or custom settings.
         quantize_head: Also quantize the embedding and the output head to 8 bits; requires `quantization`.
 
     Raises:
         CheckpointError: A file is missing or damaged, or the tensors do not match the configuration.
-        AdapterMismatchError: The adapter was made for another base.
+        AdapterMismatchError: The adapter was made for another base model.
         UnsupportedError: The dtype, device or quantization is unknown or unavailable, the checkpoint is already
             quantized, or a layer has no 4-bit kernel on this device.
     """
@@ -96,7 +96,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     """Load the tokenizer of a checkpoint directory.
 
     Raises:
-        TokenizerError: It is missing, cannot be read, or has a token without an embedding.
+        TokenizerError: The tokenizer is missing, cannot be read, or has a token without an embedding.
         CheckpointError: `config.json` is missing or damaged.
     """
     checkpoint = Path(checkpoint)
@@ -118,7 +118,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
     padding = tokenizer.pad_token
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
         # Some fine-tuning tools add a padding token without adding a row to the embedding. Padding is masked, so any
-        # valid id works; use that of the published tokenizers.
+        # valid id works; use the padding id of the published tokenizers.
         _remove_added_token(tokenizer, padding)
         tokenizer.pad_token = tokenizer.unk_token
     for token, token_id in tokenizer.added_tokens_encoder.items():
@@ -170,7 +170,7 @@ def _resolve_quantization(
         raise UnsupportedError(f"{checkpoint} is already quantized: load it without quantization")
     if quantize_head and config.tie_word_embeddings:
         raise UnsupportedError(
-            f"{checkpoint} uses its embedding as output head (tie_word_embeddings): load it without quantize_head"
+            f"{checkpoint} uses its embedding as its output head (tie_word_embeddings): load it without quantize_head"
         )
     if isinstance(quantization, BitsAndBytesConfig):
         return _check_custom_settings(quantization)
@@ -178,7 +178,7 @@ def _resolve_quantization(
 
 
 def _check_custom_settings(settings: BitsAndBytesConfig) -> BitsAndBytesConfig:
-    """Reject settings that would have no effect, and return the others with the output head excluded.
+    """Check that custom settings would have an effect, and return a copy that excludes the output head.
 
     `quantize_head` alone decides whether the head is quantized.
     """
@@ -204,7 +204,7 @@ def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None
 
 
 def _require_unquantized_base(lora: LoraAdapter | None, quantization: object) -> None:
-    """Reject quantization during loading if the adapter's initialization has to change the base first."""
+    """Reject quantization during loading if the adapter's initialization has to change the base weights first."""
     if lora is not None and lora.settings.changes_base and quantization is not None:
         raise UnsupportedError(
             f'the adapter {lora.directory} was initialized by "{lora.settings.init_lora_weights}", which changed the '
@@ -213,7 +213,7 @@ def _require_unquantized_base(lora: LoraAdapter | None, quantization: object) ->
 
 
 def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:
-    """Cast the unquantized tensors to `dtype`; transformers loads them in the dtype in which they are stored."""
+    """Cast the unquantized tensors to `dtype`; transformers loads them in their stored dtype."""
     for parameter in model.parameters():
         # Skip 4-bit codes: they have their own parameter class, and their storage dtype may be a float.
         if type(parameter) is torch.nn.Parameter and parameter.is_floating_point():

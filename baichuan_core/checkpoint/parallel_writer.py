@@ -1,4 +1,4 @@
-"""Write tensors in chunks from several threads to positions that are planned in advance."""
+"""Writes tensors in chunks from several threads, to positions planned in advance."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 
 from .rows_in_file import RowReader
 
-# Large enough to make the overhead per chunk negligible; small compared with a tensor, even including temporaries.
+# Large enough to make the overhead per chunk negligible, yet small compared with a tensor, even with temporaries.
 CHUNK_BYTES = 2**20
 MAX_THREADS = 8  # more threads would only wait for the disk or for memory
 # The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.
@@ -60,10 +60,10 @@ class PlacedTensor:
 
 
 def write_placed_tensors(placed: Sequence[PlacedTensor], on_bytes: Callable[[int], None]) -> None:
-    """Write all tensors to their positions and sync the files to disk; memory holds one chunk per thread.
+    """Write all tensors to their positions and sync the files to disk, with one chunk per thread in memory.
 
     Args:
-        placed: Tensors with their positions, grouped by file; they are started in this order.
+        placed: Tensors with their positions, grouped by file; writing starts in this order.
         on_bytes: Called on the calling thread after each chunk, in order, with its size in bytes.
     """
     with ExitStack() as stack:
@@ -107,7 +107,11 @@ def _write_rows(target: int, place: PlacedTensor, start: int, stop: int) -> int:
     begin, count = place.offset + start * tensor.row_bytes, (stop - start) * tensor.row_bytes
     rows = tensor.rows(start, stop).detach().contiguous()
     if rows.dtype != tensor.dtype or rows.nbytes != count:
-        raise RuntimeError(f"{tensor.name} returned {rows.dtype} {list(rows.shape)} for rows {start} to {stop}")
+        expected = [stop - start, *tensor.shape[1:]] if tensor.shape else []
+        raise RuntimeError(
+            f"expected {tensor.dtype} {expected} for rows {start} to {stop} of {tensor.name}, "
+            f"but got {rows.dtype} {list(rows.shape)}"
+        )
     content = rows.reshape(-1).view(torch.uint8).numpy().data
     written = 0
     while written < count:

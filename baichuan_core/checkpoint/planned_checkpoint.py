@@ -1,4 +1,4 @@
-"""Write all shards of a safetensors checkpoint in parallel, if all tensors are known in advance."""
+"""Writes all shards of a safetensors checkpoint in parallel, if all tensors are known in advance."""
 
 import json
 import os
@@ -20,9 +20,9 @@ def write_checkpoint(
 
     Args:
         directory: Directory of the checkpoint.
-        tensors: All tensors, in the order in which they are read.
+        tensors: All tensors, in the order in which to read them.
         on_bytes: Called after each chunk with its size in bytes.
-        shard_bytes: Maximum size of a shard, except for one that contains a single larger tensor.
+        shard_bytes: Maximum size of a shard; a single larger tensor gets a shard of its own.
     """
     shards = _split_into_shards(tensors, shard_bytes)
     placed: list[PlacedTensor] = []

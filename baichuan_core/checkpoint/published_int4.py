@@ -1,8 +1,8 @@
-"""Import the published 4-bit format of Baichuan 2 as the tensors that transformers stores today.
+"""Converts Baichuan 2's published 4-bit format to the tensors that transformers stores today.
 
-A `pytorch_model.bin` in this format has two entries per linear layer. `<layer>.weight.data` contains the packed codes,
-as today. `<layer>.weight.quant_state` is the list that `functional.quantize_4bit` of bitsandbytes 0.41 returned:
-absmax, shape, dtype, block size, quantization state of the absmax, and name and values of the code book.
+A `pytorch_model.bin` in this format has two entries per linear layer. `<layer>.weight.data` contains the codes,
+packed as they are today. `<layer>.weight.quant_state` is the list that `functional.quantize_4bit` of bitsandbytes 0.41
+returned: absmax, shape, dtype, block size, quantization state of the absmax, and the name and values of the code book.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _CODES, _STATE = ".weight.data", ".weight.quant_state"
 
 
 def is_published_int4(content: Mapping[str, object]) -> bool:
-    """Whether an unpickled file is in the published 4-bit format."""
+    """Return whether an unpickled file is in the published 4-bit format."""
     return any(name.endswith(_STATE) and isinstance(value, list) for name, value in content.items())
 
 
@@ -31,7 +31,7 @@ def import_published_int4(content: Mapping[str, Any], file: Path) -> dict[str, T
         file: Path of the file, for messages.
 
     Raises:
-        CheckpointError: A layer is incomplete, or its state is not one of bitsandbytes 0.41.
+        CheckpointError: A layer is incomplete, or its state was not written by bitsandbytes 0.41.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():

@@ -1,4 +1,4 @@
-"""Quantize and dequantize individual weights in the layout that bitsandbytes and transformers load."""
+"""Quantizes and dequantizes individual weights in the layout that bitsandbytes and transformers load."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Read the tensors of a checkpoint one at a time, without loading the others."""
+"""Reads the tensors of a checkpoint one at a time, without loading the others."""
 
 import json
 import os
@@ -40,8 +40,8 @@ class TensorReader:
 
     Args:
         checkpoint: The directory.
-        weights: The weight file or the index in it; by default the first of the usual names that exists.
-        import_int4: Present the published 4-bit format as the tensors that transformers stores today.
+        weights: The weight file or index to read; by default, the first of the usual files that exists.
+        import_int4: Convert the published 4-bit format to the tensors that transformers stores today.
 
     Raises:
         CheckpointError: There are no weights, or a shard is missing, damaged or not a checkpoint. The message names
@@ -97,7 +97,7 @@ class TensorReader:
         return tuple(self._unpickle(file)[name].shape)
 
     def is_float(self, name: str) -> bool:
-        """Whether a tensor contains floats, according to the header if the file has one."""
+        """Return whether a tensor contains floats, according to the header if the file has one."""
         file = self._file_by_name[name]
         if file.suffix == ".safetensors":
             return "F" in self.dtype(name)
@@ -246,7 +246,7 @@ def _build_damaged_file_error(file: Path, error: Exception) -> CheckpointError:
 
 
 def _extract_cause(error: Exception) -> str:
-    """Return only the cause: torch's message starts by advising `weights_only=False`, which would run code."""
+    """Return only the cause, because torch's message starts by advising `weights_only=False`, which would run code."""
     return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 
 

@@ -1,4 +1,4 @@
-"""Read rows of a tensor with `preadv`, which is faster than touching mapped pages for the first time."""
+"""Reads rows of a tensor with `preadv`, which is faster than touching mapped pages for the first time."""
 
 import os
 from collections.abc import Callable
@@ -16,12 +16,12 @@ RowReader = Callable[[int, int], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class RowsInFile:
-    """Reader of the rows of a tensor that is contiguous in a file.
+    """Reader for the rows of a tensor that is stored contiguously in a file.
 
     Attributes:
         file: Path of the file, for messages.
         descriptor: Descriptor of the file, open for reading.
-        offset: Position of the tensor's first byte.
+        offset: Position of the tensor's first byte in the file.
     """
 
     file: Path

@@ -1,4 +1,4 @@
-"""Check that a disk has enough free space before anything is written."""
+"""Checks that a disk has enough free space before anything is written."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,10 @@ MARGIN_BYTES = 16 * 2**20
 
 
 def require_space(target: Path, needed_bytes: int) -> None:
-    """Check that the disk of `target`, which need not exist yet, has room for `needed_bytes`.
+    """Check that there is room for `needed_bytes` on the disk of `target`, which need not exist yet.
 
     Raises:
-        InsufficientSpaceError: It does not; the message states the needed and the free bytes.
+        InsufficientSpaceError: There is too little space; the message states the needed and the free bytes.
     """
     existing = next(path for path in (target.absolute(), *target.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

@@ -1,4 +1,4 @@
-"""Write a directory so that it appears complete or not at all."""
+"""Writes a directory so that it appears either complete or not at all."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from baichuan_core.errors import CheckpointError
 
 @contextmanager
 def staged_output(output: Path) -> Iterator[Path]:
-    """Yield a staging directory next to `output` that is renamed to `output` if the block succeeds.
+    """Yield a staging directory next to `output` that is renamed to `output` if the `with` block succeeds.
 
     All files are synced to disk before the rename. The staging directory is removed after an error; one that a killed
     run left behind is removed by the next run with the same output.
@@ -44,7 +44,7 @@ def make_directory(directory: Path) -> None:
     """Create a directory for results, including its parents.
 
     Raises:
-        CheckpointError: It cannot be created or is not writable.
+        CheckpointError: The directory cannot be created or is not writable.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

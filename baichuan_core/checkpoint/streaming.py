@@ -1,4 +1,4 @@
-"""Quantize while loading: each tensor is quantized on its device before the next one is read."""
+"""Quantizes a model while loading it: each tensor is quantized on its device before the next one is read."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ QUANTIZER_NAME = "baichuan_streaming"
 
 @register_quantization_config(QUANTIZER_NAME)
 class StreamingConfig(BitsAndBytesConfig):
-    """bitsandbytes' settings for our quantizer, which is faster on CPUs and can quantize embedding and head to 8 bits.
+    """bitsandbytes' settings for our quantizer, which is faster on CPUs and also supports 8-bit embeddings and heads.
 
     Args:
         settings: Settings that the configuration of the loaded model will contain.
@@ -35,7 +35,7 @@ class StreamingConfig(BitsAndBytesConfig):
 class StreamingQuantizer(Bnb4BitHfQuantizer):
     """Quantizer for 4 and 8 bits, based on transformers' 4-bit quantizer.
 
-    transformers' 8-bit quantizer differs from that one only in the methods overridden here.
+    transformers' 8-bit quantizer differs from the 4-bit one only in the methods overridden here.
     """
 
     quantization_config: StreamingConfig
@@ -53,7 +53,7 @@ class StreamingQuantizer(Bnb4BitHfQuantizer):
         return size
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
-        """Whether `QuantizeTensor` has to convert a tensor of the checkpoint."""
+        """Return whether `QuantizeTensor` has to convert a tensor of the checkpoint."""
         module, name = get_module_from_name(model, param_name)
         return name == "weight" and (isinstance(module, EightBitRows) or hasattr(module, "source_cls"))
 

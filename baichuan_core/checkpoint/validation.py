@@ -1,4 +1,4 @@
-"""Compare the tensors of a checkpoint with its configuration."""
+"""Compares the tensors of a checkpoint with its configuration."""
 
 import checkpoint_files
 from baichuan_core.config import BaichuanConfig
@@ -13,7 +13,7 @@ def check_tensors(reader: TensorReader, config: BaichuanConfig) -> None:
     """Check for missing, unknown and wrongly shaped tensors before anything is loaded.
 
     Raises:
-        CheckpointError: There is one; the message names it and the remedy.
+        CheckpointError: A tensor is missing, unknown or wrongly shaped; the message names the tensor and the remedy.
         UnsupportedError: The checkpoint was quantized by GPTQ or AWQ.
     """
     with translate_file_errors():
@@ -26,5 +26,5 @@ def check_tensors(reader: TensorReader, config: BaichuanConfig) -> None:
 
 
 def is_quantized(config: BaichuanConfig) -> bool:
-    """Whether a configuration belongs to a quantized checkpoint."""
+    """Return whether a configuration belongs to a quantized checkpoint."""
     return getattr(config, "quantization_config", None) is not None

@@ -1,4 +1,4 @@
-"""Write safetensors shards and their index with one tensor in memory at a time."""
+"""Writes safetensors shards and their index with one tensor in memory at a time."""
 
 import json
 import struct
@@ -82,7 +82,7 @@ class TensorWriter:
 
 @contextmanager
 def tensor_writer(directory: Path, names: list[str], shard_bytes: int = DEFAULT_SHARD_BYTES) -> Iterator[TensorWriter]:
-    """Yield a `TensorWriter` that is finished if the block succeeds."""
+    """Yield a `TensorWriter` that is finished if the `with` block succeeds."""
     writer = TensorWriter(directory, names, shard_bytes)
     try:
         yield writer
@@ -121,9 +121,9 @@ def make_header_entry(dtype: torch.dtype, shape: Sequence[int], begin: int, nbyt
 class _Shard:
     """One safetensors file: the length of the header, the header, and the tensors without gaps.
 
-    The header comes first but is known last, so its space is reserved and then padded with blanks, as the format
+    The header comes first but is known last, so space is reserved for it and then padded with blanks, as the format
     allows. Readers require every tensor to be aligned to its dtype. A tensor whose size is a multiple of 8 bytes keeps
-    the next one aligned and is written at once; the others are deferred to the end, widest dtype first.
+    the next one aligned and is written immediately; the others are deferred to the end, widest dtype first.
     """
 
     def __init__(self, path: Path, header_bytes: int) -> None:

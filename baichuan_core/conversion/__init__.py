@@ -1,4 +1,4 @@
-"""Convert checkpoints to other formats."""
+"""Converts checkpoints to other formats."""
 
 from .convert import ConversionReport, ConversionTarget, convert
 from .gguf_format import GgufType

@@ -1,4 +1,4 @@
-"""Convert a checkpoint to another format, a few rows of a tensor at a time."""
+"""Converts a checkpoint to another format, a few rows of a tensor at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,32 +60,32 @@ def convert(
 ) -> ConversionReport:
     """Convert a checkpoint to another format, in which the model computes the same results.
 
-    - `safetensors` keeps every tensor and changes only the files; the published 4-bit format becomes today's.
-    - `baichuan1` divides each row of `lm_head.weight` by its L2 norm, in float32, for programs without a normalized
-      head, and sets `norm_head` to false.
+    - `safetensors` keeps every tensor and changes only the file format; the published 4-bit format becomes today's.
+    - `baichuan1` divides each row of `lm_head.weight` by its L2 norm, in float32, and sets `norm_head` to false, for
+      programs that do not support a normalized head.
     - `llama` is for programs that support Llama but not Baichuan (7B only); quantized weights are dequantized.
-    - `gguf` writes `model.gguf` for llama.cpp together with configuration and tokenizer; quantized weights are
-      dequantized.
-    - `merged` adds a LoRA adapter to the weights of its base, which may be quantized.
+    - `gguf` writes `model.gguf` for llama.cpp together with the configuration and tokenizer; quantized weights
+      are dequantized.
+    - `merged` adds a LoRA adapter to the weights of its base model, which may be quantized.
     - `dequantized` dequantizes the weights.
 
-    Memory holds only a few chunks of tensors at a time, which as many threads as torch uses compute and write.
+    Only a few chunks of tensors are in memory at a time; as many threads as torch uses compute and write them.
 
     Args:
         checkpoint: A Baichuan checkpoint directory; it is not modified.
         output: Directory of the result; must be empty or not exist. It appears only when complete.
         target: Format of the result.
         gguf_type: Type of the matrices in a GGUF file; "f16" by default.
-        dtype: Dtype of a merged or dequantized checkpoint, "auto" for that of the unquantized tensors.
+        dtype: Dtype of a merged or dequantized checkpoint; "auto" means the dtype of the unquantized tensors.
         adapter: Directory of the adapter to merge.
         on_progress: Called as bytes are written.
 
     Raises:
         CheckpointError: The checkpoint is incomplete or damaged or contains values that the result cannot represent,
             or `output` is not empty.
-        AdapterMismatchError: The adapter was made for another base.
+        AdapterMismatchError: The adapter was made for another base model.
         TokenizerError: The result includes the tokenizer, but it is missing or damaged.
-        UnsupportedError: The target is unknown or impossible for this model, or does not support an option.
+        UnsupportedError: The target is unknown or impossible for this model, or does not support one of the options.
         InsufficientSpaceError: The disk does not have enough space for the result.
     """
     checkpoint, output, adapter = Path(checkpoint), Path(output), None if adapter is None else Path(adapter)
@@ -141,7 +141,7 @@ def _make_plan(
 
 
 def _make_byte_counter(total: int, on_progress: ProgressCallback) -> Callable[[int], None]:
-    """Return a callback that adds up the bytes written and reports the progress."""
+    """Return a callback that adds up the bytes written and reports progress."""
     written = 0
 
     def on_bytes(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Read the weights of a checkpoint as floats, a few rows at a time, whether quantized or not."""
+"""Reads the weights of a checkpoint as floats, a few rows at a time, whether or not they are quantized."""
 
 import json
 from functools import cached_property
@@ -31,7 +31,7 @@ SCALE_NAMES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 
 
 def plan_stored(reader: TensorReader, name: str) -> PlannedTensor:
-    """Plan to write a tensor as it is stored in the file."""
+    """Return a tensor to be written exactly as it is stored."""
     tensor = reader.read(name)
     return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.row_reader(name))
 
@@ -61,11 +61,11 @@ class DenseTensors:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Dtype of a dequantized tensor."""
+        """Dtype of the dequantized tensors."""
         return self._requested_dtype or self._reader.read(FINAL_NORM).dtype
 
     def tensor(self, name: str) -> PlannedTensor:
-        """Return one tensor in the requested dtype; raises the same errors as `exact_tensor`."""
+        """Return one tensor in the requested dtype; raise the same errors as `exact_tensor`."""
         exact = self.exact_tensor(name)
         is_stored = exact.dtype == self._reader.read(name).dtype
         return exact if is_stored and self._requested_dtype is None else cast_tensor(exact, self.dtype)
@@ -83,7 +83,7 @@ class DenseTensors:
         return PlannedTensor(name, torch.float32, shape, rows)
 
     def _find_dequantizer(self, name: str) -> RowReader | None:
-        """Return a function that computes float32 rows of a quantized tensor; None for an unquantized one."""
+        """Return a function that computes float32 rows of a quantized tensor; return None for an unquantized one."""
         if name in SCALE_NAMES and self._config.quantize_head:
             codes, scale = self._reader.read(name), self._reader.read(SCALE_NAMES[name])
             return lambda start, stop: dequantize_embedding_or_head(codes[start:stop], scale[start:stop])
@@ -115,7 +115,7 @@ class FourBitMatrix:
             self._nested = (absmax.float(), book2.float(), int(state["nested_blocksize"]), state["nested_offset"])
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Dequantize rows `start` to `stop`, float32 [stop - start, in]."""
+        """Dequantize rows `start` to `stop` to float32 [stop - start, in]."""
         first, last = start * self._width, stop * self._width
         begin, end = first // self._block, -(-last // self._block)
         values = self._pairs[self._codes[begin * self._block // 2 : end * self._block // 2]].reshape(-1)

@@ -1,4 +1,4 @@
-"""Write a GGUF file: the model's metadata, the vocabulary and the tensors."""
+"""Writes a GGUF file: the model's metadata, the vocabulary and the tensors."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -127,7 +127,7 @@ def _add_tensor(writer: Any, tensor: GgufTensor) -> None:
 
 
 def _lay_out(file: Path, tensors: Sequence[GgufTensor]) -> list[PlacedTensor]:
-    """Place the tensors one after another behind the header, each at a multiple of GGUF's alignment."""
+    """Place the tensors one after another following the header, each at a multiple of GGUF's alignment."""
     pad, alignment = gguf.GGUFWriter.ggml_pad, gguf.GGUF_DEFAULT_ALIGNMENT
     offset = pad(file.stat().st_size, alignment)
     places = []

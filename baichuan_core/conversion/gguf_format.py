@@ -1,4 +1,4 @@
-"""Arrange the tensors of a Baichuan model for a GGUF file, so that llama.cpp computes the same results."""
+"""Arranges the tensors of a Baichuan model for a GGUF file, so that llama.cpp computes the same results."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ Architecture = Literal["baichuan", "llama"]
 FLOAT_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 FOUR_AND_FIVE_BIT_TYPES = ("q5_1", "q5_0", "q4_1", "q4_0")
 BLOCK_SIZE = 32  # number of values that share one scale in each of GGUF's legacy quantizations
-# llama.cpp's src/models/baichuan.cpp distinguishes the families only by the number of layers. It runs a model with any
-# other layer count, but without a position embedding.
+# llama.cpp's src/models/baichuan.cpp tells RoPE and ALiBi models apart only by the number of layers. With any other
+# number of layers, it runs the model without a position embedding.
 ROPE_LAYERS, ALIBI_LAYERS = 32, 40
 GGUF_BLOCK_NAMES = {
     "input_layernorm": "attn_norm",
@@ -43,10 +43,10 @@ class GgufTensor:
 
 
 def choose_architecture(config: BaichuanConfig) -> Architecture:
-    """Return the architecture under which llama.cpp computes this model correctly.
+    """Return the llama.cpp architecture that runs this model correctly.
 
     Raises:
-        UnsupportedError: There is none; the message states the reason.
+        UnsupportedError: llama.cpp cannot run this model correctly; the message states the reason.
     """
     if config.hidden_act != "silu":
         raise UnsupportedError(
@@ -55,8 +55,8 @@ def choose_architecture(config: BaichuanConfig) -> Architecture:
     if config.position_embedding == "alibi":
         if config.num_hidden_layers != ALIBI_LAYERS:
             raise UnsupportedError(
-                f"this model has ALiBi and {config.num_hidden_layers} layers, but llama.cpp supports ALiBi only in "
-                f"Baichuan models with {ALIBI_LAYERS} layers: use this model without llama.cpp"
+                f"this model uses ALiBi and has {config.num_hidden_layers} layers, but llama.cpp supports ALiBi only "
+                f"in Baichuan models with {ALIBI_LAYERS} layers: use this model without llama.cpp"
             )
         return "baichuan"
     kind = (config.rope_parameters or {}).get("rope_type")
@@ -69,9 +69,9 @@ def choose_architecture(config: BaichuanConfig) -> Architecture:
 
 
 def plan_gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: GgufType) -> list[GgufTensor]:
-    """Return all tensors of the file, with the head normalized if the model normalizes it.
+    """Return all tensors of the GGUF file; the head is already normalized if the model normalizes it.
 
-    Norms are float32. If the blocks have 4 or 5 bits, the embedding and the head have 8.
+    Norms are stored in float32. If the blocks have a 4- or 5-bit type, the embedding and the head are stored in 8 bits.
 
     Raises:
         UnsupportedError: The width of a matrix is not a multiple of the block size of a quantized type.
@@ -101,7 +101,7 @@ def _rename_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[Pl
 
 
 def _interleave_halves(tensor: PlannedTensor, head_dim: int) -> PlannedTensor:
-    """Reorder the rows of queries or keys: GGUF rotates dimensions (2i, 2i+1) of a head, we rotate (i, i + d/2)."""
+    """Reorder the rows of queries or keys: GGUF rotates dimensions (2i, 2i+1) of a head; we rotate (i, i + d/2)."""
     order = torch.arange(tensor.shape[0]).view(-1, 2, head_dim // 2).transpose(1, 2).reshape(-1)
 
     def compute_rows(start: int, stop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Express a 7B model as an equivalent Llama: rename tensors, split `W_pack` in three and normalize the head."""
+"""Expresses a 7B model as an equivalent Llama model: renames tensors, splits `W_pack` and normalizes the head."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,14 +19,14 @@ PACKED_SUFFIX = ".self_attn.W_pack.weight"
 
 
 def build_llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfig:
-    """Return the configuration of the equivalent Llama.
+    """Return the configuration of the equivalent Llama model.
 
     Raises:
-        UnsupportedError: The model does not use RoPE, the only position embedding of Llama.
+        UnsupportedError: The model does not use RoPE, the only position embedding that Llama supports.
     """
     if config.position_embedding != "rope":
         raise UnsupportedError(
-            "this model has ALiBi, as all 13B models do, but Llama supports only RoPE: "
+            "this model uses ALiBi, as all 13B models do, but Llama supports only RoPE: "
             "use a 7B model, or another target"
         )
     settings: dict[str, Any] = {
@@ -56,7 +56,7 @@ def build_llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfi
 
 
 def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
-    """Yield the tensors of the equivalent Llama."""
+    """Yield the tensors of the equivalent Llama model."""
     for name in source.names:
         tensor = source.tensor(name)
         if name.endswith(PACKED_SUFFIX):
@@ -69,5 +69,5 @@ def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator
 
 
 def _is_tied(config: BaichuanConfig) -> bool:
-    """Whether embedding and head are the same matrix; after normalization, the head differs from the embedding."""
+    """Return whether the Llama model's head is its embedding, which is impossible if the head has been normalized."""
     return bool(config.tie_word_embeddings and not config.norm_head)

@@ -1,4 +1,4 @@
-"""Convert the tokenizer to the format of the `tokenizers` library, which loads without custom code."""
+"""Converts the tokenizer to the format of the `tokenizers` library, which loads without custom code."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ SPACE_SYMBOL = "\u2581"
 
 
 def write_llama_tokenizer(checkpoint: Path, directory: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` of a tokenizer with the same ids as Baichuan's.
+    """Write `tokenizer.json` and `tokenizer_config.json` for a tokenizer with the same token ids as Baichuan's.
 
     Raises:
         TokenizerError: The tokenizer is missing, damaged or does not match the model.
@@ -68,7 +68,7 @@ def _build_bpe(pieces: list[Piece]) -> Tokenizer:
 
 
 def _iterate_merges(pieces: list[Piece]) -> Iterator[tuple[str, str]]:
-    """Yield every pair that forms a piece, in SentencePiece's order: pieces with higher scores first."""
+    """Yield every pair of pieces that merges into a third piece, in SentencePiece's order: higher scores first."""
     ids = {piece.text.decode(): token_id for token_id, piece in enumerate(pieces) if piece.kind == NORMAL}
     for text in sorted(ids, key=lambda text: (-pieces[ids[text]].score, ids[text])):
         halves = ((text[:cut], text[cut:]) for cut in range(1, len(text)))

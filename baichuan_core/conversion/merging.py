@@ -1,4 +1,4 @@
-"""Merge a LoRA adapter into the weights of its base (Hu et al. 2021, arXiv 2106.09685)."""
+"""Merges a LoRA adapter into the weights of its base model (Hu et al. 2021, arXiv 2106.09685)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,8 +28,8 @@ class LowRankUpdate:
 
     Attributes:
         magnitude: Norm of each row of the result, for DoRA (Liu et al. 2024, arXiv 2402.09353).
-        initial: Returns the initial A and B, whose product was subtracted from the base; None if the base was not
-            changed.
+        initial: Returns the initial A and B, whose product was subtracted from the base weight; None if the base
+            weight was not changed.
     """
 
     a: Tensor
@@ -40,15 +40,15 @@ class LowRankUpdate:
 
 
 class Adapter:
-    """A LoRA adapter to merge into its base.
+    """A LoRA adapter to merge into its base model.
 
     Args:
         adapter: Directory of the adapter.
         base: The checkpoint that the adapter was made for.
-        config: Configuration of the base.
+        config: Configuration of the base model.
 
     Raises:
-        CheckpointError: The adapter is damaged, or was made for another base.
+        CheckpointError: The adapter is damaged, or was made for another base model.
         UnsupportedError: The adapter cannot be merged.
     """
 
@@ -58,12 +58,12 @@ class Adapter:
         saved = self._adapter.saved_modules
         if config.tie_word_embeddings and (tied := TIED_WEIGHTS & {f"{module}.weight" for module in saved}):
             raise UnsupportedError(
-                f"{adapter} replaces {min(tied)} (modules_to_save), but {base} uses one weight as embedding and head "
-                "(tie_word_embeddings): use the adapter without merging it"
+                f"{adapter} replaces {min(tied)} (modules_to_save), but {base} uses one weight as its embedding and "
+                "head (tie_word_embeddings): use the adapter without merging it"
             )
 
     def merge(self, source: DenseTensors) -> Iterator[PlannedTensor]:
-        """Yield all tensors of the base in its dtype: replaced, updated in float32, or unchanged."""
+        """Yield all tensors of the merged model: replaced by the adapter, updated in float32, or unchanged."""
         for name in source.names:
             layer = name.removesuffix(".weight")
             parts, saved = self._adapter.layers.get(layer), self._adapter.saved_modules.get(layer)
@@ -118,7 +118,7 @@ def _add_update(tensor: PlannedTensor, exact: PlannedTensor, update: LowRankUpda
         merged = exact.rows(start, stop).float()
         if update.initial is not None:
             a, b = update.initial()
-            # Round to the dtype of the base, as peft does.
+            # Round to the dtype of the base weight, as peft does.
             merged = merged.addmm(b[start:stop], a, alpha=-update.scale).to(exact.dtype).float()
         merged = merged.addmm_(update.b[start:stop], update.a, alpha=update.scale)
         if update.magnitude is not None:

@@ -1,4 +1,4 @@
-"""Parse a SentencePiece model: its pieces with scores and types, and whether it adds a space before a text."""
+"""Parses a SentencePiece model: its pieces with scores and types, and whether it adds a space before every text."""
 
 import struct
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ class Vocabulary:
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
-    """Read a `tokenizer.model`.
+    """Read a `tokenizer.model` file.
 
     Raises:
-        TokenizerError: It is not a SentencePiece model.
+        TokenizerError: The file is not a SentencePiece model.
     """
     pieces: list[Piece] = []
     add_dummy_prefix = True  # the default in sentencepiece_model.proto
@@ -61,7 +61,7 @@ def _parse_piece(content: bytes) -> Piece:
 
 
 def _iterate_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield field numbers with their integer or bytes values (https://protobuf.dev/programming-guides/encoding)."""
+    """Yield each field's number with its integer or bytes value (https://protobuf.dev/programming-guides/encoding)."""
     position = 0
     while position < len(message):
         key, position = _read_varint(message, position)

@@ -1,4 +1,4 @@
-"""Plan a conversion: the tensors of each target and the files that accompany them."""
+"""Plans conversions: the tensors of each target and the files that accompany them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,13 +45,13 @@ class ConversionSource:
             _describe_imported_weights(config, reader)
 
     def plan_stored(self) -> list[PlannedTensor]:
-        """Plan to write all tensors as they are stored."""
+        """Return all tensors, to be written as they are stored."""
         return [plan_stored(self.reader, name) for name in self.reader.names]
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """A conversion that is ready to be carried out.
+    """A conversion that is ready to run.
 
     Attributes:
         tensors: All tensors to write.
@@ -63,12 +63,12 @@ class ConversionPlan:
 
 
 def plan_safetensors(source: ConversionSource) -> ConversionPlan:
-    """Plan to write every tensor unchanged."""
+    """Return a plan that writes every tensor unchanged."""
     return _plan_baichuan(source, source.plan_stored())
 
 
 def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
-    """Plan to normalize the output head; in an 8-bit head, only the scales change."""
+    """Return a plan that normalizes the output head; in an 8-bit head, only the scales change."""
     config, checkpoint = source.config, source.checkpoint
     if not config.norm_head:
         raise UnsupportedError(
@@ -77,7 +77,7 @@ def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
         )
     if config.tie_word_embeddings:
         raise UnsupportedError(
-            f"{checkpoint} uses its embedding as head (tie_word_embeddings), so the head cannot be normalized "
+            f"{checkpoint} uses its embedding as its head (tie_word_embeddings), so the head cannot be normalized "
             "separately: store a copy of the embedding as lm_head.weight and set tie_word_embeddings to false"
         )
     config.norm_head = False
@@ -88,7 +88,7 @@ def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
 
 
 def plan_dequantization(source: ConversionSource, dtype: DtypeName) -> ConversionPlan:
-    """Plan to dequantize all quantized tensors."""
+    """Return a plan that dequantizes all quantized tensors."""
     if not is_quantized(source.config):
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
@@ -98,7 +98,7 @@ def plan_dequantization(source: ConversionSource, dtype: DtypeName) -> Conversio
 
 
 def plan_merge(source: ConversionSource, adapter: Path | None, dtype: DtypeName) -> ConversionPlan:
-    """Plan to merge an adapter into its base, which is dequantized if it is quantized."""
+    """Return a plan that merges an adapter into its base model, which is dequantized first if it is quantized."""
     if adapter is None:
         raise UnsupportedError('the target "merged" requires an adapter: set adapter to its directory')
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
@@ -108,7 +108,7 @@ def plan_merge(source: ConversionSource, adapter: Path | None, dtype: DtypeName)
 
 
 def plan_llama(source: ConversionSource) -> ConversionPlan:
-    """Plan a Llama checkpoint, with a configuration and a tokenizer that do not need this package."""
+    """Return a plan that writes a Llama checkpoint, whose configuration and tokenizer do not need this package."""
     dense = DenseTensors(source.reader, source.config)
     config = build_llama_config(source.config, dense.dtype)
     tensors = list(plan_llama_tensors(dense, source.config))
@@ -125,7 +125,7 @@ def plan_llama(source: ConversionSource) -> ConversionPlan:
 
 
 def plan_gguf(source: ConversionSource, gguf_type: GgufType) -> ConversionPlan:
-    """Plan one file for llama.cpp, with the configuration and the tokenizer that this package needs to run it."""
+    """Return a plan that writes one file for llama.cpp, and the configuration and tokenizer that this package needs."""
     if gguf_type not in get_args(GgufType):
         raise UnsupportedError(f"gguf_type {gguf_type!r} is unknown: use one of {', '.join(get_args(GgufType))}")
     name = choose_architecture(source.config)
@@ -161,7 +161,7 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
     codes = reader.read(HEAD)
 
     def compute_rows(start: int, stop: int) -> Tensor:
-        # There is one scale per row, so a chunk of scales can span the whole head, which would be large as floats.
+        # There is one scale per row, so a chunk of scales can span the whole head, too large to convert at once.
         batches = codes[start:stop].split(ROWS_PER_NORM_BATCH)
         norms = torch.cat([torch.linalg.vector_norm(batch.float(), dim=-1) for batch in batches])
         return torch.reciprocal(norms.clamp(min=MIN_NORM))
@@ -170,7 +170,7 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
 
 
 def _describe_imported_weights(config: BaichuanConfig, reader: TensorReader) -> None:
-    """Replace the configuration's published description of the 4-bit format with the one used today."""
+    """Replace the configuration's published description of the 4-bit format with the description used today."""
     stored_settings = getattr(config, "quantization_config", None) or {}
     settings = make_quantization_settings(
         "nf4",

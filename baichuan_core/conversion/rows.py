@@ -1,4 +1,4 @@
-"""Transform the rows of tensors on the way from one file to another."""
+"""Transforms the rows of tensors on the way from one file to another."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def normalize_rows(weight: Tensor) -> Tensor:
 
 
 def select_part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTensor:
-    """Select one of several parts of equal height, e.g. the queries (0), keys (1) or values (2) of `W_pack`."""
+    """Select one of several matrices stacked in a tensor, e.g. the queries (0), keys (1) or values (2) of `W_pack`."""
     length = tensor.shape[0] // parts
     begin = number * length
 
@@ -51,7 +51,7 @@ def require_finite(values: Tensor, name: str) -> None:
     """Check that no value is NaN or infinite.
 
     Raises:
-        CheckpointError: One is; the message names the tensor.
+        CheckpointError: A value is NaN or infinite; the message names the tensor.
     """
     # If any value is NaN, so are the minimum and maximum; checking only these takes a tenth of the time.
     if not all(math.isfinite(extreme) for extreme in torch.aminmax(values)):

@@ -1,4 +1,4 @@
-"""Answer multiple-choice questions by comparing the log-likelihoods of the letters."""
+"""Answers multiple-choice questions by comparing the log-likelihoods of the answer letters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Answer:
         right: The correct letter.
         log_likelihoods: Log-likelihoods (nats) of A, B, C and D after the prompt, normalized over the vocabulary.
         shots: Number of examples in the prompt; lower than requested if more do not fit into the context window.
-        cut: Whether the start of the prompt was cut off because it does not fit even without examples.
+        cut: Whether the start of the prompt was cut off because the prompt does not fit even without examples.
     """
 
     letter: str
@@ -53,7 +53,7 @@ class Prompt:
 def encode_letters(tokenizer: BaichuanTokenizer, benchmark: Benchmark) -> list[list[int]]:
     """Return the token ids of each letter as it appears after a question of this benchmark.
 
-    In the published vocabularies every letter is one token: `A` after `答案：`, and `▁A` (including the space) after
+    In the published vocabularies, every letter is one token: `A` after `答案：`, and `▁A` (including the space) after
     `Answer:`.
 
     Raises:
@@ -109,7 +109,7 @@ def answer_questions(
     batch_tokens: int,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Answer]:
-    """Answer the questions of one subject; the shared examples are computed once per number of shots.
+    """Answer the questions of one subject, processing the examples that prompts share only once per number of shots.
 
     Args:
         model: The model, in eval mode.
@@ -117,10 +117,10 @@ def answer_questions(
         right: The correct letter of each question.
         letters: Token ids of A, B, C and D.
         batch_tokens: Maximum number of tokens in a batch.
-        on_progress: Called with the fraction of questions that are answered.
+        on_progress: Called with the fraction of questions answered so far.
 
     Raises:
-        CheckpointError: The model computes NaN.
+        CheckpointError: The model produces NaN.
         DatasetError: A token id is not in the model's vocabulary.
     """
     answers: dict[int, Answer] = {}
@@ -156,7 +156,7 @@ def _compute_log_likelihoods(
     batch_tokens: int,
     on_progress: ProgressCallback,
 ) -> list[list[float]]:
-    """Compute the log-likelihoods [prompts, letters].
+    """Compute the log-likelihood of every letter after every prompt, [prompts, letters].
 
     This takes one forward pass per prompt if every letter is a single token, otherwise one per letter.
     """

@@ -1,4 +1,4 @@
-"""Evaluate checkpoints on C-Eval, MMLU or CMMLU and write a report."""
+"""Evaluates checkpoints on C-Eval, MMLU or CMMLU and writes a report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,13 +46,13 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
         checkpoints: Directory for saved answers, one file per subject; used by this evaluation only.
         resume_from: `checkpoints` directories of interrupted runs, whose answers are reused.
-        models: Keeps the last model loaded for later operations; by default it is released.
+        models: Keeper that holds the last loaded model for later operations; by default, the model is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
-        DatasetError: The data is missing, malformed or from a different benchmark; the message has file and line.
+        DatasetError: The data is missing, malformed or from a different benchmark; the message names the file and line.
         TokenizerError: A checkpoint has no tokenizer.
-        CheckpointError: A checkpoint or adapter cannot be used, a model computes NaN, or `output` cannot be written.
+        CheckpointError: A checkpoint or adapter cannot be used, a model produces NaN, or `output` cannot be written.
         UnsupportedError: The benchmark or split does not exist, or a tokenizer has no separate token for a letter.
     """
     output, benchmark = Path(output), get_benchmark(options.benchmark)

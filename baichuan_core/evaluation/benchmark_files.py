@@ -1,4 +1,4 @@
-"""Write the results of a benchmark evaluation: metrics as JSON, a Markdown table, and every answer."""
+"""Writes the results of a benchmark evaluation: metrics as JSON, a Markdown table, and every answer."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

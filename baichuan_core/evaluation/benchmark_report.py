@@ -23,7 +23,7 @@ class ModelAccuracy:
         categories: Accuracy per category of the benchmark.
         subjects: Accuracy per subject.
         fewer_shots: Number of questions with fewer examples than requested, because more do not fit into the window.
-        cut: Number of questions whose start was cut off because they do not fit even without examples.
+        cut: Number of prompts whose start was cut off because they do not fit even without examples.
     """
 
     name: str

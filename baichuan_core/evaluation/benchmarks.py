@@ -61,7 +61,7 @@ class Benchmark:
         return f"{split}/{subject}_{split}.csv" if self.suffixed else f"{split}/{subject}.csv"
 
     def format_prompt(self, subject: str, examples: Sequence[Question], question: Question) -> str:
-        """Return the prompt in the published format; the letter of the answer is the next token."""
+        """Return the prompt in the published format; the model's next token is the letter of its answer."""
         shown = "".join(
             f"{self._format_question(example)}{self.before_letter}{example.answer}\n\n" for example in examples
         )

@@ -1,4 +1,4 @@
-"""Read the subjects of a benchmark, with the questions and examples of each."""
+"""Reads the subjects of a benchmark, with the questions and examples of each."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .sources import read_csv_files
 
 @dataclass(frozen=True, slots=True)
 class SubjectExam:
-    """One subject: `examples` appear in the prompt with their answers, `questions` are answered by the model."""
+    """One subject: `examples` appear in the prompt with their answers; the model answers `questions`."""
 
     subject: str
     examples: Sequence[Question]

@@ -1,4 +1,4 @@
-"""Load models for evaluation."""
+"""Loads models for evaluation."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Measure the perplexity of one or two models on a text."""
+"""Measures the perplexity of one or two models on a text."""
 
 import json
 import math
@@ -104,14 +104,14 @@ def evaluate_perplexity(
         output: Directory for the results.
         options: Window length, dtype, device and batch size.
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
-        models: Keeps the last model loaded for later operations; by default it is released.
+        models: Keeper that holds the last loaded model for later operations; by default, the model is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
         DatasetError: The text cannot be read or is too short.
         TokenizerError: A checkpoint has no tokenizer.
-        CheckpointError: A checkpoint or adapter cannot be used, a model computes NaN, or `output` cannot be written.
-        InsufficientMemoryError: The text is too long to compare two models on it.
+        CheckpointError: A checkpoint or adapter cannot be used, a model produces NaN, or `output` cannot be written.
+        InsufficientMemoryError: The text is too long for a comparison of two models.
         UnsupportedError: The two models tokenize the text differently.
     """
     options, output = options or PerplexityOptions(), Path(output)

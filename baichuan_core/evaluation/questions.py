@@ -1,4 +1,4 @@
-"""Read multiple-choice questions from the published CSV files of a benchmark."""
+"""Reads multiple-choice questions from the published CSV files of a benchmark."""
 
 import csv
 import io
@@ -36,8 +36,8 @@ def parse_questions(content: bytes, file: str, *, header: bool) -> list[Question
             lower case). If not, the file has exactly these six columns in this order.
 
     Raises:
-        DatasetError: The file is not UTF-8, a row is malformed, or an answer is not A, B, C or D; the message has
-            file and line.
+        DatasetError: The file is not UTF-8, a row is malformed, or an answer is not A, B, C or D; the message
+            names the file and line.
     """
     rows = _read_rows(content, file)
     places = _find_columns(rows, file) if header else {column: place for place, column in enumerate(QUESTION_COLUMNS)}
@@ -67,7 +67,8 @@ def _find_columns(rows: Iterator[tuple[int, list[str]]], file: str) -> dict[str,
     missing = [column for column in QUESTION_COLUMNS if column not in places]
     if missing == ["answer"]:
         raise DatasetError(
-            f"{file} has no column 'answer': C-Eval does not publish the answers of its test split; evaluate split val"
+            f"{file} has no column 'answer': C-Eval does not publish the answers to its test split; "
+            "evaluate the val split"
         )
     if missing:
         raise DatasetError(

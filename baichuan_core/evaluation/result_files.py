@@ -1,4 +1,4 @@
-"""Write result files atomically."""
+"""Writes result files atomically."""
 
 import os
 from pathlib import Path

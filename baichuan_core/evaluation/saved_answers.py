@@ -1,4 +1,4 @@
-"""Save answers in one file per subject, so that an interrupted evaluation can resume."""
+"""Saves answers in one file per subject, so that an interrupted evaluation can resume."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ class SavedAnswers:
     """Answers saved by this run and by earlier ones.
 
     Attributes:
-        folder: Folder that new answers are written to; None saves nothing.
+        folder: Folder that new answers are written to; None to save nothing.
         earlier: Folders of earlier attempts at the same evaluation.
     """
 
@@ -28,7 +28,7 @@ class SavedAnswers:
     def find(self, key: str) -> list[Answer] | None:
         """Return the answers saved under a key by this or an earlier run; None if there are none."""
         for folder in [*([self.folder] if self.folder else []), *self.earlier]:
-            with suppress(OSError, ValueError, TypeError):  # the file is missing or damaged: answer again
+            with suppress(OSError, ValueError, TypeError):  # the file is missing or damaged: answer the questions again
                 rows = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
                 return [Answer(**row | {"log_likelihoods": tuple(row["log_likelihoods"])}) for row in rows]
         return None

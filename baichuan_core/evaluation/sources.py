@@ -1,4 +1,4 @@
-"""Read the CSV files of a benchmark from a directory or from the published archive.
+"""Reads the CSV files of a benchmark from a directory or from the published archive.
 
 Archives are read in place: nothing is extracted, so no member can be written outside a folder.
 """
@@ -113,7 +113,7 @@ def _check_archive_is_complete(file: tarfile.TarFile, archive: Path, limit: int)
 def _get_benchmark_path(path: str) -> str | None:
     """Return `folder/name.csv` if the path belongs to a benchmark, else None (also for files added by macOS).
 
-    Archives made on Windows may separate folders by backslashes, which other systems keep in file names when unpacking.
+    Archives made on Windows may separate folders with backslashes, which other systems keep in file names.
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
     if (

@@ -31,7 +31,7 @@ class AccuracyDifference:
 
     Attributes:
         difference: The difference in accuracy.
-        low, high: Bounds of its 95% confidence interval.
+        low, high: Bounds of the 95% confidence interval of `difference`.
         only_model: Fraction of questions that only the model answers correctly.
         only_other: Fraction of questions that only the other model answers correctly.
         same_letter: Fraction of questions to which both models give the same answer.
@@ -80,7 +80,7 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
 
 
 def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
-    """Compute a 95% confidence interval for sum(sums) / sum(sizes), assuming independent blocks.
+    """Compute a 95% confidence interval for sum(sums) / sum(sizes), assuming that the blocks are independent.
 
     The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. Fewer
     than four blocks are too few for a useful interval and give None.

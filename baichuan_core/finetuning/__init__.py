@@ -1,4 +1,4 @@
-"""Fine-tune all weights or an adapter on conversations or text."""
+"""Fine-tunes all weights or an adapter on conversations or text."""
 
 from baichuan_core.finetuning.data import encode_training_data, load_training_data
 from baichuan_core.finetuning.distributed import Distribution

@@ -1,8 +1,8 @@
-"""Fine-tune on this machine: `python -m baichuan_core.finetuning TASK`, which `baichuan finetune` starts.
+"""Command that fine-tunes on this machine: `python -m baichuan_core.finetuning TASK`, run by `baichuan finetune`.
 
 TASK is a JSON object with the arguments of `finetune`: `options` and `distribution` are objects, and `resume` is true
-to continue from the newest resume point in `checkpoints`. Progress goes to stderr and the report, as JSON, to stdout,
-which contains nothing else.
+to continue from the newest resume point in `checkpoints`. Progress goes to stderr; the report goes to stdout as JSON,
+with nothing else.
 """
 
 import json
@@ -17,7 +17,7 @@ from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpo
 from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.progress import Progress
 
-INTERRUPTED_EXIT_CODE = 130  # exit code that shells use after Ctrl-C
+INTERRUPTED_EXIT_CODE = 130  # the exit code that shells report after Ctrl-C
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Batches of examples: padded to the longest one, or packed into rows in which examples do not see each other."""
+"""Batches of examples: padded to the longest one, or packed into rows in which examples cannot attend to each other."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ ROW_LENGTH_CANDIDATES = 16  # number of row lengths to compare for each batch
 class Collator:
     """Makes a batch from a list of examples: `input_ids`, `attention_mask` and `labels`, each [rows, longest].
 
-    Packing does not change the examples of a batch, and so neither its loss nor its gradients.
+    Packing does not change which examples are in a batch, so the loss and the gradients stay the same.
 
     Attributes:
         pad_token_id: Token id of padding.
-        packed_length: Maximum number of tokens of a row with several examples; None for one example per row.
+        packed_length: Maximum number of tokens in a row with several examples; None for one example per row.
     """
 
     pad_token_id: int
@@ -30,7 +30,7 @@ class Collator:
         """Make a batch.
 
         The mask is computed from the lengths; the published `input_ids != 0` would also mask real `<unk>` tokens. If a
-        row has several examples, the mask contains the number of the example at each position, from 1, and
+        row has several examples, the mask contains the number of the example at each position, counting from 1, and
         `position_ids` restart with each example.
 
         Example:
@@ -60,7 +60,7 @@ def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
 
     Args:
         lengths: Number of tokens of each example.
-        longest_row: Maximum number of tokens of a row, unless a single example is longer.
+        longest_row: Maximum number of tokens in a row, unless a single example is longer.
 
     Returns:
         Indices of the examples of each row.
@@ -78,7 +78,7 @@ def pack_best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
         Indices of the examples of each row, in the order of the rows' first examples.
     """
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # sorted pairs: number of free positions, index of the row
+    room: list[tuple[int, int]] = []  # sorted pairs of (number of free positions, index of the row)
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         place = bisect_left(room, (lengths[index], -1))
         if place < len(room):
@@ -97,7 +97,7 @@ def _pad_rows(rows: Sequence[list[int]], value: int) -> Tensor:
 
 
 def _make_labels(row: Sequence[EncodedExample]) -> list[int]:
-    """Return the labels of a row, in which no example's first token is predicted from the previous example."""
+    """Return the labels of a row; no example's first token is predicted from the previous example."""
     return [label for example in row for label in (IGNORED_LABEL, *example.labels[1:])]
 
 

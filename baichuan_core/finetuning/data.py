@@ -1,4 +1,4 @@
-"""Encode training data as `input_ids` and `labels` of each example."""
+"""Encodes training data as the `input_ids` and `labels` of each example."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ class TrainingData:
     Attributes:
         examples: Encoded examples, in the order of the file.
         dropped: Number of examples that were dropped because `max_length` cuts off every answer.
-        truncated: Number of examples whose end was cut off, so that the model does not learn to end their answer.
+        truncated: Number of examples whose end was cut off, so the model does not learn to end their answers.
         format: Format of the file, or the formats of several files.
     """
 
@@ -75,9 +75,9 @@ def load_training_data(
 
 
 def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float], seed: int) -> TrainingData:
-    """Concatenate data sets of one store, repeating or sampling the examples of each according to its weight.
+    """Concatenate data sets in one store, repeating or sampling the examples of each according to its weight.
 
-    A weight of 2 uses every example twice; a weight of 0.5 uses half of them, sampled with the seed.
+    A weight of 2 uses every example twice; a weight of 0.5 uses half of them, sampled with `seed`.
 
     Raises:
         DatasetError: A weight is not above 0.
@@ -85,7 +85,7 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
     chosen = []
     for part, weight in zip(parts, weights, strict=True):
         if not 0 < weight < math.inf:
-            raise DatasetError(f"the weight of training data is {weight}; it must be a number above 0")
+            raise DatasetError(f"the training data has the weight {weight}; a weight must be a finite number above 0")
         whole, rest = divmod(weight, 1)
         indices = part.examples.indices
         count = round(rest * len(indices))
@@ -103,7 +103,7 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
 
 
 def split_training_data(data: TrainingData, fraction: float, seed: int) -> tuple[TrainingData, TrainingData]:
-    """Split off a fraction of the examples, at least one, chosen with the seed.
+    """Split off a random fraction of the examples, at least one, chosen with `seed`.
 
     Returns:
         The examples to train on, and those to evaluate on.
@@ -188,8 +188,8 @@ def encode_conversation(
     A system text comes first, without a marker or labels, as in the published chat prompt. A user turn consists of its
     opening id and its text, with the labels eos, -100, ...; an answer consists of its opening id and its text, with the
     labels -100, text. The example ends with eos and is truncated to `max_length`. The first Baichuan-13B-Chat learns
-    eos at the end of each answer, where its prompts have it. With a checkpoint's own chat template, answers are learned
-    as the template writes them.
+    eos at the end of each answer, because its prompts have it there. With a checkpoint's own chat template, answers are
+    learned as the template renders them.
 
     Example:
         user "hi" and assistant "yes", where <user> and <assistant> are opening ids:
@@ -229,7 +229,7 @@ def _truncate(input_ids: list[int], labels: list[int], max_length: int, *, has_a
 def _encode_as_prompted(
     tokenizer: BaichuanTokenizer, conversation: Conversation, chat_format: ChatFormat, max_length: int
 ) -> EncodedExample:
-    """Encode a conversation exactly as in the model's chat prompt, for chat formats other than Baichuan 2's."""
+    """Encode a conversation exactly as in the model's chat prompts, for chat formats other than Baichuan 2's."""
     system = [] if conversation.system is None else [Message(role="system", content=conversation.system)]
     turns = [Message(role="user" if is_user else "assistant", content=text) for is_user, text in conversation.turns]
     try:
@@ -243,9 +243,9 @@ def _encode_as_prompted(
 
 
 def _encode_chunks(tokenizer: BaichuanTokenizer, chunks: Iterable[str], place: str) -> Iterator[int]:
-    """Yield the ids of a text that is encoded chunk by chunk.
+    """Encode a text chunk by chunk, and yield its token ids.
 
-    The tokenizer starts every encoded text with a space token; those before later chunks are removed.
+    The tokenizer puts a space token before everything it encodes; only the first chunk keeps that token.
     """
     newline = _encode_text(tokenizer, NEWLINE, place)[-1]
     for number, chunk in enumerate(chunks):

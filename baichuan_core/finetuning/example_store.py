@@ -1,4 +1,4 @@
-"""Store encoded examples in a file, so that a data set can be larger than memory; only offsets are in memory.
+"""Stores encoded examples in a file, so that a data set can be larger than memory; only their offsets are in memory.
 
 The file is read with `pread` instead of being memory-mapped, because mapped pages count as memory of the process.
 """
@@ -56,7 +56,7 @@ class ExampleStore:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - open until the end
+        self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - `_close` closes it
         weakref.finalize(self, _close, self._file)
         self._starts = array("q", [0])  # offsets in tokens; the labels of an example follow its ids
         self._flushed = 0

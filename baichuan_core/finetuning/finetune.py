@@ -1,4 +1,4 @@
-"""Fine-tune a checkpoint on data, and write a new checkpoint or an adapter."""
+"""Fine-tunes a checkpoint on data, and writes a new checkpoint or an adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -75,7 +75,7 @@ def never_pause() -> bool:
     return False
 
 
-def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
+def finetune(  # noqa: PLR0913 - each argument is an input or output of a run
     checkpoint: Path | str,
     training_data: Path | str | Mapping[Path | str, float],
     output: Path | str,
@@ -122,10 +122,10 @@ def finetune(  # noqa: PLR0913 - each is a separate input or output of a run
         TokenizerError: The base has no tokenizer.
         UnsupportedError: Base, method, device and strategy are incompatible, or the DeepSpeed configuration is invalid.
         InsufficientMemoryError: The devices have too little memory for weights, gradients and optimizer.
-        RankFailedError: A process was killed or failed unexpectedly; the same call with `resume_from` continues.
+        RankFailedError: A process was killed or failed unexpectedly; a call with `resume_from` continues the run.
         InsufficientSpaceError: The disk has too little space for the result and the resume points.
         TrainingDivergedError: The loss or a gradient is not finite; the last resume point remains.
-        TrainingPausedError: `should_pause` returned true; the same call with `resume_from` continues.
+        TrainingPausedError: `should_pause` returned true; a call with `resume_from` continues the run.
     """
     options = options or FinetuningOptions()
     weights = training_data if isinstance(training_data, Mapping) else {training_data: 1.0}
@@ -262,7 +262,7 @@ def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
         )
     if "lm_head" in options.lora_target_modules and options.method == "lora" and config.quantize_head:
         raise UnsupportedError(
-            "lora_target_modules contains 'lm_head', which this checkpoint stores in 8 bits; remove it"
+            "lora_target_modules contains 'lm_head', which this checkpoint stores in 8 bits; remove 'lm_head'"
         )
 
 

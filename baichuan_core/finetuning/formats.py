@@ -1,4 +1,4 @@
-"""Read training data in the published format, or as ShareGPT, OpenAI chat, Alpaca or text for pre-training."""
+"""Reads training data in the published format, or as ShareGPT, OpenAI chat, Alpaca or text for pre-training."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Conversation:
 
     Attributes:
         place: Position in the file for error messages, such as "line 12 (example 3)".
-        turns: `(is_user, text)` of each turn; none for plain text.
+        turns: `(is_user, text)` of each turn; empty for plain text.
         system: Text before the first turn, without a marker.
         text: Chunks of a plain text that is learned as a whole, instead of turns.
     """
@@ -84,7 +84,8 @@ class Conversations:
             found = _detect_format(item, place)
             if self.format is not None and _ALLOWED_KEYS[found] != _ALLOWED_KEYS[self.format]:
                 raise DatasetError(
-                    f"{place} is in the format {found!r}, but the file starts with {self.format!r}; use one format"
+                    f"{place} is in the format {found!r}, but the file starts with {self.format!r};"
+                    " use one format for the whole file"
                 )
             self.format = "sharegpt" if "sharegpt" in (self.format, found) else found
             yield _READERS[found](item, place)
@@ -116,7 +117,7 @@ def _reject_other_files(path: Path) -> None:
         )
     if beginning.startswith(ZIP_SIGNATURES):
         raise DatasetError(
-            f"the training data {path.name} is a ZIP archive or a workbook; unpack or convert it to JSON"
+            f"the training data {path.name} is a ZIP archive or a workbook; unpack it, or convert it to JSON"
         )
     if beginning.lower().startswith(HTML_PREFIXES):
         raise DatasetError(f"the training data {path.name} is a web page; download the file that the page shows")

@@ -23,9 +23,9 @@ class Hardware:
 
     @classmethod
     def from_options(cls, options: FinetuningOptions, group: RankGroup = SINGLE_RANK) -> "Hardware":
-        """Return the device and dtype in `options`; where None, choose what suits the machine.
+        """Return the device and dtype that `options` sets; if one is None, choose it to suit the machine.
 
-        Each rank of a group uses the GPU with its local rank.
+        Each rank of a group uses the GPU whose index is its local rank.
 
         Raises:
             UnsupportedError: Training cannot use the device, or the optimizer has no kernels for it.

@@ -137,12 +137,12 @@ def count_examples_per_step(identity: Mapping[str, Any]) -> int:
 def find_incompatibilities(recorded: Mapping[str, Any], strategy: str, processes: int) -> list[str]:
     """Return messages that explain why a strategy cannot read a resume point's files.
 
-    `single` and `ddp` write the same files. Any number of processes can read those of `fsdp2`; those of ZeRO can be
-    read only by as many processes as wrote them.
+    `single` and `ddp` write the same files. Any number of processes can read the files of `fsdp2`; those of ZeRO can be
+    read only by the same number of processes that wrote them.
     """
     before = recorded.get("strategy", "single")
     if RESUME_POINT_FORMATS[before] != RESUME_POINT_FORMATS[strategy]:
-        return [f"strategy was {before!r} and is now {strategy!r}, which reads different files"]
+        return [f"strategy was {before!r} and is now {strategy!r}, which uses different files"]
     if RESUME_POINT_FORMATS[strategy].startswith("zero") and (count := recorded["processes"]) != processes:
         return [f"there were {count} processes and now there are {processes}, but ZeRO requires the same number"]
     return []

@@ -1,4 +1,4 @@
-"""Read the elements of a JSON array or of JSON lines chunk by chunk, each with its line number."""
+"""Reads the elements of a JSON array or of JSON lines chunk by chunk, each with its line number."""
 
 import json
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 from baichuan_core.errors import DatasetError
 
 MAX_ELEMENT_CHARACTERS = 2**28
-# A JSON error this close to the end of the text read so far may be caused by the cut between two chunks.
+# A JSON error this close to the end of the text read so far may be caused by the boundary between two chunks.
 CHUNK_END_CHARACTERS = 16
 WHITESPACE = " \t\r\n"
 
@@ -83,7 +83,7 @@ class _Cursor:
             except (ValueError, RecursionError) as error:  # too many digits or nested brackets
                 raise _invalid_json_error(self.line, str(error)) from error
             else:
-                # A number this close to the end of the text read so far may have more digits or an exponent.
+                # A number this close to the end of the text read so far may continue with more digits or an exponent.
                 length = end - self.position
                 if end < len(self.text) - CHUNK_END_CHARACTERS or not self.read_more():
                     self.move_to(self.position + length)
@@ -119,5 +119,5 @@ def _split_lines(chunks: Iterator[str]) -> Iterator[str]:
 def _invalid_json_error(line: int, reason: str) -> DatasetError:
     return DatasetError(
         f"line {line} of the training data is not JSON: {reason};"
-        " the file must be one JSON array of examples, or one example per line"
+        " the file must be one JSON array of examples, or have one example per line"
     )

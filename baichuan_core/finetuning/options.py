@@ -102,7 +102,7 @@ class FinetuningOptions:
         epochs: Number of passes over the data; may be a fraction.
         max_steps: Number of steps, instead of `epochs`.
         learning_rate: Maximum learning rate.
-        batch_size: Number of examples per step and device.
+        batch_size: Number of examples per batch and device.
         gradient_accumulation_steps: Number of batches per optimizer step.
         max_length: Maximum length of an example in tokens, longer ones are truncated; None means the model's context
             length.
@@ -127,8 +127,8 @@ class FinetuningOptions:
         early_stopping_patience: Number of evaluations without a lower loss after which training stops; None disables
             early stopping.
         gradient_checkpointing: Save memory by recomputing activations in the backward pass.
-        packing: Pack several short examples into one row. They do not see each other, so the result is the same as
-            without packing.
+        packing: Pack several short examples into one row. They cannot attend to each other, so the result is the same
+            as without packing.
         dtype: `float32`, or `bfloat16` with mixed precision; None means `bfloat16` on CUDA and `float32` elsewhere.
         tf32: Allow TF32 for float32 matrix products on GPUs that support it; has no effect elsewhere.
         report_to: Experiment trackers to report to, `wandb` and `mlflow`; both are optional packages.

@@ -1,4 +1,4 @@
-"""Preview training data as the model will read it, without loading the model."""
+"""Previews training data as the model will read it, without loading the model."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -121,7 +121,7 @@ def preview_dataset(
 
 
 class _Counts:
-    """Counts of all examples read so far."""
+    """Running totals over the examples read so far."""
 
     def __init__(self) -> None:
         self.learned = self.tokens = self.trained_tokens = self.dropped = self.truncated = 0
@@ -140,7 +140,7 @@ class _Counts:
         self.truncated += example.is_truncated
 
     def histogram(self) -> list[tuple[int, int | None, int]]:
-        """Return the bins that are not empty."""
+        """Return the bins of the length histogram that are not empty."""
         return [
             (low + 1, None if high == UNBOUNDED_LENGTH else high, count)
             for (low, high), count in zip(pairwise(LENGTH_BIN_BOUNDS), self._by_length, strict=True)

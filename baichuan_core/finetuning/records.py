@@ -44,7 +44,7 @@ class SeriesWriter(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """Append the newest entry."""
+        """Append the newest log entry."""
         with self.file.open("a", encoding="utf-8") as file:
             file.writelines(map(_format_line, select_steps(state.log_history[-1:])))
 
@@ -92,7 +92,7 @@ def _plot(steps: Sequence[LogEntry]) -> Figure:
 
 
 def _write_tensorboard(folder: Path, steps: Sequence[LogEntry]) -> None:
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - needs the optional package
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - the package is optional
 
     with SummaryWriter(str(folder)) as writer:
         for entry in steps:

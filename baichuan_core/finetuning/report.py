@@ -9,7 +9,7 @@ class FinetuningReport:
 
     Attributes:
         final_loss: Loss of the last step.
-        steps: Number of optimizer steps, including those before a resumption.
+        steps: Number of optimizer steps, including those before the run was resumed.
         examples: Number of training examples.
         tokens: Number of tokens of these examples.
         dropped_examples: Number of examples dropped because they had no answer within `max_length`.
@@ -18,9 +18,9 @@ class FinetuningReport:
         trained_parameters: Number of trained parameters.
         resumed_from_step: Step of the resume point that training resumed from; 0 if it started from the base.
         packing: Whether short examples were packed into rows.
-        filled: Fraction of the positions of all batches that were tokens, not padding.
+        filled: Fraction of the positions in all batches that held tokens, not padding.
         data_format: Name of the format of the training data.
-        chat_format: Format of the chats; None for plain text.
+        chat_format: Chat format of the examples; None for plain text.
         best_step: Step with the lowest evaluation loss, whose weights are the result; None without evaluation.
         best_eval_loss: Evaluation loss at that step.
         stopped_early: Whether training stopped because the evaluation loss no longer decreased.

@@ -1,4 +1,4 @@
-"""Complete resume points so that they can be loaded as models, and notify the caller."""
+"""Makes each resume point loadable as a model, and notifies the caller."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class ResumePointCallback(TrainerCallback):
         control: TrainerControl,  # noqa: ARG002
         **_: Any,
     ) -> None:
-        """Add the tokenizer, generation settings and an adapter's identity."""
+        """Add the tokenizer, the generation settings and, for an adapter, the identity of its base."""
         if not state.is_world_process_zero:
             return
         folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

@@ -1,4 +1,4 @@
-"""Read text files in chunks, so that a file can be larger than memory."""
+"""Reads text files in chunks, so that a file can be larger than memory."""
 
 from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ def read_chunks(path: Path) -> Iterator[str]:
 class TextChunks:
     """The text of a file in chunks, without leading and trailing white space; each iteration reads the file again.
 
-    A chunk starts with a line break where possible: no token spans it, so the chunks encode to the same tokens as the
-    whole text.
+    A chunk starts with a line break where possible: no token spans a line break, so the chunks encode to the same
+    tokens as the whole text.
     """
 
     path: Path
@@ -65,4 +65,4 @@ def _find_invalid_byte(path: Path) -> int:
                 return passed - pending + error.start + 1
             passed += len(data)
             data = stream.read(CHUNK_CHARACTERS)
-    return passed  # the last character is incomplete
+    return passed  # the file ends in the middle of a character

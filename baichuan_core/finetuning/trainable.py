@@ -1,4 +1,4 @@
-"""Load the model to train: the whole checkpoint, or a frozen base with an adapter."""
+"""Loads the model to train: the whole checkpoint, or a frozen base with an adapter."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,10 +34,9 @@ from footprint import rank_footprint
 def load_trainable_model(
     checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: DistributionPlan = SINGLE_PROCESS
 ) -> BaichuanForCausalLM | PeftModel:
-    """Load the model to train. If its weights will be sharded, it is loaded into the memory of the host first.
+    """Load the model to train. If its weights will be sharded, it is loaded into host memory first.
 
-    Weights of a frozen base that are not quantized are loaded in the dtype of the computations, including embedding and
-    output head.
+    Unquantized weights of a frozen base, including the embedding and the output head, are loaded in the compute dtype.
 
     Raises:
         CheckpointError: The base is damaged.
@@ -48,7 +47,7 @@ def load_trainable_model(
         # Full fine-tuning updates float32 weights; only computations use mixed precision.
         return load_model(checkpoint, dtype="float32", device=device)
     base = load_model(checkpoint, dtype="bfloat16" if hardware.bfloat16 else "float32", device=device)
-    torch.manual_seed(options.seed)  # determines the initial weights of the adapter
+    torch.manual_seed(options.seed)  # determines the adapter's initial weights
     adapter = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         target_modules=list(options.lora_target_modules),
@@ -60,7 +59,9 @@ def load_trainable_model(
     )
     model = get_peft_model(base, adapter)
     if not isinstance(model, PeftModel):
-        raise UnsupportedError(f"this version of peft returns a {type(model).__name__}; install the pinned version")
+        raise UnsupportedError(
+            f"expected a PeftModel from peft, but got a {type(model).__name__}; install the pinned version of peft"
+        )
     prepare_dora_layers(base)
     # If the output head is adapted, peft by default also saves the whole embedding and head.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]

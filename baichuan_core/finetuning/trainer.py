@@ -1,4 +1,4 @@
-"""transformers' Trainer, extended: it counts tokens, stops if the loss is not finite, and evaluates without logits."""
+"""transformers' Trainer, extended to count tokens, stop if the loss is not finite, and evaluate without logits."""
 
 import math
 import resource
@@ -42,7 +42,7 @@ class ExampleDataset(Dataset[EncodedExample]):
 
 
 class BaichuanTrainer(Trainer):
-    """The Trainer with our counts, evaluation and checks.
+    """transformers' Trainer with our own token counts, evaluation and checks.
 
     Args:
         identity: Identity of the run, which is written into each resume point.
@@ -91,11 +91,11 @@ class BaichuanTrainer(Trainer):
 
     @property
     def fill_ratio(self) -> float:
-        """Fraction of the positions in all batches so far that were tokens, not padding."""
+        """Fraction of the positions in all batches so far that held tokens, not padding."""
         return self.tokens / self.positions if self.positions else 1.0
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return a loader of whole batches, of which each rank takes its part.
+        """Return a loader that reads whole batches and keeps this rank's share of each.
 
         The Trainer's own sharding would repeat examples to fill the last batch of an epoch.
         """
@@ -129,7 +129,7 @@ class BaichuanTrainer(Trainer):
             [
                 sum(int((mask != 0).sum()) for mask in masks),
                 sum(mask.numel() for mask in masks),
-                # A mask numbers the examples of a row: each token has the number of its example.
+                # A mask numbers the examples in each row, so a row's largest value is its number of examples.
                 sum(int(mask.amax(dim=1).sum()) for mask in masks),
             ],
             "cpu",
@@ -248,7 +248,7 @@ class ProgressReporter(TrainerCallback):
     ) -> None:
         """Report one step, or one evaluation."""
         logs: dict[str, float] = kwargs["logs"]
-        if "loss" not in logs and "eval_loss" not in logs:  # the Trainer's summary at the end
+        if "loss" not in logs and "eval_loss" not in logs:  # the Trainer's final summary
             return
         done = state.global_step / max(state.max_steps, 1)
         metrics = {name: float(value) for name, value in logs.items()}

@@ -1,4 +1,4 @@
-"""Train a model with transformers' Trainer, our data and progress reports, and checked resume points."""
+"""Trains a model with transformers' Trainer, our data and progress reports, and validated resume points."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -46,9 +46,9 @@ class TrainingResult:
 
     Attributes:
         final_loss: Loss of the last step.
-        steps: Number of optimizer steps, including those before a resumption.
+        steps: Number of optimizer steps, including those before the run was resumed.
         resumed_from_step: Step that training resumed from.
-        filled: Fraction of the positions of all batches that were tokens, not padding; 1 if there were no batches.
+        filled: Fraction of the positions in all batches that held tokens, not padding; 1 if there were no batches.
         best_step: Step with the lowest evaluation loss, whose weights the model has now; None without evaluation.
         best_eval_loss: Evaluation loss at that step.
         stopped_early: Whether training stopped before its last step.
@@ -96,7 +96,7 @@ class TrainingRun:
     group: RankGroup = SINGLE_RANK
 
     def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
-        """Return the Trainer's settings. For ZeRO-3, call this before loading the model, which is then partitioned."""
+        """Return the Trainer's settings. For ZeRO-3, call this before loading the model, so that it is partitioned."""
         if not self.group.is_main:  # only rank 0 reports to trackers; other machines may lack the packages
             options = replace(options, report_to=())
         return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
@@ -145,9 +145,9 @@ def train(
     """Train `model` in place.
 
     Raises:
-        CheckpointError: The resume point is not a complete one of this run.
+        CheckpointError: The resume point is incomplete, or belongs to another run.
         TrainingDivergedError: The loss or a gradient is not finite.
-        TrainingPausedError: The caller requested a pause; a resume point is saved.
+        TrainingPausedError: The caller requested a pause; a resume point has been saved.
     """
     step = 0 if run.resume_from is None else check_resume_point(run.resume_from, run.identity)
     pause = PauseCallback(lambda: run.group.any(run.should_pause()))
@@ -215,7 +215,7 @@ def make_arguments(
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler,
-        warmup_steps=options.warmup_steps or options.warmup_ratio,  # values below 1 are a fraction of all steps
+        warmup_steps=options.warmup_steps or options.warmup_ratio,  # a value below 1 is a fraction of all steps
         optim=OPTIMIZERS[options.optimizer],
         weight_decay=options.weight_decay,
         adam_beta1=options.adam_beta1,
@@ -261,4 +261,4 @@ def _make_distributed_arguments(plan: DistributionPlan) -> dict[str, Any]:
         case "fsdp2":
             return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}}
         case "zero2" | "zero3" | "zero3-offload":
-            return {"deepspeed": deepcopy(plan.deepspeed)}  # a copy, because the Trainer fills it in
+            return {"deepspeed": deepcopy(plan.deepspeed)}  # a copy, because the Trainer changes it

@@ -16,10 +16,10 @@ LineKey = tuple[int, int]  # index of the request, index of the sample
 class PartialFile:
     """The completions that a run has finished so far, in the order in which they finished.
 
-    The first line of the file contains the fingerprint of the run, so that another run does not use its lines.
+    The first line of the file contains the run's fingerprint, so that no other run reuses the lines.
 
     Attributes:
-        lines: The finished lines by request and sample.
+        lines: The finished lines, keyed by request and sample.
     """
 
     def __init__(self, path: Path, file: IO[str], lines: dict[LineKey, str]) -> None:
@@ -30,10 +30,10 @@ class PartialFile:
     @classmethod
     @contextmanager
     def begin(cls, path: Path, fingerprint: str, earlier: Path) -> Iterator["PartialFile"]:
-        """Lock the file for one run, and copy the lines of that run from `earlier`, which may be the same file.
+        """Lock the file for one run, and copy that run's lines from `earlier`, which may be the same file.
 
         Raises:
-            CheckpointError: Another run has locked it, or it cannot be written.
+            CheckpointError: Another run has locked the file, or it cannot be written.
         """
         with _open_locked(path) as file:
             lines = read_finished_lines(earlier, fingerprint)
@@ -51,7 +51,7 @@ class PartialFile:
                 raise
 
     def append(self, key: LineKey, line: str) -> None:
-        """Add a line. Once this returns, the line survives a kill of the process.
+        """Add a line. Once this returns, the line survives even if the process is killed.
 
         Raises:
             CheckpointError: The file cannot be written.
@@ -80,12 +80,12 @@ def _open_locked(path: Path) -> Iterator[IO[str]]:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
     with file:
         if not _lock(file) or not _is_same_file(file, path):
-            raise CheckpointError(f"another run is writing {path}: wait until it has ended, or choose another output")
+            raise CheckpointError(f"another run is writing {path}: wait until it finishes, or choose another output")
         yield file
 
 
 def _lock(file: IO[str]) -> bool:
-    """Lock the file; return whether that succeeded."""
+    """Try to lock the file; return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -104,7 +104,7 @@ def _is_same_file(file: IO[str], path: Path) -> bool:
 
 
 def read_finished_lines(path: Path, fingerprint: str) -> dict[LineKey, str]:
-    """Return the complete lines of a partial file; none if it is missing or belongs to another run."""
+    """Return the complete lines of a partial file, or no lines if it is missing or belongs to another run."""
     try:
         head, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:

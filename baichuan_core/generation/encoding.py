@@ -1,4 +1,4 @@
-"""Turn requests into input for engines: prompt ids, limits, seeds and complete sampling settings."""
+"""Conversion of requests to engine input: prompt ids, limits, seeds and complete sampling settings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.generation.seeds import derive_request_seed
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
-# Same minimum as vLLM's: dividing logits by a lower temperature may overflow, and sampling at this one is already
-# greedy, unless two logits nearly tie.
+# The same minimum as in vLLM. Dividing logits by a lower temperature may overflow, and sampling at this temperature is
+# already practically greedy, unless two logits are nearly equal.
 MIN_TEMPERATURE = 1e-5
 
 
@@ -22,10 +22,10 @@ class Encoder:
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
-        options: The run's options; `defaults` supply those that are None.
+        options: The run's options; `defaults` fills in those that are None.
         defaults: The settings that the checkpoint recommends.
         window: The model's context length in tokens.
-        vocabulary: Number of token ids of the model.
+        vocabulary: Number of token ids in the model's vocabulary.
         chat_format: The chat format of the checkpoint.
     """
 
@@ -73,14 +73,14 @@ class Encoder:
         if unknown >= self.vocabulary:
             raise PromptError(
                 f"{place}: logit_bias contains token {unknown}, but the model's largest token id is"
-                f" {self.vocabulary - 1}; use ids of this model's tokenizer"
+                f" {self.vocabulary - 1}; use token ids from this model's tokenizer"
             )
 
     def _encode_prompt(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
         """Encode a prompt.
 
-        Old turns of a chat are dropped to leave room for `max_new_tokens`; a plain prompt may fill the whole window
-        except one token.
+        Old turns of a chat are dropped to leave room for `max_new_tokens`; a plain prompt may fill all but one token
+        of the window.
         """
         try:
             if request.messages is not None:

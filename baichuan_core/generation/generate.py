@@ -1,4 +1,4 @@
-"""A generation run: answers requests and writes one JSON line per completion."""
+"""A generation run, which answers requests and writes one JSON line per completion."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-# A file is identified by chunks of its content, because hashing whole weight files would take minutes.
+# Only sampled chunks of each file are hashed, because hashing whole weight files would take minutes.
 CHUNK_BYTES = 65536
-CHUNKS_PER_FILE = 64  # enough to sample every layer of a file of a few gigabytes
+CHUNKS_PER_FILE = 64  # enough to sample every layer in a file of a few gigabytes
 
 
 def generate(  # noqa: PLR0913 - each is a separate input or output of a run
@@ -43,27 +43,28 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
 
     A line contains `index`, `sample`, `id` if the request has one, `prompt` or `messages`, `completion`,
     `finish_reason`, `prompt_tokens`, `completion_tokens`, and `logprobs` if requested. The file is written atomically
-    at the end. Until then `partial` contains the finished lines, and a repeated call with the same checkpoint, requests
+    at the end. Until then, `partial` contains the finished lines, and another call with the same checkpoint, requests
     and options resumes from them.
 
     Args:
-        checkpoint: Directory of a checkpoint, quantized ones included.
+        checkpoint: Directory of a checkpoint, which may be quantized.
         requests: Prompts and chats.
-        output: File to write; an existing one is replaced.
+        output: File to write; an existing file is replaced.
         options: Options that override the checkpoint's defaults.
         adapter: Directory of a LoRA adapter for this checkpoint.
         partial: File for finished lines; by default the path of `output` with `.partial` appended. It is deleted once
             `output` is written.
-        resume_from: The partial file of an earlier run, if it is not `partial`; lines of other requests or options are
-            ignored.
+        resume_from: The partial file of an earlier run, if it is not `partial`; it is ignored if that run had different
+            requests or options.
         models: Keeps the model loaded for later operations, and may have loaded it already.
         on_progress: Called in the stages `loading`, `generating` and `writing`.
-        alongside: Called with the loaded model; its block is open from before the first request runs until after the
-            last one, see `TextGenerator.open_lane`. It is not called if all lines come from an earlier run.
+        alongside: Called with the loaded model; the context manager that it returns is entered before the first request
+            runs and exited after the last one (see `TextGenerator.open_lane`). It is not called if all lines come from
+            an earlier run.
 
     Raises:
-        PromptError: There is no request, or one cannot be answered; the message names it.
-        CheckpointError: The checkpoint or adapter cannot be used, the model computes NaN, `output` cannot be
+        PromptError: There are no requests, or one of them cannot be answered; the message names it.
+        CheckpointError: The checkpoint or adapter cannot be used, the model produces NaN, `output` cannot be
             written, or another run is writing it.
         TokenizerError: The checkpoint has no tokenizer.
         UnsupportedError: The engine, dtype or device is not available on this machine.
@@ -116,10 +117,10 @@ def find_unanswerable_requests(
     *,
     adapter: Path | str | None = None,
 ) -> dict[int, str]:
-    """Find the requests for which `generate` would raise a PromptError, without loading the model.
+    """Find, without loading the model, the requests for which `generate` would raise a PromptError.
 
     Returns:
-        The reason why each of them cannot be answered, by its index.
+        A dictionary that maps the index of each such request to the reason why it cannot be answered.
     """
     generator = TextGenerator(checkpoint, options, adapter=adapter)
     found = {}
@@ -134,7 +135,7 @@ def find_unanswerable_requests(
 def _compute_fingerprint(
     generator: TextGenerator, requests: Sequence[GenerationRequest], encoded: Sequence[EncodedRequest]
 ) -> str:
-    """Hash everything that the output lines of a run depend on. Checkpoints count by content, not by path."""
+    """Hash everything that the output lines of a run depend on. Checkpoints are identified by content, not by path."""
     setup = generator.setup
     digest = hashlib.sha256()
     for folder in filter(None, (setup.checkpoint, setup.adapter)):

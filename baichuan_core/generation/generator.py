@@ -1,4 +1,4 @@
-"""A model that stays loaded and answers requests as they arrive, for notebooks, chats and runs over files."""
+"""A model that stays loaded and answers requests as they arrive, for notebooks, chats and files of requests."""
 
 import copy
 import threading
@@ -25,10 +25,10 @@ from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_
 
 
 class TextGenerator:
-    """Answers requests with one checkpoint. The model is loaded for the first request, or by `load`.
+    """Answers requests with one checkpoint. The model is loaded on the first request, or by `load`.
 
-    All requests, of all methods and threads, run in one batch; each gets the same answer as it would alone. `open_lane`
-    opens another batch on the same model.
+    All requests, from all methods and threads, run in one batch; each gets the answer that it would get alone.
+    `open_lane` opens another batch on the same model.
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
@@ -47,15 +47,15 @@ class TextGenerator:
         """Read the configuration and the tokenizer, and choose an engine. The weights are loaded later.
 
         Args:
-            checkpoint: Directory of a checkpoint, quantized ones included.
-            options: Options that override the checkpoint's defaults; requests may override them again.
+            checkpoint: Directory of a checkpoint, which may be quantized.
+            options: Options that override the checkpoint's defaults; individual requests may override them in turn.
             adapter: Directory of a LoRA adapter for this checkpoint.
             models: Keeps the model loaded for later operations, and may have loaded it already.
 
         Raises:
-            CheckpointError: Files of the checkpoint are missing or damaged, or have unusable settings.
+            CheckpointError: Files of the checkpoint are missing or damaged, or contain invalid settings.
             TokenizerError: The checkpoint has no tokenizer.
-            UnsupportedError: No engine can run the checkpoint on this machine, or the requested one cannot.
+            UnsupportedError: No engine can run the checkpoint on this machine, or the requested engine cannot.
         """
         checkpoint = Path(checkpoint)
         config = read_config(checkpoint)
@@ -75,22 +75,22 @@ class TextGenerator:
         self._window = config.model_max_length or DEFAULT_CONTEXT_LENGTH
         self.chat_format = choose_chat_format(self.tokenizer, config, read_generation_settings(checkpoint))
         self._encoder = self._create_encoder(options)
-        self._lane = 0  # index of this generator's open batch; above 0 in a lane of another generator
+        self._lane = 0  # index of this generator's open batch; above 0 if `open_lane` created the generator
         self._batch: OpenBatch | None = None
         self._loading = threading.Lock()
 
     def open_lane(self, options: GenerationOptions) -> "TextGenerator":
         """Load the model, and return a generator whose requests run in a separate open batch on it.
 
-        The two batches take turns, one step each, so requests of one do not wait until there is room in the other.
-        The new generator lives as long as this one; closing it does nothing.
+        The two batches take turns, one step each, so requests in one do not wait for room in the other. The new
+        generator can be used until this one is closed; closing the new one has no effect.
 
         Args:
             options: Options of the new generator; the engine, dtype and device remain those of this one.
 
         Raises:
             CheckpointError: The weights or the adapter cannot be used.
-            UnsupportedError: The engine is not the native one; others reserve their memory when they start.
+            UnsupportedError: The engine is not the native one; other engines reserve their memory when they start.
         """
         batch = self._load_batch()
         if not isinstance(batch.engine, Lanes):
@@ -141,10 +141,10 @@ class TextGenerator:
         return [replace(one, lane=self._lane) for one in encoded] if self._lane else encoded
 
     def submit(self, request: GenerationRequest) -> CompletionStream:
-        """Add a request to the running batch, and return a stream of its text. Any thread may call this.
+        """Add a request to the running batch, and return a stream of the generated text. Any thread may call this.
 
-        This returns immediately if the model is loaded. The keys and values of a chat are kept as long as there is
-        room, so that its next turn starts where this one ended.
+        This returns immediately if the model is already loaded. The keys and values of a chat are kept as long as there
+        is room, so that the next turn of the chat starts where this one ended.
 
         Raises:
             PromptError: The request cannot be answered.
@@ -166,11 +166,11 @@ class TextGenerator:
             stream: Whether each step contains the text generated in it.
 
         Returns:
-            The steps in which at least one of these requests advanced. Closing the iterator cancels the requests.
+            An iterator over the steps in which at least one of the requests advanced. Closing it cancels the requests.
 
         Raises:
-            CheckpointError: The weights or the adapter cannot be used, or the model computes NaN.
-            UnsupportedError: A completion does not fit into memory even if it runs alone.
+            CheckpointError: The weights or the adapter cannot be used, or the model produces NaN.
+            UnsupportedError: A completion does not fit in memory, even if it runs alone.
         """
         if not requests:
             return iter(())
@@ -185,7 +185,7 @@ class TextGenerator:
 
         Raises:
             PromptError: A request cannot be answered; the message names it.
-            CheckpointError: The model computes NaN.
+            CheckpointError: The model produces NaN.
         """
         steps = self.run(self.encode(requests))
         return sorted((one for step in steps for one in step.completions), key=lambda one: (one.index, one.sample))
@@ -194,8 +194,8 @@ class TextGenerator:
         """Yield the text of all requests as it is generated, and each completion once it is finished.
 
         Raises:
-            PromptError: A request cannot be answered; the message names it. Then nothing has been generated.
-            CheckpointError: The model computes NaN.
+            PromptError: A request cannot be answered; the message names it, and nothing has been generated.
+            CheckpointError: The model produces NaN.
         """
         return _list_all_events(self.run(self.encode(requests), stream=True))
 
@@ -206,7 +206,7 @@ class TextGenerator:
             return self._batch
 
     def _start_batch(self) -> OpenBatch:
-        """Start the engine. The native one shares its model with other operations; others load it themselves."""
+        """Start the engine. The native engine shares its model with other operations; other engines load their own."""
         setup, settings, name = self.setup, self.setup.settings, self.choice.name
         source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
         if name == NATIVE_ENGINE:
@@ -232,7 +232,7 @@ def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
 def _choose_end_token_ids(
     tokenizer: BaichuanTokenizer, config: BaichuanConfig, defaults: GenerationDefaults
 ) -> frozenset[int]:
-    """Return the end tokens in `generation_config.json`, else the list in `config.json`, else the tokenizer's."""
+    """Return the end tokens from `generation_config.json`, else the list in `config.json`, else the tokenizer's."""
     ids = defaults.eos_token_id
     if ids is None:
         ids = config.eos_token_id if isinstance(config.eos_token_id, list) else tokenizer.eos_token_id

@@ -28,7 +28,7 @@ def _format_entry(tokenizer: BaichuanTokenizer, token_id: int, logprob: float) -
 
 
 def _get_token_bytes(tokenizer: BaichuanTokenizer, token_id: int) -> bytes:
-    """Return the UTF-8 bytes of a token's text; a byte token may be only part of a character."""
+    """Return the UTF-8 bytes of a token's text; a byte token may represent only part of a character."""
     piece = str(tokenizer.convert_ids_to_tokens(token_id))
     if byte := BYTE_PIECE_PATTERN.fullmatch(piece):
         return bytes([int(byte[1], 16)])

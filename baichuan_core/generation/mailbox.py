@@ -1,4 +1,4 @@
-"""A queue from a thread to one consumer, which is another thread or an asyncio task."""
+"""A queue that passes items from a thread to one consumer, which is another thread or an asyncio task."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """A queue for one consumer. After `close`, the consumer gets the remaining items, and then `EOFError` or an error.
+    """A queue for one consumer. After `close`, the consumer gets the remaining items, and then an error.
 
     Example:
         mailbox.put(1)              from the engine's thread
@@ -34,7 +34,7 @@ class Mailbox(Generic[Item]):
                 self._notify()
 
     def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
-        """Accept no more items. Later calls do not change the error of the first one.
+        """Stop accepting items. If this is called again, the error passed to the first call is kept.
 
         Args:
             error: Error to raise in the consumer at the end, instead of `EOFError`.

@@ -13,9 +13,9 @@ REPORT_INTERVAL_SECONDS = 0.1
 
 
 class ProgressMeter:
-    """Reports progress as a fraction of the run's token budget, which is the sum of all completions' limits.
+    """Reports progress as a fraction of the run's token budget, which is the sum of all completions' token limits.
 
-    A completion that ends before its limit counts as its whole limit.
+    A completion that ends early counts as if it had reached its limit.
 
     Attributes:
         generated: Number of tokens generated so far.

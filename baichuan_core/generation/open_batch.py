@@ -18,10 +18,10 @@ CallQueue = SimpleQueue[Callable[[], None] | None]  # None stops the thread
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """The completions that were submitted together.
+    """Completions that were submitted together.
 
     Attributes:
-        added: Resolves once they are in the batch, or could not be added.
+        added: Resolves once the completions are in the batch, or fails if they could not be added.
         mailbox: Outputs that have not been read yet.
         open_ids: The engine's ids of the unfinished completions; only the batch's thread changes them.
     """
@@ -32,16 +32,16 @@ class Ticket:
 
 
 class OpenBatch:
-    """The open batch of an engine, for any number of threads and event loops.
+    """The open batch of an engine, shared by any number of threads and event loops.
 
-    `submit` adds completions to the running batch. A single thread steps the engine as long as there is work, and makes
-    the calls of other threads between two steps. While it is idle it holds no reference to the batch, so the engine is
-    freed with its last user. The thread also ends when the interpreter exits.
+    `submit` adds completions to the running batch. A single thread steps the engine as long as there is work; between
+    two steps, it runs the calls that other threads have queued. While idle, it holds no reference to the batch, so the
+    engine is freed together with its last user. The thread ends with the batch, or when the interpreter exits.
 
     Example:
         thread A: feed = batch.submit([a])     thread B: feed = batch.submit([b])
         thread A: for step in feed             thread B: for step in feed
-        a and b are computed in the same steps; each feed has the outputs of its own completions only.
+        a and b are computed in the same steps; each feed contains only the outputs of its own completions.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -57,13 +57,13 @@ class OpenBatch:
     def submit(
         self, requests: Sequence[EncodedRequest], *, stream: bool = False, capacity: Capacity | None = None
     ) -> "Feed":
-        """Add completions to the batch without waiting. Reading the feed raises their errors.
+        """Add completions to the batch without waiting. Errors are raised when the feed is read.
 
         Args:
-            requests: The completions; they are planned together, so that prefixes shared by their prompts are computed
-                once.
+            requests: The completions; they are scheduled together, so that prefixes shared by their prompts are
+                computed once.
             stream: Whether to report text as it is generated.
-            capacity: Room to make before the first of them runs.
+            capacity: Capacity to prepare before the first of them runs.
 
         Raises:
             UnsupportedError: The batch is closed.
@@ -73,15 +73,15 @@ class OpenBatch:
         return Feed(self, ticket)
 
     def cancel(self, ticket: Ticket) -> None:
-        """Remove unfinished completions; their slots are free in the next step.
+        """Remove unfinished completions; their slots become free in the next step.
 
-        This takes no lock, because a finalizer calls it, at any time and in any thread.
+        This takes no lock, because a finalizer may call it at any time and in any thread.
         """
         self._calls.put(lambda: self._abort_completions(ticket))
         self.engine.wake()
 
     def close(self) -> None:
-        """Fail the unfinished completions and free the engine's memory. Nothing can be submitted afterwards."""
+        """Fail the unfinished completions and free the engine's memory. Later submissions raise an error."""
         with self._sending:
             if self._stop():  # the batch's thread has ended, so the current one may use the engine
                 self.fail(UnsupportedError("the model was closed before the completion ended; load it again"))

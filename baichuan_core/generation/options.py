@@ -1,4 +1,4 @@
-"""Settings and result of a generation run."""
+"""The settings and the result of a generation run."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from baichuan_core.errors import CheckpointError
 from baichuan_core.tokenizer import ChatStyle, read_generation_settings
 
 EngineName = Literal["transformers", "vllm", "llama_cpp"]
-# Penalties, `logprobs` and `n` have the limits of OpenAI's API. Higher temperatures are almost certainly mistakes, and
-# engines store `top_k` in 32 bits.
+# Penalties, `logprobs` and `n` have the same limits as in OpenAI's API. A higher temperature is almost certainly a
+# mistake, and engines store `top_k` in 32 bits.
 MAX_OPTION_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "top_p": 1, "logprobs": 20, "n": 128}
 MAX_OPTION_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
 MAX_LOGIT_BIAS = 100  # maximum absolute value, as in OpenAI's API
 MAX_BIASED_TOKENS = 1024  # OpenAI's API allows 300
-# Settings in generation_config.json that do not affect answers here: ids that other code reads, transformers' output
+# Settings in generation_config.json that do not affect our answers: ids that other code reads, transformers' output
 # format and optimizations, and settings that matter only together with others (beams, assistants).
 IRRELEVANT_SETTINGS = {
     *("bos_token_id", "pad_token_id", "user_token_id", "assistant_token_id", "transformers_version"),
@@ -37,28 +37,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """Options for a generation run. Values that are None come from the checkpoint's `generation_config.json`.
+    """Options for a generation run. Options that are None are taken from the checkpoint's `generation_config.json`.
 
     Attributes:
         max_new_tokens: Maximum length of a completion in tokens; the model's context length limits it further.
         do_sample: Whether to sample; if False, the most probable token is chosen each time.
         temperature: Divides the logits before sampling; 0 disables sampling.
-        top_k: Sample among the k most probable tokens; 0 means all.
-        top_p: Sample among the most probable tokens whose probabilities sum to this fraction.
-        repetition_penalty: Values above 1 make tokens that have occurred less probable (Keskar et al. 2019).
+        top_k: Number of most probable tokens to sample from; 0 means all.
+        top_p: Total probability of the most probable tokens to sample from; 1 means all tokens.
+        repetition_penalty: Values above 1 lower the probability of tokens that have already occurred (Keskar et al.
+            2019).
         presence_penalty: Subtracted from the logits of tokens that the completion already contains (-2 to 2), as in
-            OpenAI's API. Tokens of the prompt do not count.
-        frequency_penalty: Subtracted from the logit of a token for each time the completion contains it (-2 to 2).
-        logit_bias: Added to the logits of these token ids (-100 to 100), before all penalties.
-        seed: Seed of the sampling. The random numbers of a prompt depend on the seed, the prompt, and how many equal
+            OpenAI's API. Prompt tokens do not count.
+        frequency_penalty: Subtracted from a token's logit once for each time the completion contains it (-2 to 2).
+        logit_bias: Maps token ids to numbers that are added to their logits (-100 to 100), before all penalties.
+        seed: Seed for sampling. The random numbers for a prompt depend on the seed, the prompt, and how many identical
             prompts precede it, but not on the batch.
-        stop: Texts that end a completion; they are not part of it. A single string is one text.
+        stop: Strings that end a completion and are not part of it. A single string counts as one.
         n: Number of completions per request, each with its own random numbers.
-        logprobs: Report the log-probability of each token before any sampling settings, and those of this many
-            alternatives (0 to 20).
-        engine: The engine that runs the model; `auto` chooses the fastest that can.
-        batch_tokens: Maximum number of tokens, of prompts and completions together, that run at the same time. Shared
-            prefixes of prompts are kept in addition, up to a quarter of this number.
+        logprobs: Number of alternatives (0 to 20) whose log-probabilities are reported along with that of each token,
+            before any sampling settings are applied. None reports no log-probabilities.
+        engine: The engine that runs the model; `auto` chooses the fastest one that can run it.
+        batch_tokens: Maximum number of tokens in the batch, counting prompts and completions. In addition, shared
+            prefixes of prompts are kept, with up to a quarter of this number of tokens.
         batch_size: Maximum number of completions that run at the same time.
         dtype: Data type of the weights; `auto` uses the checkpoint's.
         device: `cpu` or `cuda`; None uses CUDA if it is available.
@@ -113,7 +114,7 @@ class GenerationOptions:
 
 
 def read_stop_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """Return stop strings as a tuple; a single string counts as one, as in OpenAI's API.
+    """Return the stop strings as a tuple; a single string counts as one, as in OpenAI's API.
 
     Raises:
         ValueError: One of them is not a string, is empty or cannot be written as UTF-8.
@@ -165,7 +166,7 @@ class GenerationDefaults:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path) -> "GenerationDefaults":
-        """Read the settings of a checkpoint, and log a warning about settings that are not used.
+        """Read the settings of a checkpoint, and log a warning about settings that are ignored.
 
         Base models often have no `generation_config.json`.
 
@@ -184,7 +185,7 @@ class GenerationDefaults:
             raise CheckpointError(f"{path} has an invalid setting ({error}); fix it or remove the file") from error
         if ignored := find_ignored_settings(settings):
             log.warning(
-                "the checkpoint's generation_config.json has settings that are not used here: %s",
+                "the checkpoint's generation_config.json has settings that are ignored: %s",
                 ", ".join(f"{name}={value!r}" for name, value in sorted(ignored.items())),
             )
         return defaults
@@ -202,7 +203,7 @@ class GenerationDefaults:
 
 
 def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a checkpoint that would change answers in transformers but are not used here."""
+    """Return the settings of a checkpoint that would change answers in transformers but are ignored here."""
     used = {one.name for one in fields(GenerationDefaults)}
     return {
         name: value
@@ -219,13 +220,13 @@ class GenerationReport:
         requests: Number of requests answered.
         completions: Number of completions written, `n` per request.
         resumed: Number of completions that an earlier run had finished.
-        prompt_tokens: Number of tokens of the prompts, counted once per request.
-        completion_tokens: Number of tokens of all completions, including end tokens.
+        prompt_tokens: Number of prompt tokens, counted once per request.
+        completion_tokens: Number of tokens in all completions, including end tokens.
         generated_tokens: Number of tokens that this run generated.
-        seconds: Duration of the generation itself, without loading.
+        seconds: Duration of the generation itself, excluding loading.
         engine: The engine that ran the model.
         engine_reason: The reason for choosing this engine.
-        chat_format: The format of chats: a published one (`baichuan2`, `baichuan1-13b`) or the checkpoint's
+        chat_format: The chat format: a published one (`baichuan2`, `baichuan1-13b`) or the checkpoint's
             `chat_template`; None if no request was a chat.
     """
 

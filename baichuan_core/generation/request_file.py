@@ -1,4 +1,4 @@
-"""Read generation requests from a JSONL file, in our own format or in that of OpenAI's batch API."""
+"""Generation requests from a JSONL file, in our own format or that of OpenAI's batch API."""
 
 import json
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ NEUTRAL_VALUES = {"stream": False, "echo": False, "best_of": 1}
 def read_requests(path: Path | str) -> list[GenerationRequest]:
     """Read requests from a file with one JSON object per line.
 
-    A line is `{"prompt": ...}` or `{"messages": [...]}`, with `id` and the other fields of `GenerationRequest`
-    if needed; `max_tokens` is an alias of `max_new_tokens`. Lines in OpenAI's batch format are accepted too:
+    A line is `{"prompt": ...}` or `{"messages": [...]}`, optionally with `id` and the other fields of
+    `GenerationRequest`; `max_tokens` is an alias for `max_new_tokens`. Lines in OpenAI's batch format are accepted too:
     `custom_id` is the id; `model` in the body is ignored, because a run has one model. In both formats,
-    log-probabilities are requested by `"logprobs": 2`, or as in OpenAI's chat API by `"logprobs": true,
-    "top_logprobs": 2`. Any other key is an error unless its value has no effect (null, or for example
+    log-probabilities are requested with `"logprobs": 2`, or as in OpenAI's chat API with `"logprobs": true,
+    "top_logprobs": 2`. Any other key raises an error unless its value has no effect (null, or for example
     `"stream": false`).
 
     Raises:
@@ -53,7 +53,7 @@ class BatchLine:
 
 
 def read_batch(path: Path | str) -> list[BatchLine]:
-    """Read a file in OpenAI's batch format. Unlike in `read_requests`, a malformed line does not reject the file.
+    """Read a file in OpenAI's batch format. Unlike in `read_requests`, one malformed line does not invalidate the file.
 
     Raises:
         DatasetError: The file is missing, not UTF-8 or empty, or a line has no `custom_id`.
@@ -73,7 +73,7 @@ def _read_batch_line(content: str, place: str) -> BatchLine:
     except (ValueError, RecursionError, KeyError, TypeError):
         custom_id = None
     if not isinstance(custom_id, str):
-        raise DatasetError(f"{place} has no 'custom_id'; every line needs a string as its 'custom_id'")
+        raise DatasetError(f"{place} has no 'custom_id'; every line needs a 'custom_id' that is a string")
     try:
         return BatchLine(custom_id, _parse_line(content, place))
     except DatasetError as error:
@@ -94,7 +94,7 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
 
 
 def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the fields of a line in OpenAI's batch format, renamed to those of our own format."""
+    """Return the fields of a line in OpenAI's batch format, converted to those of our own format."""
     _reject_unknown_keys(item, BATCH_KEYS, place, hint="a batch line may contain custom_id, method, url and body")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST" or not isinstance(url, str) or url not in PROMPT_KEYS:
@@ -149,7 +149,7 @@ def _read_logit_bias(bias: Any, place: str) -> dict[int, Any]:
     except ValueError as error:
         raise DatasetError(f"{place} has a 'logit_bias' key that is not a token id ({error}); use integers") from error
     if len(biases) < len(bias):
-        raise DatasetError(f"{place} has a 'logit_bias' that names a token twice; keep one of them")
+        raise DatasetError(f"{place} has a 'logit_bias' that lists a token twice; keep only one entry")
     return biases
 
 

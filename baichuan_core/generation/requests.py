@@ -17,13 +17,13 @@ class GenerationRequest:
     """One request: a text to continue, or a chat to answer.
 
     Attributes:
-        prompt: Text to continue. The names of control tokens in it are encoded as control tokens.
-        messages: A chat instead of `prompt`; the text of its messages never encodes to control tokens.
-        id: The caller's id of the request; it is returned with the completion.
+        prompt: Text to continue. Names of control tokens in this text, such as `</s>`, are encoded as control tokens.
+        messages: A chat instead of `prompt`; the text of its messages is never encoded as control tokens.
+        id: The caller's id for the request; it is returned with each completion.
         max_new_tokens, temperature, top_k, top_p, presence_penalty, frequency_penalty, logit_bias, stop, n, logprobs:
             Override the run's options for this request, see `GenerationOptions`.
         seed: Overrides the run's seed; equal prompts with equal seeds then get equal completions.
-        place: Origin of the request for error messages, such as "line 12 of prompts.jsonl".
+        place: Where the request comes from, for use in error messages, such as "line 12 of prompts.jsonl".
     """
 
     prompt: str | None = None

@@ -1,7 +1,8 @@
-"""Random numbers for sampling: every request has its own seed, and every token one number derived from it.
+"""Random numbers for sampling: every completion has its own seed, from which one number per token is derived.
 
 The numbers are those of SplitMix64 (Steele, Lea and Flood 2014), which computes any element of its sequence directly.
-So they are the same on every device and in every batch, and an interrupted request needs no saved state to resume.
+They are therefore the same on every device and in every batch, and an interrupted request can be resumed without any
+saved state.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ SECOND_MIX = np.uint64(0x94D049BB133111EB)
 
 
 def derive_request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, sample: int) -> int:
-    """Derive a 63-bit seed.
+    """Derive the 63-bit seed of a completion.
 
     Args:
         seed: The run's or the request's seed.
         prompt_ids: Token ids of the prompt.
-        occurrence: Number of equal prompts earlier in the run.
+        occurrence: Number of identical prompts earlier in the run.
         sample: Index of the completion within its request.
     """
     digest = hashlib.sha256(f"{seed}:{occurrence}:{sample}:{','.join(map(str, prompt_ids))}".encode()).digest()
@@ -29,7 +30,7 @@ def derive_request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, s
 
 
 def compute_uniform_numbers(seeds: Sequence[int], steps: Sequence[int]) -> NDArray[np.float64]:
-    """Return element `step` (from 0) of each seed's sequence, as a number in [0, 1) with 53 bits."""
+    """Return element `step` (from 0) of each seed's sequence, as a number in [0, 1) with 53-bit precision."""
     with np.errstate(over="ignore"):
         z = np.asarray(seeds, dtype=np.uint64) + (np.asarray(steps, dtype=np.uint64) + np.uint64(1)) * GOLDEN_GAMMA
         z = (z ^ (z >> np.uint64(30))) * FIRST_MIX

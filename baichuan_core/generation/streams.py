@@ -1,4 +1,4 @@
-"""A stream of the completions of one request."""
+"""A stream of one request's completions."""
 
 from collections import deque
 from typing import Self
@@ -8,10 +8,11 @@ from baichuan_core.generation.open_batch import Feed
 
 
 class CompletionStream:
-    """The text of a submitted request as it is generated, for iteration in any thread or event loop.
+    """The text generated for a submitted request, as an iterator for use in any thread or event loop.
 
-    It yields `TextDelta`s, and each of the request's `n` completions as a `Completion` once it is finished; if one of
-    them fails, it raises the error. Only one consumer may iterate. A stream that is no longer referenced is cancelled.
+    It yields `TextDelta`s as the text is generated, and one `Completion` for each of the request's `n` completions when
+    that completion has finished. If a completion fails, the iterator raises its error. Only one consumer may iterate. A
+    stream that is no longer referenced is cancelled.
 
     Example:
         stream = generator.submit(request)
@@ -19,7 +20,7 @@ class CompletionStream:
             print(event)                         TextDelta, TextDelta, ..., Completion
 
     Attributes:
-        prompt_tokens: Tokens of the request's prompt.
+        prompt_tokens: Number of tokens in the request's prompt.
     """
 
     def __init__(self, feed: Feed, *, prompt_tokens: int = 0) -> None:
@@ -28,15 +29,15 @@ class CompletionStream:
         self._events: deque[TextDelta | Completion] = deque()
 
     def cancel(self) -> None:
-        """Stop the request and end the iteration; any thread may call this. Its slots are free in the next step."""
+        """Stop the request, end the iteration, and free the request's slots; any thread may call this."""
         self._feed.cancel()
 
     def result(self) -> list[Completion]:
         """Wait for the completions that have not been read, and return them ordered by sample.
 
         Raises:
-            CheckpointError: The model computes NaN.
-            UnsupportedError: A completion does not fit into memory even if it runs alone.
+            CheckpointError: The model produces NaN.
+            UnsupportedError: A completion does not fit in memory, even if it runs alone.
         """
         return sorted((one for one in self if isinstance(one, Completion)), key=lambda one: one.sample)
 

@@ -9,7 +9,7 @@ INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding an inco
 
 
 class Transcript:
-    """Collects the tokens of one completion, so that completions end and read the same with every engine.
+    """Collects the tokens of one completion, so that stopping and decoding are the same with every engine.
 
     Example:
         With the stop string " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
@@ -35,7 +35,7 @@ class Transcript:
         self._window = 0  # index of the first token to decode again, see `_settle_text`
         self._read = 0  # number of tokens whose text is settled
         self._settled = ""
-        self._settled_at: list[tuple[int, int]] = []  # pairs of counts: settled characters, their tokens
+        self._settled_at: list[tuple[int, int]] = []  # pairs: number of settled characters, number of their tokens
         self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
@@ -50,7 +50,7 @@ class Transcript:
         return self.finish_reason
 
     def take_delta(self) -> TextDelta | None:
-        """Return the text that has become final since the last call; None if there is none."""
+        """Return the text and log-probabilities that have become final since the last call; None if there are none."""
         if self.finish_reason is None:
             self._settle_text()
             certain = len(self._settled) - _count_partial_stop_characters(self._settled, self.request.stop)
@@ -81,7 +81,7 @@ class Transcript:
         return cut_at_stop(self._decode(self._get_text_ids()), self.request.stop)
 
     def _get_text_ids(self) -> list[int]:
-        """Return the tokens so far without an end token, which `_decode` skips only if it is a special token."""
+        """Return the tokens so far without a final end token, because `_decode` skips only special tokens."""
         return self.ids[:-1] if self.ids and self.ids[-1] in self._end_token_ids else self.ids
 
     def _has_stop_text(self) -> bool:
@@ -117,7 +117,7 @@ class Transcript:
         return tuple(unsent)
 
     def _get_text_logprobs(self, text: str) -> list[TokenLogprobs]:
-        """Return the log-probabilities of the tokens in `text`, including a last one that a stop string cuts."""
+        """Return the log-probabilities of the tokens in `text`, including a final token that a stop string cuts."""
         if text == self._decode(self._get_text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)
@@ -125,7 +125,7 @@ class Transcript:
 
 
 def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
-    """Cut `text` before the first stop string."""
+    """Return `text` up to the first stop string."""
     positions = [position for position in (text.find(one) for one in stop) if position >= 0]
     return text[: min(positions)] if positions else text
 

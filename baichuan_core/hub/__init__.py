@@ -1,4 +1,4 @@
-"""Download models from a Hugging Face hub."""
+"""Downloads models from a Hugging Face hub."""
 
 from .client import Hub
 from .pull import PullReport, pull

@@ -44,23 +44,23 @@ class Content:
 
 
 class Hub:
-    """A hub, accessed with one token or none.
+    """A hub, accessed with or without a token.
 
     Args:
         endpoint: Its address, by default `HF_ENDPOINT` or https://huggingface.co.
-        token: Token for private and gated repositories; a token is not looked up anywhere else.
+        token: Token for private and gated repositories; tokens from other sources are not used.
     """
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        self._token: str | bool = token or False  # True or None would use a token found on this machine's disk
+        self._token: str | bool = token or False  # True or None would use a token stored on this machine
 
     def describe(self, name: str, revision: str) -> Repository:
         """Return the contents of the repository at a branch, a tag or a commit.
 
         Raises:
             HubError: The repository does not exist, or the token has no access; the message says what to change.
-            HubUnreachableError: The hub does not answer.
+            HubUnreachableError: The hub is not responding.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token, library_name=USER_AGENT)
         with translate_hub_errors(self._build_request(name, revision)):
@@ -83,7 +83,7 @@ class Hub:
         """Request a file from the offset `start`, and return the bytes as they arrive.
 
         Raises:
-            HubError: The hub refuses it; see `describe`.
+            HubError: The hub refuses the request; see `describe`.
             HubUnreachableError: The connection was lost; the bytes that have arrived are valid.
         """
         url = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=self.endpoint)
@@ -106,10 +106,10 @@ class Hub:
 
 
 def _to_remote_file(sibling: RepoSibling) -> RemoteFile:
-    """Return a file as the hub describes it.
+    """Convert the hub's description of a file to a `RemoteFile`.
 
     Raises:
-        ValueError: The hub omits its size or its hash.
+        ValueError: The hub omits the file's size or hash.
     """
     size, large = sibling.size, sibling.lfs
     if large is not None:

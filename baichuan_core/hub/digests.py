@@ -1,4 +1,4 @@
-"""Hashes by which a hub identifies the content of files."""
+"""Hashes that a hub uses to identify the content of files."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ class Digest:
     value: str
 
     def __post_init__(self) -> None:
-        """Check the value, because it comes from a hub and becomes part of file names."""
+        """Check the value, which comes from a hub and becomes part of file names."""
         if not re.fullmatch("[0-9a-f]+", self.value):
             raise ValueError(f"{self.value!r} is not a hexadecimal hash")
 
@@ -34,7 +34,7 @@ class Digest:
 
 
 class Hasher:
-    """A hash that is computed while the content arrives."""
+    """A hash that is computed as the content arrives."""
 
     def __init__(self, state: "hashlib._Hash", expected: str) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""Download files from a hub and name them by their hashes, so that a later run can continue."""
+"""Downloads files from a hub and names them after their hashes, so that a later run can continue the downloads."""
 
 import errno
 import os
@@ -14,21 +14,21 @@ from .client import Content, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL_SUFFIX = ".part"
-MAX_CONSECUTIVE_FAILURES = 6  # attempts in a row without a new byte; after more, the hub counts as unreachable
-FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each such failure, for a total of about a minute
+MAX_CONSECUTIVE_FAILURES = 6  # attempts in a row without a new byte before the hub counts as unreachable
+FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each failure in a row, for a total of about a minute
 
 
 class Downloads:
-    """Downloads into a folder: a complete file is named by its hash, and an incomplete one ends in `.part`.
+    """Downloads into a folder: files are named after their hashes, with the suffix `.part` until they are complete.
 
     Complete files have been checked, no matter which run downloaded them.
 
     Args:
         hub: Where the files come from.
-        repository: Their repository.
-        folder: Existing folder for them.
-        earlier: Such folders of earlier runs, whose complete files are used and whose incomplete ones are continued.
-        on_bytes: Called with the number of bytes that have arrived; a negative number if they turned out unusable.
+        repository: The repository of the files.
+        folder: Existing folder to download into.
+        earlier: Folders of earlier runs, whose complete files are used and whose incomplete files are continued.
+        on_bytes: Called with the number of bytes that have arrived, or with a negative number if bytes are unusable.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Downloads:
         return sum(self._count_present_bytes(file) for file in files)
 
     def fetch(self, file: RemoteFile) -> Path:
-        """Return the path of the complete file, after downloading its missing part.
+        """Return the path of the complete file, after downloading what is missing.
 
         Raises:
-            HubError: The hub refuses the file, or sends different bytes than it announced.
+            HubError: The hub refuses the file, or sends content that does not match the announced hash.
             HubUnreachableError: The connection is lost too often; a later call continues.
             InsufficientSpaceError: The disk is full.
         """
@@ -64,14 +64,14 @@ class Downloads:
         was_begun = part.exists()
         try:
             intact = self._complete_file(file, part)
-            if not intact and was_begun:  # the part from an earlier run may be damaged
+            if not intact and was_begun:  # what an earlier run downloaded may be damaged
                 self._on_bytes(-part.stat().st_size)
                 part.unlink()
                 intact = self._complete_file(file, part)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            message = f"the disk of {self._folder} is full: delete what is no longer needed; a retry continues here"
+            message = f"the disk of {self._folder} is full: delete files you no longer need; a retry continues here"
             raise InsufficientSpaceError(message) from error
         if not intact:
             part.unlink()
@@ -120,7 +120,7 @@ class Downloads:
             return output.tell() == file.size and hasher.matches
 
     def _append_content(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
-        """Append the bytes that arrive; drop the existing ones if the server sends the file from its beginning."""
+        """Append the bytes that arrive; drop the existing ones if the server sends the file from the beginning."""
         if content.start < output.tell():
             self._on_bytes(content.start - output.tell())
             output.truncate(content.start)

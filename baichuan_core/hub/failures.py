@@ -1,4 +1,4 @@
-"""Turn errors in the communication with a hub into the engine's errors."""
+"""Translates errors in communication with a hub into the engine's errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         RepositoryNotFoundError,
         "does not exist, or HF_TOKEN has no access to it: correct the name or the token",
-        "does not exist or is private: correct the name; for a private one set HF_TOKEN for the process that downloads",
+        "does not exist or is private: correct the name, or set HF_TOKEN for the process that downloads",
     ),
     (RevisionNotFoundError, NO_REVISION_MESSAGE, NO_REVISION_MESSAGE),
     (DisabledRepoError, DISABLED_MESSAGE, DISABLED_MESSAGE),
@@ -45,7 +45,7 @@ REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to a hub, as described in messages.
+    """The details of a request to a hub that error messages mention.
 
     Attributes:
         endpoint: Address of the hub.
@@ -62,12 +62,13 @@ class Request:
 
 @contextmanager
 def translate_hub_errors(request: Request) -> Iterator[None]:
-    """Turn exceptions of the hub's client into `HubError` or `HubUnreachableError` with a remedy."""
+    """Turn exceptions raised by the hub's client into `HubError` or `HubUnreachableError` with a remedy."""
     try:
         yield
     except OfflineModeIsEnabled as error:
         variables = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
-        raise HubError(f"{variables} is set, so {request.endpoint} is not used: unset it for this process") from error
+        message = f"{variables} is set, so {request.endpoint} is not contacted: unset it for this process"
+        raise HubError(message) from error
     except HFValidationError as error:
         raise HubError(f"{request.repository!r} is not a valid repository name: {error}") from error
     except HfHubHTTPError as error:
@@ -78,8 +79,8 @@ def translate_hub_errors(request: Request) -> Iterator[None]:
     except httpx2.TransportError as error:
         reason = str(error) or type(error).__name__
         message = (
-            f"{request.endpoint} does not answer ({reason}): check the network of this machine, or set HF_ENDPOINT to "
-            "a mirror that it can reach"
+            f"{request.endpoint} is not responding ({reason}): check the network of this machine, or set HF_ENDPOINT "
+            "to a mirror that it can reach"
         )
         raise HubUnreachableError(message) from error
 

@@ -1,4 +1,4 @@
-"""Download the model in a repository on a Hugging Face hub."""
+"""Downloads the model in a repository on a Hugging Face hub."""
 
 import shutil
 import time
@@ -54,18 +54,18 @@ def pull(
     reserve_bytes: int = 0,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PullReport:
-    """Download weights, configuration, tokenizer, chat templates, licence and README of a repository; never code.
+    """Download the weights, configuration, tokenizer, chat templates, licence and README of a repository, but no code.
 
     If there are weights in several formats, safetensors are chosen. Every byte is checked against the hash that the hub
-    announces. Configuration and tokenizer come first, so that a repository of another model family costs no large
-    download.
+    announces. The configuration and the tokenizer come first, so that a repository of another model family is
+    rejected before its weights are downloaded.
 
     Args:
         repository: Its name, including the owner.
-        output: Directory of the result; must not exist or be empty. It appears only when complete.
+        output: Directory of the result, which must be missing or empty. It appears only when complete.
         downloads: Directory that keeps partial downloads. If a run is killed, another one with the same directory
-            continues. If it is on the file system of `output`, it takes no additional room.
-        earlier: Such directories of earlier runs.
+            continues. If it is on the file system of `output`, it takes no additional space.
+        earlier: Download directories of earlier runs.
         revision: A branch, a tag or a commit.
         hub: The hub of the repository; by default `HF_ENDPOINT` or https://huggingface.co, without a token.
         reserve_bytes: Bytes to leave free on the disk.
@@ -73,7 +73,7 @@ def pull(
 
     Raises:
         HubError: The repository does not exist, may not be read, has no model, or differs from the hub's announcement.
-        HubUnreachableError: The hub does not answer; another run may succeed, and continues.
+        HubUnreachableError: The hub is not responding; another run may succeed, and continues the download.
         CheckpointError: The files are not a model of this family, or are incomplete; or `output` is taken.
         UnsupportedError: The weights are quantized in an unsupported format.
         InsufficientSpaceError: The disk cannot hold the files.

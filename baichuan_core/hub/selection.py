@@ -1,4 +1,4 @@
-"""Select the files of a repository that make up its model. Other files and code are never downloaded."""
+"""Selects the files of a repository that make up its model. Other files and code are never downloaded."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -34,12 +34,12 @@ TEXT_FILE_SUFFIXES = frozenset({"", ".md", ".txt", ".rst", ".pdf"})
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The model in a repository.
+    """The files of the model in a repository.
 
     Attributes:
         repository: The repository.
-        settings: Its small files, with the index of the weights if they are divided into shards.
-        weights: The file of its weights, or their index.
+        settings: The small files of the model, including the index of the weights if they are sharded.
+        weights: The weight file, or the index if the weights are sharded.
     """
 
     repository: Repository
@@ -67,7 +67,7 @@ class Selection:
 
 
 def select_files(repository: Repository) -> Selection:
-    """Return the model in a repository: safetensors if it has them, else `.bin` files, an adapter or one GGUF file.
+    """Select a repository's model: safetensors if there are any, else `.bin` files, an adapter or a single GGUF file.
 
     Raises:
         HubError: It has no model in a supported format.

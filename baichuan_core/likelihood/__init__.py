@@ -1,4 +1,4 @@
-"""Score texts by their likelihood under a model, and compare the predictions of two models."""
+"""Likelihoods of texts under a model, and comparisons of the predictions of two models."""
 
 from .comparison import Comparison, ReferenceRun, compare_windows, compare_with_reference, run_reference
 from .passes import BATCH_TOKENS

@@ -1,4 +1,4 @@
-"""Compare the next-token predictions of two models on the same text."""
+"""Comparison of the next-token predictions of two models on the same text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ class ReferenceRun:
 
     Attributes:
         head: Output head of the reference model.
-        states: Per window, float [scored tokens, hidden] on the CPU: the states that predict the scored tokens.
+        states: For each window, the hidden states that predict its scored tokens, float [scored tokens, hidden] on the
+            CPU.
         windows: The text, as windows of tokens.
         vocab_size: Size of the vocabulary.
     """
@@ -43,7 +44,7 @@ class Comparison:
 
     Attributes:
         kl_divergence: Mean of KL(reference || model) over the scored positions, in nats per token.
-        top_1_agreement: Fraction of positions at which both models have the same most likely token.
+        top_1_agreement: Fraction of positions at which both models agree on the most likely token.
         reference_perplexity: Perplexity of the reference: exp of its mean negative log-likelihood.
         perplexity: Perplexity of the model.
         tokens: Number of scored tokens.
@@ -67,7 +68,7 @@ def run_reference(
 
     Raises:
         DatasetError: A window has a token id that is not in the model's vocabulary.
-        InsufficientMemoryError: The hidden states of the text do not fit into host memory.
+        InsufficientMemoryError: The hidden states of the text do not fit in host memory.
     """
     sequences = [window.token_ids for window in windows]
     check_token_ids(model, sequences, shortest=2)
@@ -102,12 +103,12 @@ def compare_windows(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Comparison]:
-    """Compare like `compare_with_reference`, but return one comparison per window, in order.
+    """Compare as `compare_with_reference` does, but return one comparison per window, in order.
 
     Distributions are computed in float32 for a slice of positions at a time; sums are float64.
 
     Raises:
-        CheckpointError: One of the two models computes NaN.
+        CheckpointError: One of the two models produces NaN.
         UnsupportedError: The vocabularies differ in size.
     """
     sums = _sum_metrics_per_window(reference, model, batch_tokens, on_progress)
@@ -128,7 +129,7 @@ def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> No
 def _sum_metrics_per_window(
     reference: ReferenceRun, model: BaichuanForCausalLM, batch_tokens: int, on_progress: ProgressCallback
 ) -> list[Tensor]:
-    """Compute `_sum_metrics` for each window."""
+    """Return the result of `_sum_metrics` for each window."""
     if model.config.vocab_size != reference.vocab_size:
         raise UnsupportedError(
             f"the models' vocabularies have {reference.vocab_size} and {model.config.vocab_size} tokens: "
@@ -162,7 +163,7 @@ def _build_comparison(sums: Tensor, tokens: int) -> Comparison:
 def _sum_metrics(
     reference_head: OutputHead, reference_states: Tensor, head: OutputHead, states: Tensor, targets: Tensor
 ) -> Tensor:
-    """Sum over positions, as float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
+    """Return sums over positions, float64 [4]: KL divergence, equal top tokens, and both models' log-likelihoods."""
     sums = torch.zeros(4, dtype=torch.float64)
     slices = zip(
         reference_head.compute_log_probabilities(reference_states),

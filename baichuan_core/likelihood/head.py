@@ -1,4 +1,4 @@
-"""Compute next-token distributions from hidden states, one slice of positions at a time."""
+"""Next-token distributions computed from hidden states, one slice of positions at a time."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baichuan_core.model import BaichuanForCausalLM, row_norms
 
-# Elements of one slice [positions, vocab]: at most 64 MiB in float32, i.e. 133 positions for Baichuan 2.
+# Maximum number of elements in a slice [positions, vocab]: 64 MiB in float32, i.e. 133 positions for Baichuan 2.
 MAX_SLICE_ELEMENTS = 2**24
 
 
@@ -16,7 +16,7 @@ class OutputHead:
     """The output head of a model; usable after the rest of the model has been released.
 
     Args:
-        model: The model whose head is used, without a copy.
+        model: The model whose head is used; the head is not copied.
     """
 
     def __init__(self, model: BaichuanForCausalLM) -> None:

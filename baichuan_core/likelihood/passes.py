@@ -22,17 +22,17 @@ def compute_hidden_states(
 ) -> Iterator[tuple[int, Tensor]]:
     """Compute the last hidden states of every sequence, batching sequences of similar length.
 
-    Rows are padded on the right, which causal attention never reads, so results do not depend on the rest of the
-    batch.
+    Rows are padded on the right. Causal attention never reads this padding, so results do not depend on the other rows
+    of the batch.
 
     Args:
         model: The model, in eval mode.
         sequences: Token ids; no sequence may be empty.
         batch_tokens: Maximum number of tokens in a batch, including `prefix` and padding; a longer sequence runs alone.
-        prefix: Result of `compute_shared_prefix` for the tokens before every sequence.
+        prefix: Result of `compute_shared_prefix` for the tokens that precede every sequence.
 
     Yields:
-        Index of a sequence and its states [tokens, hidden], the longest sequence first.
+        The index of each sequence and its states [tokens, hidden], the longest sequence first.
     """
     past = 0 if prefix is None else prefix.get_seq_length()
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
@@ -49,8 +49,8 @@ def compute_hidden_states(
 def compute_shared_prefix(model: BaichuanForCausalLM, token_ids: Sequence[int]) -> Cache | None:
     """Compute the keys and values of a prefix that many sequences share; return None for an empty prefix.
 
-    Batches read the cache and never write to it: joining it with a batch's own keys makes a copy that exists only while
-    one layer computes.
+    Batches read the cache and never write to it: concatenating it with a batch's own keys makes a copy that exists
+    only while one layer is computed.
     """
     if not token_ids:
         return None

@@ -15,7 +15,7 @@ from .head import OutputHead
 from .passes import BATCH_TOKENS, compute_hidden_states, compute_shared_prefix
 from .windows import Window
 
-NAN_MESSAGE = "the model computes NaN: copy the checkpoint again, or use dtype float32"
+NAN_MESSAGE = "the model produces NaN: copy the checkpoint again, or use dtype float32"
 MIN_LOG_LIKELIHOOD = -700.0  # nats; exp(710) overflows
 
 
@@ -60,13 +60,13 @@ def token_log_likelihoods(
         model: The model, in eval mode.
         sequences: Token ids of sequences with at least two tokens each; lengths may differ.
         batch_tokens: Maximum number of tokens in a batch, including padding.
-        on_progress: Called with the fraction of sequences that are done, stage "scoring".
+        on_progress: Called in the stage `scoring` with the fraction of sequences that are done.
 
     Returns:
-        Per sequence, float32 [tokens - 1] on the CPU.
+        For each sequence, float32 [tokens - 1] on the CPU.
 
     Raises:
-        CheckpointError: The model computes NaN.
+        CheckpointError: The model produces NaN.
         DatasetError: A sequence has fewer than two tokens, or a token id that is not in the model's vocabulary.
     """
     check_token_ids(model, sequences, shortest=2)
@@ -100,14 +100,14 @@ def perplexity_from_log_likelihood(log_likelihood: float) -> float:
     """Convert a mean log-likelihood in nats per token to a perplexity.
 
     Raises:
-        CheckpointError: It is NaN, or so low that the perplexity overflows.
+        CheckpointError: The log-likelihood is NaN, or so low that the perplexity overflows.
     """
     if math.isnan(log_likelihood):
         raise CheckpointError(NAN_MESSAGE)
     if log_likelihood < MIN_LOG_LIKELIHOOD:
         raise CheckpointError(
-            f"the model finds the text impossible ({log_likelihood:.0f} nats per token): the weights are damaged or "
-            "the tokenizer belongs to a different model; copy the checkpoint again"
+            f"the model assigns the text almost no probability ({log_likelihood:.0f} nats per token): the weights are "
+            "damaged or the tokenizer belongs to a different model; copy the checkpoint again"
         )
     return math.exp(-log_likelihood)
 
@@ -129,13 +129,13 @@ def next_token_log_likelihoods(
         prompts: Token ids; no prompt may be empty.
         choices: Token ids to choose from.
         batch_tokens: Maximum number of tokens in a batch, including shared tokens and padding.
-        on_progress: Called with the fraction of prompts that are done, stage "scoring".
+        on_progress: Called in the stage `scoring` with the fraction of prompts that are done.
 
     Returns:
         float32 [prompts, choices] on the CPU, normalized over the whole vocabulary.
 
     Raises:
-        CheckpointError: The model computes NaN.
+        CheckpointError: The model produces NaN.
         DatasetError: A prompt is empty, or a token id is not in the model's vocabulary.
     """
     check_token_ids(model, [*prompts, choices], shortest=1)
@@ -159,7 +159,7 @@ def continuation_log_likelihoods(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[ContinuationScore]:
-    """Score `continuations[i]` after `prompts[i]`; a prefix shared by all prompts is computed once.
+    """Score `continuations[i]` as a continuation of `prompts[i]`; a prefix shared by all prompts is computed once.
 
     Arguments and errors are the same as for `next_token_log_likelihoods`; no continuation may be empty.
     """
@@ -167,7 +167,7 @@ def continuation_log_likelihoods(
     head = OutputHead(model)
     shared = _measure_shared_prefix(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
-    # The last token of a continuation is only scored, never an input.
+    # The last token of a continuation is only scored; it is never fed to the model.
     pairs = list(zip(prompts, continuations, strict=True))
     rests = [[*prompt[shared:], *continuation[:-1]] for prompt, continuation in pairs]
     scores: dict[int, ContinuationScore] = {}
@@ -202,7 +202,7 @@ def _measure_shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """
     if not prompts:
         return 0
-    # A prefix of both the smallest and the greatest prompt is a prefix of all prompts sorted between them.
+    # A prefix that the first and the last prompt in sorted order share is a prefix of all prompts between them.
     smallest, greatest = min(prompts, key=tuple), max(prompts, key=tuple)
     differing = (place for place, (one, other) in enumerate(zip(smallest, greatest, strict=False)) if one != other)
     limit = min(map(len, prompts)) - 1

@@ -1,4 +1,4 @@
-"""Split a long text into windows of tokens."""
+"""Windows of tokens, into which a long text is split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
 
 
 def encode_plain(tokenizer: BaichuanTokenizer, text: str) -> list[int]:
-    """Encode a text without control tokens.
+    """Encode a text, treating control tokens in it as ordinary text.
 
     Raises:
         DatasetError: The text cannot be encoded; the message names the character.

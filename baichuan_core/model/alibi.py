@@ -1,6 +1,6 @@
 """ALiBi (13B): a bias on attention scores that grows with the distance between query and key.
 
-For few queries the bias is added to the mask. For many queries, a mask [heads, queries, keys] would be the largest
+For few queries, the bias is added to the mask. For many queries, a mask [heads, queries, keys] would be the largest
 tensor of the model, so extra columns of queries and keys add the bias through their dot product instead.
 """
 
@@ -88,12 +88,12 @@ def compute_alibi_columns(
 
     Every factor is exact in half precision, so the scores, which kernels sum in float32, contain the bias with the
     precision of float32. Positions are relative to the last query of a row, so that the positions of nearby keys are
-    small, and are split into 256 · a + b; slopes are split into three summands.
+    small, and are split into 256 · a + b; slopes are split into sums of three terms.
 
     Example:
         A key 300 tokens before the last query has position -300 = 256 · (-2) + 212.
-        Its columns are 1, then -2 three times, then 212 three times (once for each summand of the slope).
-        The query's columns are a constant, then the summands of 256 · slope, then those of slope.
+        Its columns are 1, then -2 three times, then 212 three times (once for each term of the slope).
+        The query's columns are a constant, then the terms of 256 · slope, then those of slope.
 
     Args:
         slopes: Float32 [heads].
@@ -126,7 +126,7 @@ def compute_alibi_columns(
 
 
 def _split_into_summands(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Split numbers into summands of type `dtype` whose sum is nearly `exact`, largest first."""
+    """Split each number into terms of type `dtype` that add up to nearly `exact`, largest first."""
     pieces = []
     for _ in range(SUMMANDS_PER_SLOPE):
         pieces.append(exact.to(dtype))

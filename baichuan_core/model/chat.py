@@ -72,7 +72,7 @@ class ChatMixin:
 
         Args:
             tokenizer: The checkpoint's `BaichuanTokenizer`.
-            messages: Each with `role` (an optional first `system`, then `user` and `assistant`) and `content`.
+            messages: Messages with `role` (an optional first `system`, then `user` and `assistant`) and `content`.
             stream: Return an iterator that yields the text so far after each token, as the published code does.
                 Closing it stops the generation.
             generation_config: Settings to use instead of the model's own.

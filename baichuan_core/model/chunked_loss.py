@@ -1,4 +1,4 @@
-"""Compute the training loss in chunks of positions, so that the logits of all positions never exist at once.
+"""Computes the training loss in chunks of positions, so that the logits of all positions never exist at once.
 
 The gradients are computed together with the loss, while the logits of a chunk exist. The backward pass then only scales
 them; it needs neither the logits nor the weight of the head.
@@ -19,9 +19,9 @@ WEIGHTS_PER_CHUNK = 2**22  # number of weight elements to process at a time
 
 
 class LossTargets:
-    """Labels and weights from which an output head computes the loss of some positions.
+    """Labels and loss weights of the positions for which an output head computes the loss.
 
-    This is not a dataclass, because FSDP with mixed precision would round the tensors in one to bfloat16.
+    This is not a dataclass, because FSDP with mixed precision rounds the tensors in dataclasses to bfloat16.
 
     Attributes:
         labels: Next token of each position, [positions]; -100 for positions that are not trained on.
@@ -37,7 +37,7 @@ class LossTargets:
         self.z_scale = z_scale
 
     def chunk(self, positions: slice) -> "LossTargets":
-        """Return the targets of some of the positions."""
+        """Return the targets of a slice of the positions."""
         return LossTargets(self.labels[positions], self.scale, self.z_scale)
 
 
@@ -53,7 +53,7 @@ def select_positions(
     Args:
         hidden_states: [batch, seq, hidden].
         labels: [batch, seq], already shifted: the label of a position is the token that follows it.
-        items_in_batch: Number of labelled positions in all batches of an optimizer step; None if this is the only one.
+        items_in_batch: Number of labelled positions in all batches of an optimizer step; None if there is only one.
         z_loss_weight: Weight of the z-loss, the mean squared largest logit of all positions, labelled or not.
     """
     labels = labels.to(hidden_states.device)
@@ -85,7 +85,7 @@ class LinearHead(nn.Linear):
 
         Args:
             hidden_states: Hidden states in any dtype that `nn.Linear` accepts.
-            targets: Targets of the positions, to return their loss.
+            targets: Targets of the positions; None to return logits instead of the loss.
             normalized: Whether to compute the loss with rows of L2 norm 1; logits are not affected.
         """
         if targets is None:
@@ -164,7 +164,7 @@ class _LinearLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("this loss was already differentiated: run the forward pass again before backward()")
-        # Drop our reference, so that autograd uses the gradient of the weight as `weight.grad` without a copy.
+        # Drop our reference, so that autograd uses the gradient of the weight as `weight.grad` without copying it.
         hidden_gradient, weight_gradient = ctx.gradients
         ctx.gradients = None
         return (
@@ -175,7 +175,7 @@ class _LinearLoss(torch.autograd.Function):
 
 
 def _compute_loss_and_gradient(logits: Tensor, targets: LossTargets, *, needs_gradient: bool) -> Tensor:
-    """Return the loss of float32 logits [positions, vocab], and overwrite them with its gradient if needed."""
+    """Return the loss of float32 logits [positions, vocab], and overwrite the logits with the gradient if needed."""
     labelled = (targets.labels != IGNORED_LABEL)[:, None]
     tokens = targets.labels.clamp(min=0)[:, None]
     predicted = logits.gather(-1, tokens)

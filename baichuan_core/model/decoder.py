@@ -63,7 +63,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load a model as transformers does, with two differences.
 
-        A 4-bit model keeps its exact scales, so that saving it after a forward pass on a CPU loses nothing.
+        A 4-bit model keeps its exact scales, so that saving it after a forward pass on a CPU loses no precision.
         Quantization settings that a tool left in the configuration of unquantized weights are ignored, as in
         `load_model`.
 
@@ -83,8 +83,8 @@ class BaichuanPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Save a model as transformers does, including quantized models.
 
-        transformers 5.23 would try to revert the conversions of quantized tensors at loading, which is impossible.
-        It is not needed either, because the tensors already have their published names.
+        transformers 5.23 would try to undo the conversions that quantized tensors underwent during loading, which is
+        impossible. Undoing them is not needed either, because the tensors already have their published names.
         """
         super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
 
@@ -103,7 +103,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
 
 
 class BaichuanModel(BaichuanPreTrainedModel):
-    """Embedding, blocks and final norm: `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
+    """Embedding, blocks and final norm, which map `input_ids` [batch, seq] to hidden states [batch, seq, hidden]."""
 
     def __init__(self, config: BaichuanConfig) -> None:
         config.check()  # check again, because from_pretrained sets fields after creating the configuration
@@ -221,7 +221,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
             logits_to_keep: Number of last positions to compute logits for; 0 for all.
             **kwargs: `num_items_in_batch` and `shift_labels` for the loss; `skip_logits` to return the loss without
                 logits, which then never exist for all positions at once (the default in training if there are labels);
-                the others are passed on to the attention implementation.
+                all other arguments are passed on to the attention implementation.
 
         Returns:
             Logits [batch, seq, vocab] unless they are skipped, the loss if there are labels, and the cache.
@@ -256,17 +256,17 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         )
 
     def train(self, mode: bool = True) -> "BaichuanForCausalLM":
-        """Switch between training and evaluation, and recompute the norms of the head at the next use."""
+        """Switch between training and evaluation, and recompute the norms of the head on next use."""
         self._head_norms.clear()
         return cast("BaichuanForCausalLM", super().train(mode))
 
     def prepack(self) -> Self:
-        """Rearrange the weights on the CPU for its fastest kernels; weights on other devices are not changed.
+        """Rearrange weights that are on the CPU for its fastest kernels; weights on other devices stay unchanged.
 
-        This pays off before many forward passes, which take a half to a fifth of the time if they have few rows. A
-        half-precision dtype without kernels on this processor is computed in float32, a part of a weight at a time,
-        which takes a seventh of the time with many rows. Memory use stays the same. Afterwards, the model can only be
-        used for inference.
+        This pays off before many forward passes: passes over few rows take between a fifth and half of the time. If the
+        processor has no kernels for a half-precision dtype, passes over many rows convert one slice of a weight after
+        another to float32 and take a seventh of the time. Memory use stays the same. A prepacked model can only be used
+        for inference.
 
         Returns:
             The model itself.
@@ -275,7 +275,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         return self
 
     def logits(self, hidden_states: Tensor, *, decoding: bool = False) -> Tensor:
-        """Apply only the output head, for callers that select the hidden states that need logits.
+        """Apply only the output head, for callers that choose which hidden states need logits.
 
         Args:
             hidden_states: Last hidden states [..., hidden], as returned by `self.model`.

@@ -12,7 +12,7 @@ from baichuan_core.errors import UnsupportedError
 from .chunked_loss import LinearHead
 from .eight_bits import MAX_CODE, quantize_rows
 
-# Number of codes to convert to floats at a time: few enough for a CPU's cache, enough to keep a GPU busy.
+# Number of codes to convert to floats at a time: few enough to fit in a CPU's cache, or enough to keep a GPU busy.
 CODES_PER_SLICE = {"cpu": 2**22, "cuda": 2**26}
 
 
@@ -40,7 +40,7 @@ class EightBitRows(nn.Module):
         return table
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the model, but keep the scale in float32 if the model is cast to another dtype."""
+        """Move or cast the layer with the model, but keep its scale in float32."""
         exact = self.scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.scale.dtype != torch.float32:
@@ -99,7 +99,7 @@ class _QuantizedProduct(torch.autograd.Function):
 
 
 def _choose_compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to compute in: products with codes up to 127 can overflow float16."""
+    """Return the dtype to compute in: float32 instead of float16, which products with codes up to 127 can overflow."""
     return torch.float32 if dtype == torch.float16 else dtype
 
 
@@ -126,10 +126,10 @@ def create_output_head(config: BaichuanConfig) -> nn.Module:
 
 
 def require_eight_bit_rows(module: nn.Module) -> None:
-    """Reject a checkpoint without 8-bit rows; transformers would initialize missing tensors randomly.
+    """Reject a checkpoint without an 8-bit embedding or head, which transformers would initialize randomly.
 
     Raises:
-        UnsupportedError: The checkpoint has no 8-bit rows.
+        UnsupportedError: The checkpoint has no 8-bit embedding or head.
     """
     if isinstance(module, EightBitRows) and not module.scale.is_meta:
         raise UnsupportedError(

@@ -1,4 +1,4 @@
-"""Quantize matrices to 8-bit codes with one scale per row."""
+"""Quantizes matrices to 8-bit codes with one scale per row."""
 
 from importlib import import_module
 from typing import Any
@@ -14,7 +14,9 @@ MAX_CODE = 127
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each row by its largest magnitude to codes from -127 to 127 (Dettmers et al. 2022, arXiv 2208.07339).
+    """Quantize each row to codes from -127 to 127, so that its largest magnitude becomes 127.
+
+    This is the vector-wise quantization of Dettmers et al. 2022 (arXiv 2208.07339).
 
     Args:
         weight: Floats [rows, width].
@@ -46,7 +48,7 @@ def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[
     rows, width = weight.shape
     codes: NDArray[np.int8] = np.empty((rows, width), np.int8)
     largest = np.empty(rows, np.float32)
-    # The caller detects NaN and infinity by the relative error; rows of zeros divide by zero and get zero codes.
+    # The caller detects NaN and infinity from the relative error; rows of zeros divide by zero and get zero codes.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for chunk, values in iterate_float_chunks(weight, max(CHUNK_VALUES // width, 1) * width):
             exact = values.astype(rounding, copy=False).astype(np.float32, copy=False).reshape(-1, width)

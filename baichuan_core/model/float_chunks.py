@@ -1,6 +1,6 @@
-"""Convert tensors to float32 in chunks that fit into a core's cache, with numpy.
+"""Converts tensors to float32 in chunks that fit into a core's cache, with numpy.
 
-torch would start threads for each chunk, which on a busy machine wait for each other longer than they compute.
+torch would start threads for each chunk; on a busy machine, they wait for each other longer than they compute.
 """
 
 from collections.abc import Iterator

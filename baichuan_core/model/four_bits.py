@@ -1,4 +1,4 @@
-"""Quantize to NF4 and FP4; on a CPU, the result is bit-identical to bitsandbytes' and takes a fraction of the time."""
+"""NF4 and FP4 quantization; on a CPU, the result equals bitsandbytes' bit for bit and takes a fraction of the time."""
 
 from functools import cache
 from importlib import import_module
@@ -17,7 +17,7 @@ MIN_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
 
 @cache
 def bitsandbytes_functional() -> Any:
-    """Import `bitsandbytes.functional` on first use: the import searches for kernels and logs missing ones."""
+    """Import `bitsandbytes.functional` on first use, because the import searches for kernels and logs missing ones."""
     return import_module("bitsandbytes.functional")
 
 
@@ -60,7 +60,7 @@ def keep_scales(state: Any) -> None:
     """Keep the exact scales of a `QuantState`: bitsandbytes rounds them for CPU kernels in the first forward pass.
 
     The exact scales cannot be recovered from the rounded ones. Keeping them adds 3% to the size of a layer packed for a
-    CPU (12% with float32 scales), and nothing before it is packed.
+    CPU (12% with float32 scales) and nothing to that of an unpacked layer.
     """
     state.kept_scales = (state.absmax, state.offset, state.state2)
 
@@ -92,7 +92,7 @@ def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
         blocks = values.reshape(-1, BLOCK_SIZE)
         largest = scales[chunk.start // BLOCK_SIZE : chunk.stop // BLOCK_SIZE]
         np.abs(blocks).max(axis=1, out=largest)
-        with np.errstate(invalid="ignore"):  # the caller detects NaN and infinity by the relative error
+        with np.errstate(invalid="ignore"):  # the caller detects NaN and infinity from the relative error
             blocks *= (np.float32(1) / np.maximum(largest, MIN_SCALE))[:, None]
         position = _find_nearest_positions(values, bounds)
         packed_code.take((position[::2] << 4) | position[1::2], out=codes[chunk.start // 2 : chunk.stop // 2])
@@ -111,7 +111,7 @@ def _find_nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.floa
 
 @cache
 def _make_code_book_tables(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return the midpoints between the sorted values of a code book, and a table from two positions to one byte."""
+    """Return the midpoints between the sorted values of a code book, and a table that maps two positions to a byte."""
     book = bitsandbytes_functional().get_4bit_type(quant_type, device="cpu")
     order = torch.argsort(book)
     bounds = ((book[order[:-1]] + book[order[1:]]) / 2).numpy()

@@ -24,7 +24,7 @@ def head_loss(
     """Return the loss of hidden states [positions, hidden], computing the logits in chunks.
 
     Args:
-        head: The layer at `lm_head`. If it is not a `LinearHead` (adapted, or in 8 bits), logits are computed twice.
+        head: The layer at `lm_head`. If it is not a plain `LinearHead` (e.g. an 8-bit head), logits are computed twice.
         hidden_states: Hidden states of the positions that contribute to the loss.
         targets: Targets of the same positions.
         vocabulary: Number of rows of the head.
@@ -131,14 +131,14 @@ def _divide_by_norms(logits: Tensor, norms: Tensor) -> Tensor:
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or not logits.is_contiguous():
         return (logits / norms).to(logits.dtype)
     positions = logits.view(-1, logits.shape[-1])
-    # On CPUs, operands of different dtypes are copied to float32. Small parts keep the copies in the cache.
+    # On CPUs, operands of different dtypes are copied to float32. Small slices keep the copies in the cache.
     for part in positions.split(POSITIONS_DIVIDED_AT_ONCE) if logits.device.type == "cpu" else (positions,):
         part.div_(norms)
     return logits
 
 
 def _is_sharded(head: nn.Module) -> bool:
-    """Whether the weight is complete only while the layer runs, because ZeRO-3 (`ds_id`) or FSDP (flat) shards it."""
+    """Return whether ZeRO-3 (`ds_id`) or FSDP (flat) shards the weight, which is complete only during `forward`."""
     weight = getattr(head, "weight", None)
     if not isinstance(head, nn.Linear) or not isinstance(weight, Tensor) or not weight.is_floating_point():
         return False
@@ -146,7 +146,7 @@ def _is_sharded(head: nn.Module) -> bool:
 
 
 def _compute_logits_while_gathered(head: nn.Module, hidden_states: Tensor) -> Tensor:
-    """Return normalized logits of a sharded head; its norms are computed before its hook releases the weight."""
+    """Return normalized logits of a sharded head, computing its norms before the sharding hook releases the weight."""
 
     def normalize(module: nn.Module, _inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor:
         return _divide_by_norms(logits, row_norms(module))
@@ -168,7 +168,7 @@ def row_norms(head: nn.Module) -> Tensor:
     """Return the L2 norms of the rows of any linear layer without bias, float32 [vocab], at least 1e-12.
 
     They are computed from the weight of a plain layer or the codes of an 8-bit one. The weight of any other layer
-    (quantized, adapted, sharded or off-loaded) is not accessible, so the layer is run on the unit vectors, which
+    (quantized, adapted, sharded or offloaded) is not accessible, so the layer is run on the unit vectors, which
     returns its columns.
     """
     if isinstance(head, EightBitHead | PrepackedHead):

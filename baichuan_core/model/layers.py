@@ -1,4 +1,4 @@
-"""The parts of one Baichuan block: norm, feed-forward and attention, with the names used in checkpoints."""
+"""The layers of a Baichuan block: norm, feed-forward and attention, under the names used in checkpoints."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,6 @@
-"""Ignore a `quantization_config` that a tool left in the configuration of unquantized weights.
+"""Ignores a `quantization_config` that a tool left in the configuration of unquantized weights.
 
-transformers would load the weights as codes.
+transformers itself would interpret the weights as quantized codes.
 """
 
 from copy import deepcopy
@@ -16,7 +16,7 @@ def remove_leftover_settings(directory: object, config: object) -> BaichuanConfi
 
     Args:
         directory: The first argument of `from_pretrained`.
-        config: The configuration passed to `from_pretrained`; None to read that of the directory.
+        config: The configuration passed to `from_pretrained`; None to read the directory's own.
     """
     if not isinstance(directory, str | PathLike) or not Path(directory, "config.json").is_file():
         return None

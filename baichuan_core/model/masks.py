@@ -39,7 +39,7 @@ def causal_mask(
         and_mask_function=same_example,
         allow_is_causal_skip=may_be_implied,
     )
-    return cast("Tensor | None", mask)  # a BlockMask comes only from flex attention
+    return cast("Tensor | None", mask)  # only flex attention returns a BlockMask
 
 
 def _same_example_mask(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:

@@ -15,7 +15,7 @@ LENGTH_DEPENDENT_ROPE_TYPES = ("dynamic", "longrope")
 class BaichuanRotaryEmbedding(nn.Module):
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), always in float32.
 
-    transformers recognizes the buffers by their names and recomputes them after a load on the meta device.
+    transformers recognizes the buffers by their names and recomputes them after loading on the meta device.
     """
 
     inv_freq: Tensor
@@ -54,8 +54,8 @@ class BaichuanRotaryEmbedding(nn.Module):
     def _compute_frequencies(self, length: int, sequences: int) -> Tensor:
         """Return the frequencies for a sequence of `length` tokens.
 
-        transformers computes them for the longest sequence of a batch and keeps them for later batches, so an answer
-        would depend on other prompts.
+        transformers itself would compute them for the longest sequence of a batch and keep them for later batches, so
+        that an answer would depend on other prompts.
         """
         if length <= unscaled_length(self.config):
             return self.inv_freq
@@ -70,7 +70,7 @@ class BaichuanRotaryEmbedding(nn.Module):
 
 
 def unscaled_length(config: BaichuanConfig) -> int:
-    """Return the number of tokens up to which a length-dependent rotation equals that of the unextended model."""
+    """Return the sequence length up to which length-dependent rotations equal those of the unextended model."""
     parameters: dict[str, Any] = config.rope_parameters or {}
     original = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
     return int(original or config.max_position_embeddings or 0)

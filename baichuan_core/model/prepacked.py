@@ -2,7 +2,7 @@
 
 torch normally multiplies with a weight in row-major layout. oneDNN's kernels, which compiled models use, need the
 weight reordered into blocks; they take half the time for one row of input and a fifth for four rows. If the processor
-has no kernels for a half-precision dtype, torch multiplies element by element; converting parts of the weight to
+has no kernels for a half-precision dtype, torch multiplies element by element; converting slices of the weight to
 float32 then takes a sixth of the time. See docs/decisions/0015-weights-in-blocks-on-a-cpu.md.
 """
 
@@ -69,7 +69,7 @@ class PrepackedHead(PrepackedLinear):
 
 
 class UpcastLinear(nn.Linear):
-    """A half-precision layer that computes many rows in float32, a part of the weight at a time.
+    """A half-precision layer that computes many rows in float32, a slice of the weight at a time.
 
     Only the result is rounded to half precision.
     """
@@ -116,7 +116,7 @@ def _is_plain_linear(module: nn.Module, name: str) -> bool:
 
 
 def _is_read_by_dora(model: nn.Module, name: str) -> bool:
-    """Whether an adapter reads the weight in every pass: peft's DoRA divides by the norms of its rows."""
+    """Return whether an adapter reads the weight in every pass, as peft's DoRA does to compute the row norms."""
     if not name.endswith(BASE_LAYER_SUFFIX):
         return False
     return bool(getattr(model.get_submodule(name.removesuffix(BASE_LAYER_SUFFIX)), "lora_magnitude_vector", None))

@@ -1,4 +1,4 @@
-"""Reject the published 4-bit format of Baichuan 2, because transformers cannot read it."""
+"""Rejects the published 4-bit format of Baichuan 2, because transformers cannot read it."""
 
 from os import PathLike
 from pathlib import Path

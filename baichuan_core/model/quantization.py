@@ -1,4 +1,4 @@
-"""Quantize the layers of a loaded model, one at a time."""
+"""Quantizes the layers of a loaded model, one at a time."""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -38,7 +38,7 @@ def make_quantization_settings(
         method: "int8" (LLM.int8()), "nf4" or "fp4".
         double_quantization: Store the scales of 4-bit blocks in 8 bits; ignored for int8.
         compute_dtype: Dtype that 4-bit layers compute in; ignored for int8.
-        threshold: Inputs of at least this magnitude stay floats in int8 layers; ignored for 4 bits.
+        threshold: Inputs of at least this magnitude are not quantized in int8 layers; ignored for 4 bits.
 
     Raises:
         UnsupportedError: The method or dtype is unknown.
@@ -64,7 +64,7 @@ def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
         shapes: Shapes [out, in] by layer name.
 
     Raises:
-        UnsupportedError: The message names the layer.
+        UnsupportedError: A shape is not supported; the message names the layer.
     """
     for name, shape in shapes.items():
         for (side, multiple), features in zip(FOUR_BIT_MULTIPLES.items(), shape, strict=True):
@@ -103,14 +103,14 @@ class OnlineQuantization:
             quant_type: The 4-bit code book.
             double_quantization: Store the scales of 4-bit blocks in 8 bits.
             compute_dtype: Dtype that 4-bit layers compute in.
-            threshold: Inputs of at least this magnitude stay floats in 8-bit layers.
+            threshold: Inputs of at least this magnitude are not quantized in 8-bit layers.
             quantize_head: Also quantize the embedding and output head, to 8 bits.
 
         Returns:
             The model itself.
 
         Raises:
-            UnsupportedError: `bits` is not 4 or 8; the layers are already quantized, have an adapter, are off-loaded or
+            UnsupportedError: `bits` is not 4 or 8; the layers are already quantized, have an adapter, are offloaded or
                 have a shape without a 4-bit kernel; or `quantize_head` is set and the embedding is also the head.
         """
         if bits not in (4, 8):
@@ -148,13 +148,13 @@ class OnlineQuantization:
         for name, layer in linear.items():
             if layer.weight.is_meta:
                 raise UnsupportedError(
-                    f"model.{name} is not in memory (off-loaded, or on the meta device): load the model without "
-                    "off-loading, or quantize it while loading, with load_model(..., quantization=...)"
+                    f"model.{name} is not in memory (offloaded, or on the meta device): load the model without "
+                    "offloading, or quantize it while loading, with load_model(..., quantization=...)"
                 )
         return linear
 
     def _mark_as_quantized(self, settings: BitsAndBytesConfig) -> None:
-        """Set the attributes that transformers sets on quantized models; saving, moving and peft check them."""
+        """Set the attributes that transformers sets on quantized models, and that saving, moving and peft check."""
         model: Any = self
         model.is_quantized = True
         model.quantization_method = settings.quant_method
@@ -216,7 +216,7 @@ def rebind_int8_codes(module: Any) -> None:
     """Make an 8-bit bitsandbytes layer use the current codes and device of its weight.
 
     The layer has a second reference to the codes, and its scales are not a buffer. Both are attributes of the weight
-    until the first forward pass, and of `layer.state` afterwards.
+    until the first forward pass, and of `layer.state` from then on.
     """
     weight: Any = getattr(module, "weight", None)
     holder: Any
@@ -232,7 +232,7 @@ def unpack_four_bits(model: nn.Module, *_: Any) -> None:
 
 
 def keep_four_bit_scales(model: nn.Module) -> None:
-    """Keep the exact scales of a loaded model's 4-bit layers, so that saving after a CPU forward pass loses nothing."""
+    """Keep the exact scales of a loaded model's 4-bit layers, so that saving after a CPU forward pass is exact."""
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:

@@ -1,4 +1,4 @@
-"""Quantize checkpoints to int8 or 4 bits and measure the quality of the result."""
+"""Quantizes checkpoints to int8 or 4 bits and measures the quality of the result."""
 
 from baichuan_core.model.quantization import QuantizationMethod
 

@@ -1,4 +1,4 @@
-"""Compare quantized checkpoints with the original: memory, weight errors and predictions."""
+"""Compares quantized checkpoints with the original: memory, weight errors and predictions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Candidate:
     Attributes:
         name: Name in the report, e.g. "nf4".
         checkpoint: Directory of the checkpoint.
-        relative_errors: Relative errors of its weights from `QuantizationReport`; they are shown, not recomputed.
+        relative_errors: Relative errors of the weights, copied from `QuantizationReport` instead of computed again.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ModelQuality:
         kl_divergence: Mean KL(unquantized || this) in nats per token; None for the unquantized model.
         top_1_agreement: Fraction of positions with the same most likely token as the unquantized model; None for the
             unquantized model.
-        mean_relative_error: Mean of `relative_errors`, None if there are none.
+        mean_relative_error: Mean of `relative_errors`; None if there are none.
         relative_errors: |W - Q| / |W| of each quantized weight.
     """
 
@@ -93,9 +93,9 @@ def quality_report(
 ) -> QualityReport:
     """Compare quantized checkpoints with the original, and write quality.json and quality.png.
 
-    Only one model is in memory at a time: the final hidden states and output head of the unquantized model are kept.
-    If likelihoods cannot be computed (no tokenizer, or a model that does not fit into memory or fails to run), the
-    report contains the reason and the remaining metrics.
+    Only one model is in memory at a time: of the unquantized model, only the final hidden states and the output head
+    are kept. If likelihoods cannot be computed (no tokenizer, or a model that does not fit in memory or fails to run),
+    the report contains the reason and all other metrics.
 
     Args:
         reference: The unquantized checkpoint.
@@ -104,7 +104,7 @@ def quality_report(
         text: UTF-8 file to measure on (its first 4096 tokens); by default the built-in Chinese and English text.
         adapter: A LoRA adapter that was merged before quantizing and therefore belongs to the reference.
         device: Device to run on, e.g. "cpu"; by default the first GPU, or the CPU if there is no GPU.
-        models: Keeper that keeps the last loaded model for later operations; by default it is released.
+        models: Keeper that holds the last loaded model for later operations; by default, the model is released.
         on_progress: Called during the stages `measuring the unquantized model`, `measuring NAME` and `writing`.
 
     Raises:

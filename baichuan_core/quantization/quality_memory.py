@@ -1,4 +1,4 @@
-"""Check whether an unquantized model fits into memory; quantizing itself needs much less."""
+"""Checks whether an unquantized model fits in memory, because quantizing it needs much less memory than running it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from baichuan_core.memory import Precision, Shape, estimate_scoring, in_gib
 
 
 def explain_missing_memory(checkpoint: Path, device: str | None, *, batch_tokens: int) -> str | None:
-    """Return why an unquantized model that scores `batch_tokens` tokens at once does not fit on `device`, or None."""
+    """Return why an unquantized model cannot score `batch_tokens` tokens at once on `device`; None if it can."""
     config = read_config(checkpoint).to_dict()
     needed = estimate_scoring(Shape.from_config(config), Precision.from_config(config), tokens=batch_tokens).total
     free = free_bytes(device)

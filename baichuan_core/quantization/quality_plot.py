@@ -1,4 +1,4 @@
-"""Plot a quality report: weight errors by depth, memory, and a table of metrics."""
+"""Plots a quality report: weight errors by depth, memory, and a table of metrics."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _plot_memory(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
     sizes = [model["weight_bytes"] / unit for model in models]
     bars = axes.bar([model["name"] for model in models], sizes, color=[GREY] + [BLUE] * (len(models) - 1), width=0.6)
     axes.bar_label(bars, [f"{size:.2f} ({size / sizes[0]:.0%})" for size in sizes], padding=3)
-    axes.set_title(f"Memory of the weights, {name}")
+    axes.set_title(f"Memory used by the weights, {name}")
     axes.margins(y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
 

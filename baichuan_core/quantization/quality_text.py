@@ -1,4 +1,4 @@
-"""The text on which a quality report is measured."""
+"""The text on which the models of a quality report are measured."""
 
 from dataclasses import dataclass
 from pathlib import Path

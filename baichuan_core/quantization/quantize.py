@@ -1,4 +1,4 @@
-"""Quantize a checkpoint to int8, NF4 or FP4, one weight at a time."""
+"""Quantizes a checkpoint to int8, NF4 or FP4, one weight at a time."""
 
 import math
 from dataclasses import dataclass
@@ -70,8 +70,8 @@ class QuantizationOptions:
         double_quantization: Store the scales of 4-bit blocks in 8 bits; ignored for int8.
         compute_dtype: Dtype that 4-bit layers compute in.
         quantize_head: Also quantize the embedding and output head, to 8 bits with one scale per row.
-        calibration: Text on which to choose 4-bit codes or, for int8, the threshold above which inputs stay floats. The
-            result has the same size as without calibration.
+        calibration: Text on which to choose 4-bit codes or, for int8, the threshold above which inputs are not
+            quantized. The result has the same size as without calibration.
     """
 
     method: QuantizationMethod = "nf4"
@@ -123,7 +123,7 @@ def quantize(
         device: Device to calibrate on; by default the first GPU, or the CPU if there is no GPU.
         checkpoints: Folder to save calibrated blocks in, used by this run only; by default nothing is saved.
         resume_from: The `checkpoints` folder of an earlier run.
-        on_progress: Called after each tensor, with the relative error of a quantized one, and after each calibrated
+        on_progress: Called after each tensor, with its relative error if it was quantized, and after each calibrated
             block.
 
     Raises:
@@ -178,7 +178,7 @@ def quantize(
 
 
 def estimate_output_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
-    """Estimate the size of the result in bytes, rounded up: quantized tensors by method, the others unchanged."""
+    """Return an upper estimate of the size of the result in bytes; tensors that are not quantized keep their size."""
     sizes = {name: math.prod(reader.shape(name)) for name in reader.names}
     linear = sum(math.prod(shape) for shape in linear_layers(config).values())
     embedding_and_head = sum(sizes[name] for name in EMBEDDING_AND_HEAD) if options.quantize_head else 0
@@ -283,7 +283,7 @@ def _check_supported(config: BaichuanConfig, options: QuantizationOptions, check
         raise UnsupportedError(f"{checkpoint} is already quantized: quantize the original checkpoint instead")
     if options.quantize_head and config.tie_word_embeddings:
         raise UnsupportedError(
-            f"{checkpoint} uses its embedding as output head (tie_word_embeddings): do not set quantize_head"
+            f"{checkpoint} uses its embedding as its output head (tie_word_embeddings): do not set quantize_head"
         )
     if options.method != "int8":
         require_four_bit_shapes(linear_layers(config))

@@ -1,4 +1,4 @@
-"""Encode text and chats as token ids."""
+"""Encoding of text and chats as token ids."""
 
 from baichuan_core.tokenizer.chat import Message, build_chat_prompt, encode_training_turns
 from baichuan_core.tokenizer.chat_format import (

@@ -1,4 +1,4 @@
-"""Encode chats as the prompts that the published chat models were trained on."""
+"""Encoding of chats as the prompts that the published chat models were trained on."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -28,8 +28,9 @@ def build_chat_prompt(
 ) -> list[int]:
     """Return the ids of the prompt for the next answer, as the published `generation_utils.py` does.
 
-    The newest round is always kept, and older rounds as long as prompt and answer fit into the window. A prompt that
-    is still too long is cut on the left. With a checkpoint's own chat template, it raises an error instead.
+    The newest round is always kept; older rounds are kept as long as the prompt and the answer fit in the window. A
+    prompt that is still too long is truncated on the left; if it comes from a checkpoint's own chat template, an error
+    is raised instead.
 
     Args:
         tokenizer: The checkpoint's tokenizer.
@@ -39,14 +40,14 @@ def build_chat_prompt(
         chat_format: Ids and style of the turns; by default those of Baichuan 2, with the ids 195 and 196.
 
     Raises:
-        PromptError: There is no message, an unknown role or a misplaced system message, or the answer leaves no room
-            for a prompt. (The published code treats unknown roles as the assistant and cuts incorrectly in the last
-            case.)
+        PromptError: There are no messages, a role is unknown, a system message is misplaced, or `max_new_tokens`
+            leaves no room for a prompt. (The published code treats unknown roles as the assistant, and truncates
+            incorrectly if there is no room.)
     """
     chat_format = chat_format or ChatFormat()
     _check_messages(messages, chat_format.style)
     if chat_format.style == "baichuan1-13b":
-        # This model's published code shortens the answer to half of the window instead of raising an error.
+        # This model's published code limits the answer to half of the window instead of raising an error.
         budget = max(model_max_length // 2, model_max_length - max_new_tokens)
         return _build_baichuan1_prompt(tokenizer, messages, budget, chat_format)
     budget = model_max_length - max_new_tokens
@@ -98,7 +99,7 @@ def _build_baichuan2_prompt(
 def encode_training_turns(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], chat_format: ChatFormat
 ) -> list[tuple[bool, list[int]]]:
-    """Encode a chat in parts, as in prompts; each part has a flag that says whether the model is trained on it.
+    """Encode a chat in parts, in the same format as prompts; a flag for each part says whether to train on it.
 
     Raises:
         TokenizerError: A text cannot be encoded.
@@ -135,7 +136,7 @@ def _build_baichuan1_prompt(
 
 
 def _build_template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int) -> list[int]:
-    """Drop the oldest rounds until the rest fits; a prompt written by a custom template is never cut inside a round."""
+    """Drop the oldest rounds until the prompt fits; a custom template's prompt is never truncated inside a round."""
     has_system = messages[0]["role"] == "system"
     rounds = _split_into_rounds(messages[has_system:])
     ids: list[int] = []

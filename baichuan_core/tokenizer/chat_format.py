@@ -1,4 +1,4 @@
-"""Infer the chat format of a checkpoint from its configuration files."""
+"""The chat format of a checkpoint, inferred from its configuration files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ class ChatFormat:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Path, config: BaichuanConfig) -> "ChatFormat":
-        """Return the published format of a checkpoint; only the first Baichuan-13B-Chat differs from Baichuan 2.
+        """Return a checkpoint's published format: that of Baichuan 2, except for the first Baichuan-13B-Chat.
 
         Raises:
-            CheckpointError: `generation_config.json` is damaged or contains ids that the model does not have.
+            CheckpointError: `generation_config.json` is damaged or contains ids outside the model's vocabulary.
         """
         return cls.from_settings(read_generation_settings(checkpoint), config)
 
@@ -49,7 +49,7 @@ class ChatFormat:
         """Return the published format of a checkpoint with these generation settings.
 
         Raises:
-            CheckpointError: The settings contain ids that the model does not have.
+            CheckpointError: The settings contain ids outside the model's vocabulary.
         """
         for name in ("user_token_id", "assistant_token_id"):
             if settings.get(name, 0) not in range(config.vocab_size):
@@ -67,7 +67,7 @@ class ChatFormat:
 
 
 def read_generation_settings(checkpoint: Path) -> dict[str, Any]:
-    """Return the fields of `generation_config.json` that are not null; an empty dictionary if the file is missing.
+    """Return the non-null fields of `generation_config.json`; an empty dictionary if the file is missing.
 
     Raises:
         CheckpointError: The file is damaged, or a field has an invalid value.

@@ -42,7 +42,7 @@ TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEM
 
 
 def build_published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
-    """Return the template whose prompts equal those of `build_chat_prompt`, provided that they fit into the window."""
+    """Return the template whose prompts equal those of `build_chat_prompt`, provided that they fit in the window."""
     template = TEMPLATES[chat_format.style]
     for name, token_id in (("USER", chat_format.user_token_id), ("ASSISTANT", chat_format.assistant_token_id)):
         template = template.replace(name, repr(str(tokenizer.convert_ids_to_tokens(token_id))))
@@ -65,7 +65,7 @@ def find_published_template(tokenizer: "BaichuanTokenizer") -> str | None:
 def choose_chat_format(
     tokenizer: "BaichuanTokenizer", config: BaichuanConfig, settings: Mapping[str, Any]
 ) -> ChatFormat:
-    """Return the published format of a family, with the style `chat_template` if the tokenizer has its own template.
+    """Return the published format, or one with the style `chat_template` if the tokenizer has its own template.
 
     Args:
         tokenizer: The checkpoint's tokenizer.
@@ -73,7 +73,7 @@ def choose_chat_format(
         settings: Generation settings of the checkpoint.
 
     Raises:
-        CheckpointError: The settings contain turn ids that the model does not have.
+        CheckpointError: The settings contain turn ids outside the model's vocabulary.
     """
     published = ChatFormat.from_settings(settings, config)
     template = tokenizer.chat_template
@@ -83,7 +83,7 @@ def choose_chat_format(
 
 
 def _is_published(template: str, chat_format: ChatFormat) -> bool:
-    """Return whether a template is that of a published format, apart from the tokens that open turns."""
+    """Return whether a template equals the published one, except for the tokens that open turns."""
     pattern = re.escape(TEMPLATES[chat_format.style].strip())
     for name in ("USER", "ASSISTANT"):
         pattern = pattern.replace(name, "'[^']*'")
@@ -93,13 +93,13 @@ def _is_published(template: str, chat_format: ChatFormat) -> bool:
 def encode_with_template(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]], *, asks: bool | None = None
 ) -> list[int]:
-    """Return the ids of a chat that is rendered with the tokenizer's template.
+    """Return the ids of a chat rendered with the tokenizer's template.
 
     Args:
         tokenizer: A tokenizer with a chat template.
         messages: The chat.
         asks: Whether the prompt ends by asking for the next answer. If None, it does so unless the last message is
-            the assistant's; that message is left open for the model to continue.
+            the assistant's, which is then left open for the model to continue.
 
     Raises:
         PromptError: The template rejects the messages or fails.
@@ -132,8 +132,8 @@ def encode_turns_with_template(
         answered = encode_with_template(tokenizer, messages[: number + 1], asks=False)
         if asked[: len(done)] != done or answered[: len(asked)] != asked:
             raise PromptError(
-                "the checkpoint's chat template renders earlier turns differently when later ones follow, so several"
-                " turns cannot be trained in one example: split the example"
+                "the checkpoint's chat template renders earlier turns differently when later ones follow, so it"
+                " is not possible to train on several turns of one example: split the example"
             )
         parts += [(False, asked[len(done) :]), (True, answered[len(asked) :])]
         done = answered

@@ -39,7 +39,7 @@ class BaichuanTokenizer(SentencePieceBackend):
             as in the published `tokenizer_config.json`.
         add_bos_token: Whether to add bos before every sequence.
         add_eos_token: Whether to add eos after every sequence.
-        **kwargs: Arguments of every transformers tokenizer.
+        **kwargs: Arguments that every transformers tokenizer accepts.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -75,7 +75,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         """Return the ids of untrusted text; they never include a control id.
 
         `</s>`, `<reserved_106>` and the like are encoded as ordinary characters, so that the text of a message cannot
-        end a turn or open another one. (The published code allows it.)
+        end a turn or open another one. (The published code allows this.)
 
         Raises:
             TokenizerError: The text contains half of a surrogate pair, which cannot be encoded.
@@ -104,7 +104,7 @@ class BaichuanTokenizer(SentencePieceBackend):
 
     @cached_property
     def control_pieces(self) -> frozenset[str]:
-        """Pieces of the SentencePiece model that a chat template may write as control tokens."""
+        """Pieces of the SentencePiece model that a chat template may emit as control tokens."""
         model = self.sp_model
         pieces = ((token_id, model.IdToPiece(token_id)) for token_id in range(len(model)))
         return frozenset(
@@ -122,7 +122,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         add_generation_prompt: bool = False,
         **settings: Any,
     ) -> Any:
-        """Render a chat with the template, as transformers does; the texts of messages never produce a control id."""
+        """Render a chat with the template, as transformers does; the text of a message never produces control ids."""
         if settings.get("tokenize", True):
             pattern = build_control_pattern(self)
             conversation, tools, documents = (
@@ -156,7 +156,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         Args:
             messages: See `build_chat_prompt`.
             config: Configuration of the model.
-            settings: Generation settings of the model, which may contain the ids of the turns.
+            settings: Generation settings of the model, which may contain the ids of the tokens that open turns.
             max_new_tokens: Maximum length of the answer in tokens.
 
         Raises:
@@ -171,7 +171,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         )
 
     def _convert_id_to_token(self, index: int) -> str:
-        """Return the piece for an id; an empty string for ids past the vocabulary, which a padded embedding allows."""
+        """Return the piece for an id, or an empty string for one of the surplus ids of a padded embedding."""
         return str(self.sp_model.IdToPiece(index)) if index < self.vocab_size else ""
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
@@ -196,7 +196,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         return [token_id for sequence in sequences for token_id in (*before, *sequence, *after)]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> tuple[str, ...]:
-        """Save as transformers does, and add the settings `add_bos_token` and `add_eos_token`, which it omits."""
+        """Save as transformers does, and add `add_bos_token` and `add_eos_token`, which transformers omits."""
         files: tuple[str, ...] = super().save_pretrained(save_directory, *args, **kwargs)
         for file in map(Path, files):
             if file.name.endswith(TOKENIZER_CONFIG_FILE):

@@ -1,4 +1,4 @@
-"""Checks the parts of a deployment that this machine reaches directly: database, Redis, disk, model roots."""
+"""Checks the parts of a deployment that this machine can reach directly: database, Redis, disk, model roots."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def _check_database(settings: Settings) -> Check:
     finally:
         database.close()
     if not migrated:
-        return Check("database", "failed", f"{shown} is not at the newest revision", "run `baichuan init`")
+        return Check("database", "failed", f"{shown} is not at the latest revision", "run `baichuan init`")
     return Check("database", "ok", shown)
 
 
@@ -45,15 +45,15 @@ def _check_redis(settings: Settings) -> Check:
     finally:
         transport.close()
     if reachable:
-        return Check("redis", "ok", "answers")
+        return Check("redis", "ok", "responds")
     remedy = "start `baichuan up`" if not settings.redis_url else "start Redis, or correct REDIS_URL"
-    return Check("redis", "failed", "does not answer; jobs are accepted, but wait", remedy)
+    return Check("redis", "failed", "is not responding; jobs are accepted, but wait", remedy)
 
 
 def _check_disk(settings: Settings) -> Check:
     where = settings.home if settings.home.exists() else settings.home.resolve().parent
     if "://" in settings.artifacts:
-        return Check("disk", "note", f"artifacts are kept at {settings.artifacts}")
+        return Check("disk", "note", f"artifacts are stored at {settings.artifacts}")
     free = shutil.disk_usage(where).free
     detail = f"{format_size(free)} free at {where.resolve()}"
     if free < settings.free_space_reserve_bytes:

@@ -1,4 +1,4 @@
-"""Checks Python, packages and GPUs of this machine without heavy imports."""
+"""Checks this machine's Python, packages and GPUs, without heavy imports."""
 
 import platform
 import shutil
@@ -35,7 +35,7 @@ def _check_package() -> Check:
     try:
         return Check("package", "ok", f"baichuan-jobs {version('baichuan-jobs')}")
     except PackageNotFoundError:
-        return Check("package", "failed", "baichuan-jobs is not installed", "run `pip install -e .` in the checkout")
+        return Check("package", "failed", "baichuan-jobs is not installed", "run `pip install -e .` in the repository")
 
 
 def _check_extra(name: str, use: str) -> Check:
@@ -55,6 +55,6 @@ def _check_gpus() -> Check:
             [program, GPU_QUERY, "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
         )
     except (subprocess.SubprocessError, OSError) as error:
-        return Check("gpu", "failed", f"nvidia-smi fails: {error}", "check the driver; `nvidia-smi` must list the GPUs")
+        return Check("gpu", "failed", f"nvidia-smi failed: {error}", "check the driver; `nvidia-smi` must list GPUs")
     found = "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
-    return Check("gpu", "ok", found) if found else Check("gpu", "note", "the NVIDIA driver finds no GPU")
+    return Check("gpu", "ok", found) if found else Check("gpu", "note", "the NVIDIA driver found no GPU")

@@ -23,7 +23,9 @@ def _check_readiness(client: Client) -> Check:
     except CommandError as error:
         return Check("service", "failed", str(error), "see <home>/logs/api.log")
     if redis != "ok":
-        return Check("service", "failed", f"{client.url} is ready, but Redis is {redis}", "start Redis; jobs wait")
+        return Check(
+            "service", "failed", f"{client.url} is ready, but Redis is {redis}", "start Redis; until then, jobs wait"
+        )
     return Check("service", "ok", f"{client.url} is ready")
 
 
@@ -35,6 +37,6 @@ def _check_with_key(client: Client) -> list[Check]:
         return [Check("key", "failed", str(error), "set BAICHUAN_API_KEY to a valid key")]
     found = [Check("key", "ok", "accepted")]
     if not workers:
-        return [*found, Check("workers", "failed", "no worker is alive; jobs wait", "start one with `baichuan worker`")]
+        return [*found, Check("workers", "failed", "no live workers; jobs wait", "start one with `baichuan worker`")]
     names = ", ".join(f"{worker['id']} on {worker['hostname']}" for worker in workers)
     return [*found, Check("workers", "ok", names)]

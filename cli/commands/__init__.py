@@ -1,1 +1,1 @@
-"""One file per command group."""
+"""The commands of `baichuan`, with one file per group."""

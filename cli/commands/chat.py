@@ -14,9 +14,9 @@ from cli.output import say
 
 HELP = """\
 /clear          forget the conversation
-/system TEXT    set the system prompt and forget the conversation; without TEXT remove it
+/system TEXT    set the system prompt and forget the conversation; without TEXT, remove the prompt
 /exit           leave the chat, like Ctrl-D
-\"\"\"             begin or end a message of several lines
+\"\"\"             begin or end a multi-line message
 Ctrl-C          stop the answer"""
 MESSAGE_FENCE = '"""'
 
@@ -35,7 +35,7 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Chat with a model. Type /help for the commands of the conversation; from a pipe, each line is a message."""
+    """Chat with a model. Type /help to list the chat commands. If stdin is a pipe, each line is a message."""
     given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
     request: dict[str, Any] = {"model": model} | {name: value for name, value in given.items() if value is not None}
     request["baichuan"] = {"wait_seconds": wait} | ({"adapter": adapter} if adapter else {})
@@ -52,14 +52,14 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
 def _converse(conversation: Conversation, model: str) -> None:
     """Read messages from a terminal and answer them until the user ends the conversation; errors do not end it."""
     with suppress(ImportError):
-        import readline  # noqa: F401, PLC0415 - its import gives `input` a history; some systems lack it
-    say(f"{model} · /help lists the commands, Ctrl-D ends")
+        import readline  # noqa: F401, PLC0415 - importing it gives `input` a history; some systems lack it
+    say(f"{model} · /help lists the commands, Ctrl-D ends the chat")
     messages = _read_messages()
     while True:
         try:
             message = next(messages, None)
         except KeyboardInterrupt:
-            say("\n(Ctrl-D ends)")
+            say("\n(Ctrl-D ends the chat)")
             messages = _read_messages()
             continue
         if message is None:
@@ -106,7 +106,7 @@ def _read_messages() -> Iterator[_Message]:
 
 
 def _run_command(conversation: Conversation, message: _Message) -> bool:
-    """Run the message if it is a command; return whether it was one."""
+    """Run the chat command that the message contains, if any; return whether there was one."""
     if message.is_block:
         return False
     command, _, rest = message.text.strip().partition(" ")
@@ -120,7 +120,7 @@ def _run_command(conversation: Conversation, message: _Message) -> bool:
             say(HELP)
         case _ if command.startswith("/"):
             say(
-                f"{command} is not a command; /help lists them; "
+                f"{command} is not a command; /help lists all commands; "
                 f"put a message that starts with / between {MESSAGE_FENCE} lines"
             )
         case _:

@@ -1,4 +1,4 @@
-"""`baichuan dataset`: inspect training data before a fine-tune."""
+"""`baichuan dataset`: inspect training data before fine-tuning."""
 
 import time
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def dataset() -> None:
 
 @app.command("preview")
 def preview(
-    file: Annotated[str, typer.Argument(help="A local file, which is uploaded, or the id of an uploaded one.")],
+    file: Annotated[str, typer.Argument(help="A local file, which is uploaded, or the id of an uploaded file.")],
     model: Annotated[str, typer.Option(help="The model to fine-tune.")],
     max_length: Annotated[int, typer.Option(min=8, help="Truncate examples to this many tokens.")] = 512,
     examples: Annotated[int, typer.Option(min=1, max=10, help="Number of examples to show.")] = 3,
@@ -41,7 +41,7 @@ def preview(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show training data as a fine-tune would read it; the text to train on is marked."""
+    """Show training data as a fine-tuning run would read it; the text to train on is marked."""
     with connect(url, key) as client:
         body = {
             "model": model,
@@ -85,7 +85,7 @@ def _show_preview(result: Any) -> None:
         for row in result["lengths"]
     ]
     show_table(("TOKENS", "EXAMPLES", ""), rows)
-    whole = "" if result["complete"] else " (only the beginning was read)"
+    whole = "" if result["complete"] else " (only the beginning of the file was read)"
     show(
         f"format {result['data_format']}, chat format {result['chat_format'] or 'none'}: {result['count']} examples,"
         f" {result['tokens']} tokens, {result['trained_tokens']} of them trained on;"

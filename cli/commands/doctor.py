@@ -38,7 +38,7 @@ def _run_all_checks(url: str | None, key: str | None) -> list[Check]:
 
 def _run_deployment_checks() -> list[Check]:
     if find_missing("service"):
-        detail = "not checked: the packages of the service are not installed"
+        detail = "not checked: the service's packages are not installed"
         return [Check("deployment", "note", detail, f"run {install_command('service')}")]
     from cli.checks import deployment  # noqa: PLC0415 - it imports the whole job domain
 

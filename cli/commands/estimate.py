@@ -43,7 +43,7 @@ METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
 
 @dataclass(frozen=True, slots=True)
 class EstimateRequest:
-    """The operations and settings to estimate for each model; None stands for all of them."""
+    """The operations and settings to estimate for each model; None means all of them."""
 
     operation: Operation | None
     method: FinetuningMethod | None
@@ -61,7 +61,7 @@ class EstimateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table."""
+    """One row of the table of estimates."""
 
     model: str
     operation: str
@@ -69,7 +69,7 @@ class Row:
     needs: Footprint
 
     def cells(self, memory: float | None) -> tuple[str, ...]:
-        """Return the cells of the table, in GiB."""
+        """Return the cells of the row, with sizes in GiB."""
         parts = (
             self.needs.weights,
             self.needs.cache,
@@ -115,13 +115,13 @@ def estimate(  # noqa: PLR0913 - one parameter per option
     ] = 1,
     tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens per prompt or example, answer included. Default: the model's window."),
+        typer.Option(min=1, help="Tokens per prompt or example, including the answer. Default: the context length."),
     ] = None,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the trained LoRA adapter.")] = 8,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Whether training recomputes activations to save memory.")
     ] = True,
-    memory: Annotated[float | None, typer.Option(min=0, help="Mark what fits into this many GiB.")] = None,
+    memory: Annotated[float | None, typer.Option(min=0, help="Show which operations fit into this many GiB.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate how much memory a model needs for each operation, without a service, a GPU or weights."""
@@ -211,7 +211,7 @@ def _finetuning_rows(model: str, shape: Shape, stored: Precision, request: Estim
 
 
 def _choose_precisions(stored: Precision, request: EstimateRequest) -> Sequence[Precision]:
-    """Return the requested precision, or else that of a quantized checkpoint, or else all possible ones."""
+    """Return the requested precision, or else a quantized checkpoint's own, or else all possible ones."""
     if request.precisions is not None:
         return [replace(precision, dtype=stored.dtype) for precision in request.precisions]
     if stored.quantization is not None:

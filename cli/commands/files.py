@@ -55,7 +55,7 @@ def upload(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a file; prints its id."""
+    """Upload a file and print its id."""
     with connect(url, key) as client:
         made = send(client, path, purpose)
     emit(made) if as_json else show(made["id"])

@@ -22,7 +22,7 @@ Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-of
 OUTPUT_FIELD = "output_model"
 LOCAL_HELP = {
     "model": "Directory of the base checkpoint.",
-    "training_file": "Examples in any format of docs/finetuning.md; several files may follow.",
+    "training_file": "Examples in any format that docs/finetuning.md describes; accepts several files.",
     "training_files": "FILE=WEIGHT, or FILE alone; may be repeated.",
     "validation_file": "Examples to evaluate on.",
     OUTPUT_FIELD: "New directory for the result.",
@@ -86,14 +86,14 @@ def _create_command() -> Callable[..., None]:
     finetune_command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     finetune_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     finetune_command.__doc__ = (
-        "Fine-tune without the service; also takes the options of Baichuan 2's fine-tune.py, --deepspeed"
+        "Fine-tune without the service; also accepts the options of Baichuan 2's fine-tune.py, --deepspeed"
         " (zero2, zero3, zero3-offload or a file) and --hostfile."
     )
     return finetune_command
 
 
 def _local_parameter(option: SpecOption) -> inspect.Parameter:
-    """Return the parameter of an option, with help about paths instead of ids."""
+    """Return the parameter for an option, with a help text that describes paths instead of ids."""
     parameter = option.parameter()
     if option.field not in LOCAL_HELP:
         return parameter
@@ -104,7 +104,7 @@ def _local_parameter(option: SpecOption) -> inspect.Parameter:
 
 
 def _exec_run(task: dict[str, Any]) -> None:
-    """Replace this process with the run, so that signals reach it directly."""
+    """Replace this process with the training process, so that signals reach that process directly."""
     require_extras("baichuan finetune", "engine")
     if not Path(task["checkpoint"]).is_dir():
         raise CommandError(

@@ -1,4 +1,4 @@
-"""Commands to show, cancel, pause, retry and delete jobs."""
+"""Commands to list, show, cancel, pause, resume, retry and delete jobs."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -59,7 +59,7 @@ def show_job(job: JobId, url: Url = None, key: Key = None, *, as_json: AsJson = 
 
 
 def cancel(jobs: JobIds, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Cancel jobs: immediately if they are waiting, through their worker if they are running."""
+    """Cancel jobs; waiting ones end immediately, running ones are stopped by their worker."""
     _apply_to_each(jobs, url, key, "cancel", as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""`baichuan keys`: API keys, for administrators."""
+"""`baichuan keys`: manage API keys (administrators only)."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -16,7 +16,7 @@ COLUMNS = ("ID", "NAME", "PROJECT", "ROLE", "KEY", "CREATED", "REVOKED")
 
 
 class Role(StrEnum):
-    """The role of a key."""
+    """The role of an API key."""
 
     ADMIN = "admin"
     MEMBER = "member"
@@ -56,9 +56,9 @@ def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> N
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Name that describes the use of the key.")],
+    name: Annotated[str, typer.Argument(help="Name that says what the key is for.")],
     project: Annotated[
-        str, typer.Option(help="Project whose jobs, models and files it can access; created if new.")
+        str, typer.Option(help="Project whose jobs, models and files the key can access; created if needed.")
     ] = "default",
     role: Annotated[Role, typer.Option(help="Role of the key; only administrators can manage keys.")] = Role.MEMBER,
     url: Url = None,
@@ -72,7 +72,7 @@ def create(
     if as_json:
         emit(made)
     else:
-        say(f"{made['id']} for project {made['project']}; save the secret, which is not shown again")
+        say(f"{made['id']} for project {made['project']}; save the secret, which will not be shown again")
         show(made["secret"])
 
 

@@ -37,13 +37,16 @@ def list_models(url: Url = None, key: Key = None, *, as_json: AsJson = False) ->
         rows = [(m["id"], m["kind"], m["base"], m["path"] or m["job_id"], format_time(m["created"])) for m in found]
         show_table(("ID", "KIND", "BASE", "FROM", "CREATED"), rows)
     else:
-        say("no models; register one with `baichuan models add ID PATH`, or download one: `baichuan models pull REPO`")
+        say(
+            "no models; register one with `baichuan models add ID PATH`, "
+            "or download one with `baichuan models pull REPO`"
+        )
 
 
 @app.command("add")
 def add(
     model: Annotated[str, typer.Argument(metavar="ID", help="Name by which jobs refer to the model.")],
-    path: Annotated[Path, typer.Argument(help="Directory of the model on the server, below an allowed model root.")],
+    path: Annotated[Path, typer.Argument(help="Directory of the model on the server, under an allowed model root.")],
     url: Url = None,
     key: Key = None,
     *,
@@ -61,7 +64,7 @@ def delete(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Delete a model; the files of a job's result are deleted too, but a registered directory is kept."""
+    """Delete a model; files that a job produced are deleted too, but a registered directory is kept."""
     with connect(url, key) as client:
         client.delete(f"/v1/models/{quote(model, safe='')}")
     say(f"deleted {model}")
@@ -80,7 +83,7 @@ def gguf(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a model to GGUF, for llama.cpp on a CPU; submits a convert job."""
+    """Submit a job that converts a model to GGUF, for llama.cpp on a CPU."""
     name = output_model or f"{model}-gguf-{gguf_type.replace('_', '-')}"
     body = {"kind": "convert", "model": model, "target": "gguf", "gguf_type": gguf_type, "output_model": name}
     with connect(url, key) as client:
@@ -100,7 +103,7 @@ def pull(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Download a model from a Hugging Face hub, without its code; submits a pull job."""
+    """Submit a job that downloads a model, without its code, from a Hugging Face hub."""
     body = {"kind": "pull", "repository": repository, "revision": revision, "output_model": name or repository}
     with connect(url, key) as client:
         send(client, body, None, watch=watch, as_json=as_json)

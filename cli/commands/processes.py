@@ -1,7 +1,7 @@
-"""Commands that start processes: up, worker, dispatcher, init.
+"""Commands that run or prepare the service: up, worker, dispatcher, init.
 
-They import the job domain only when they run, so that client commands start quickly and without the
-packages of the service.
+The commands import the job domain only when they run, so that client commands start quickly and do not need the
+service's packages.
 """
 
 import os
@@ -34,7 +34,7 @@ def up(
     ] = None,
     worker: Annotated[bool, typer.Option(help="Start a worker on this machine.")] = True,
 ) -> None:
-    """Start the whole service here: Redis unless REDIS_URL is set, API, dispatcher and one worker. Ctrl-C stops it.
+    """Start the whole service: Redis (unless REDIS_URL is set), API, dispatcher and one worker. Ctrl-C stops it.
 
     BAICHUAN_API_KEY, if set, becomes the administrator's key.
     """
@@ -46,13 +46,13 @@ def up(
 
 
 def worker(context: typer.Context) -> None:
-    """Run one worker; it is configured by BAICHUAN_WORKER_* variables."""
+    """Run one worker, configured by BAICHUAN_WORKER_* variables."""
     require_extras("baichuan worker", "engine")
     _exec_module("workers", context.args)
 
 
 def dispatcher(context: typer.Context) -> None:
-    """Run one dispatcher; any number may run as standbys."""
+    """Run one dispatcher; any number of others can run as standbys."""
     require_extras("baichuan dispatcher", "service")
     _exec_module("jobs.dispatcher", context.args)
 
@@ -66,11 +66,11 @@ def init(*, as_json: AsJson = False) -> None:
     if as_json:
         emit({"api_key": outcome.shown, "created": outcome.created})
         return
-    say("the database is at the newest revision" + ("; a key was created" if outcome.created else ""))
+    say("the database is at the latest revision" + ("; a key was created" if outcome.created else ""))
     if outcome.shown:
         show(outcome.shown)
 
 
 def _exec_module(module: str, arguments: list[str]) -> None:
-    """Replace this process with one of the service's, so that signals reach it directly."""
+    """Replace this process with a service process, so that signals reach that process directly."""
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - our own program

@@ -1,4 +1,4 @@
-"""`baichuan submit`: one command per job kind, and any spec from a file."""
+"""`baichuan submit`: one command per job kind; also submits any spec from a file."""
 
 import inspect
 import json
@@ -37,7 +37,7 @@ IdempotencyKey = Annotated[
     typer.Option("--idempotency-key", help="Submitting again with the same key does not create a second job."),
 ]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, the value as JSON or text; repeatable.")
+    list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, with VALUE as JSON or text; repeatable.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Do not submit the job; show its requirements and its place in the queue.")
@@ -62,7 +62,7 @@ def submit(
     """Submit a job: with the options of its kind, or with a spec in a file."""
     if context.invoked_subcommand:
         if any((file, idempotency_key, watch, dry_run, url, key, as_json)):
-            message = f"put the options after `submit {context.invoked_subcommand}`; --file excludes a job kind"
+            message = f"put the options after `submit {context.invoked_subcommand}`; use --file without a job kind"
             raise CommandError(message, ExitCode.USAGE)
         return
     if file is None:
@@ -159,7 +159,7 @@ def _read_spec(file: str) -> Any:
 
 
 def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool, as_json: bool) -> None:
-    """Submit a job; an idempotency key makes it safe to repeat the request if the response is lost."""
+    """Submit a job; an idempotency key makes it safe to retry the request if the response is lost."""
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     job = client.post("/v1/jobs", body, headers)
     if watch:
@@ -178,8 +178,8 @@ def show_dry_run(client: Client, body: Any, *, as_json: bool) -> None:
         emit(found)
         return
     required, estimate = found["requirements"], found["estimate"]
-    show(f"would be accepted, as number {found['queue_position']} in the queue")
+    show(f"the job would be accepted, as number {found['queue_position']} in the queue")
     devices = f"{required['devices']} with {in_gib(required['device_memory_bytes'])} each"
     show(f"devices: {devices} on {required['nodes']} node(s); host memory: {in_gib(required['host_memory_bytes'])}")
     if estimate is not None:
-        show(f"estimate: {in_gib(estimate['total_bytes'])} of {estimate['place']} memory at most")
+        show(f"estimate: at most {in_gib(estimate['total_bytes'])} of {estimate['place']} memory")

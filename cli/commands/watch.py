@@ -35,7 +35,7 @@ def watch(
 
 def wait(
     jobs: Annotated[list[str] | None, typer.Argument(help="One or more job ids.")] = None,
-    label: Annotated[str | None, typer.Option(help="All jobs with this label, as KEY=VALUE.")] = None,
+    label: Annotated[str | None, typer.Option(help="Wait for all jobs with this label, as KEY=VALUE.")] = None,
     url: Url = None,
     key: Key = None,
     *,
@@ -68,13 +68,13 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
     """Show jobs until all have ended.
 
     Raises:
-        typer.Exit: with code 1, if a job failed or was cancelled.
+        typer.Exit: With code 1, if a job failed or was cancelled.
     """
     latest: dict[str, Any] = {}
     try:
         _show_changes(client, ids, latest, as_json=as_json)
     except KeyboardInterrupt:
-        say(f"stopped watching; the jobs continue: `baichuan watch {' '.join(ids)}`")
+        say(f"stopped watching; the jobs continue; to watch again: `baichuan watch {' '.join(ids)}`")
         raise
     if any(job["state"] != "succeeded" for job in latest.values()):
         raise typer.Exit(ExitCode.FAILED)
@@ -107,7 +107,7 @@ def _show_lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> N
 
 
 def _yield_changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> Iterator[Any]:
-    """Yield every new version of every job until all have ended; keep retrying while the service is down."""
+    """Yield every new version of every job until all have ended; tolerate outages of up to a minute."""
     open_ids, tags = list(ids), dict.fromkeys(ids, "")
     silent_since: float | None = None
     while open_ids:
@@ -133,7 +133,7 @@ def _yield_changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -
 def _report_outage(error: CommandError, since: float | None) -> float:
     now = time.monotonic()
     if since is None:
-        say(f"{error}; trying again for {MAX_OUTAGE_SECONDS:.0f} s; the job continues meanwhile")
+        say(f"{error}; retrying for {MAX_OUTAGE_SECONDS:.0f} s; the job continues in the meantime")
         return now
     if now - since > MAX_OUTAGE_SECONDS:
         raise error

@@ -17,7 +17,7 @@ WorkerId = Annotated[str, typer.Argument(help="Id of the worker, as `baichuan wo
 
 @app.callback()
 def workers(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the live workers; `workers drain` stops giving jobs to one, `workers undrain` reverts that."""
+    """List the live workers; `workers drain` stops assigning jobs to one, `workers undrain` reverts that."""
     if context.invoked_subcommand is None:
         list_workers(url, key, as_json=as_json)
     elif url or key or as_json:
@@ -58,7 +58,7 @@ def drain(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Stop giving jobs to a worker. Jobs that yield are queued again, and the attempt is not charged."""
+    """Stop assigning jobs to a worker. Jobs that yield are queued again, and the attempt is not counted."""
     with connect(url, key) as client:
         client.post(f"/v1/workers/{quote(worker, safe='')}/drain", {"deadline_seconds": deadline})
     show(f"{worker} is draining; `baichuan workers undrain {worker}` reverts that")

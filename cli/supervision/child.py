@@ -20,7 +20,7 @@ POLL_INTERVAL_SECONDS = 0.05
 
 @dataclass
 class Child:
-    """A program in a separate session: a Ctrl-C in the terminal only reaches `up`, which stops its children in order.
+    """A program in a separate session, so Ctrl-C in the terminal only reaches `up`, which stops its children in order.
 
     Attributes:
         name: Its name in messages.
@@ -29,7 +29,7 @@ class Child:
         grace_seconds: How long it may take to exit after SIGTERM.
         environment: Variables in addition to those of this process.
         stdin: Its standard input; secrets are passed here, never on the command line.
-        inherited: File descriptors that it keeps.
+        inherited: File descriptors that the program inherits.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Child:
     log_start: int = 0
 
     def start(self) -> None:
-        """Start the program; it dies when this process does, even on `kill -9`."""
+        """Start the program; it dies when this process does, even after `kill -9`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.rotate_log()
         with self.log.open("ab") as log:
@@ -63,10 +63,10 @@ class Child:
                 self.process.stdin.close()
 
     def rotate_log(self) -> None:
-        """Move an overlong log to `<name>.log.1`, even while the program is writing to it.
+        """Move an oversized log to `<name>.log.1`, even while the program is writing to it.
 
         The program keeps its file open for appending, so the content is copied and the file emptied. Lines that are
-        written between the two steps are lost. On a full disk the log stays as it is until the next call.
+        written between the two steps are lost. If the disk is full, the log is left unchanged until the next call.
         """
         with contextlib.suppress(OSError):
             if self.log.stat().st_size > MAX_LOG_BYTES:

@@ -1,4 +1,4 @@
-"""Runs a Redis-compatible server on a machine without one. It stores nothing on disk, because all state is in SQL."""
+"""Starts the embedded Redis-compatible server. It stores nothing on disk, because all state is in SQL."""
 
 import importlib.util
 import os
@@ -48,7 +48,7 @@ def start_redis(home: Path) -> Child:
 
 
 def find_redis_programs() -> list[str]:
-    """Return the Redis-compatible servers of this machine, preferred ones first."""
+    """Return the Redis-compatible servers installed on this machine, preferred ones first."""
     found = [shutil.which("redis-server"), shutil.which("valkey-server"), _find_packaged_program()]
     return [program for program in found if program]
 

@@ -17,8 +17,8 @@ def first_steps(endpoint: Endpoint, home: Path) -> str:
     """Return the address, the key, a sign-in link and the first commands to try."""
     curl = f'curl -s -H "Authorization: Bearer {endpoint.api_key}" {endpoint.url}/v1/jobs'
     lines = [
-        f"Baichuan Jobs serves at {endpoint.url} (documentation: {endpoint.url}/docs)",
-        f"Dashboard: {_sign_in_link(endpoint)} (signs in once, within an hour)",
+        f"Baichuan Jobs is running at {endpoint.url} (documentation: {endpoint.url}/docs)",
+        f"Dashboard: {_sign_in_link(endpoint)} (the link signs you in once, within an hour)",
         f"API key: {endpoint.api_key}",
         f"State and logs: {home}",
         "",
@@ -26,7 +26,7 @@ def first_steps(endpoint: Endpoint, home: Path) -> str:
         f"  {curl}",
         *(f"  {line}" for line in _format_submit_commands(endpoint, home)),
         "",
-        "Ctrl-C stops everything; jobs, artifacts and the key stay.",
+        "Ctrl-C stops everything; jobs, artifacts and the key are kept.",
     ]
     return "\n".join(lines)
 
@@ -53,7 +53,7 @@ def _format_submit_commands(endpoint: Endpoint, home: Path) -> list[str]:
 
 
 def _program() -> str:
-    """Return the `baichuan` command as it can be run from another shell, with {} in place of its arguments."""
+    """Return the `baichuan` command in a form that works in another shell, with {} in place of its arguments."""
     ours = Path(sys.executable).with_name("baichuan")
     found = shutil.which("baichuan")
     if found and Path(found).resolve() == ours.resolve() and "VIRTUAL_ENV" not in os.environ:

@@ -21,13 +21,13 @@ class HomeLock:
         """Take the lock.
 
         Raises:
-            CommandError: another `up` holds it, or the directory cannot be written.
+            CommandError: another `up` holds the lock, or the directory is not writable.
         """
         try:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the service's user may read prompts
             self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            message = f"cannot write in {self._home}: {error.strerror}; set BAICHUAN_HOME to another directory"
+            message = f"cannot write to {self._home}: {error.strerror}; set BAICHUAN_HOME to another directory"
             raise CommandError(message) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,6 +49,6 @@ class HomeLock:
         known = endpoint.load_saved_endpoint(self._home)
         where = f" at {known.url}" if known else ""
         return (
-            f"`baichuan up` (process {holder or '?'}) serves {self._home} already{where}; "
+            f"`baichuan up` (process {holder or '?'}) is already serving {self._home}{where}; "
             "stop it first, or set BAICHUAN_HOME to another directory"
         )

@@ -1,4 +1,4 @@
-"""Prepares the schema and the API key of a deployment for `up` and `init`."""
+"""Prepares the database schema and the API key of a deployment for `up` and `init`."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ from jobs.settings import Settings
 
 
 def prepare_with_key(settings: Settings, known: str | None, given: str | None = None) -> str:
-    """Migrate the database, and return a key that is valid in it.
+    """Migrate the database, and return an API key that it accepts.
 
     Args:
         settings: The deployment.
-        known: The key of an earlier start; another one is made if the database does not accept it.
+        known: The key from an earlier start; another one is created if the database does not accept it.
         given: The key that the user has chosen, instead of `known`; it is stored if the database does not have it.
 
     Raises:
@@ -43,7 +43,7 @@ def _prepare(settings: Settings, secret: str | None) -> str | None:
     except InvalidRequestError as error:
         raise CommandError(f"BAICHUAN_API_KEY: {error}", ExitCode.USAGE) from error
     except MigrationError as error:
-        message = f"the database cannot be migrated: {error}; it was made by a newer version, or is not ours"
+        message = f"the database cannot be migrated: {error}; a newer version or another program created it"
         raise CommandError(message) from error
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -51,7 +51,7 @@ def _prepare(settings: Settings, secret: str | None) -> str | None:
 
 
 def is_valid_key(settings: Settings, secret: str) -> bool:
-    """Whether the database accepts this key."""
+    """Return whether the database accepts this key."""
     database = Database(settings.database)
     try:
         with database.reading() as connection:
@@ -64,7 +64,7 @@ def add_key(settings: Settings, secret: str, name: str) -> str:
     """Store another administrator key.
 
     Raises:
-        CommandError: the key was revoked before.
+        CommandError: the key has been revoked.
     """
     database = Database(settings.database)
     try:
@@ -81,17 +81,17 @@ def add_key(settings: Settings, secret: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
-    """The result of `init`; `shown` is a new secret that the user has not seen yet."""
+    """The result of `init`; `shown` is a new secret that the user has not yet seen."""
 
     created: bool
     shown: str | None
 
 
 def initialise(given: str | None) -> InitResult:
-    """Migrate the database and ensure that a key exists: the given one, or any if none is given.
+    """Migrate the database and ensure that a key exists: the given one, or any key if none is given.
 
     Raises:
-        CommandError: the given key was revoked before.
+        CommandError: the given key has been revoked.
     """
     settings = deployment_settings()
     made = _prepare(settings, given)

@@ -21,7 +21,7 @@ def adopt_orphans() -> None:
 def reap_orphans(children: Collection[int]) -> None:
     """Reap adopted processes that have exited; the caller waits for `children` itself.
 
-    Call it from the main thread, which the kernel makes the parent of orphans.
+    Call this function from the main thread, which the kernel makes the parent of orphans.
     """
     for pid in set(_list_children()).difference(children):
         with contextlib.suppress(ChildProcessError):
@@ -29,7 +29,7 @@ def reap_orphans(children: Collection[int]) -> None:
 
 
 def kill_orphans() -> None:
-    """Kill and reap children of this process until there are none left: killing one may orphan its own children."""
+    """Kill and reap children of this process until none are left: killing one may orphan its own children."""
     while found := _list_children():
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

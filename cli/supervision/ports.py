@@ -13,8 +13,8 @@ BACKLOG = 2048
 def listen(host: str, wanted: int | None) -> socket.socket:
     """Return a listening socket on the requested port, or else on 8000 or the next free port.
 
-    `up` holds it for the API, which inherits it: no other process can take the port between two starts, and
-    requests wait while the API restarts.
+    `up` keeps the socket open for the API, which inherits it. No other process can therefore take the port while the
+    API restarts, and requests wait until it is running again.
 
     Raises:
         CommandError: the wanted port, or every port tried, is taken.
@@ -23,7 +23,7 @@ def listen(host: str, wanted: int | None) -> socket.socket:
         try:
             return _listen(host, wanted)
         except OSError as error:
-            reason = f"{error.strerror}; pass another --port, or none to use a free one"
+            reason = f"{error.strerror}; pass another --port, or omit it to use a free one"
             raise CommandError(f"port {wanted} on {host} cannot be used: {reason}") from error
     for port in range(DEFAULT_PORT, DEFAULT_PORT + MAX_TRIED_PORTS):
         with contextlib.suppress(OSError):

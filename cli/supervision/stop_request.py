@@ -8,7 +8,7 @@ REPEAT_WINDOW_SECONDS = 1.0  # wrappers may forward a Ctrl-C that the terminal h
 
 
 class StopRequest:
-    """Set by SIGINT, SIGTERM and SIGHUP; another signal more than a second later makes it urgent."""
+    """An event set by SIGINT, SIGTERM or SIGHUP; another signal more than a second later makes it urgent."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -18,7 +18,7 @@ class StopRequest:
             signal.signal(number, self._handle_signal)
 
     def __bool__(self) -> bool:
-        """Whether a stop was requested."""
+        """Return whether a stop was requested."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:

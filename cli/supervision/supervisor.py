@@ -1,4 +1,4 @@
-"""Keeps the children of `baichuan up` alive and stops them in order."""
+"""Keeps the child processes of `baichuan up` running, and stops them in order."""
 
 import time
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class _WatchedChild:
 
 
 class Supervisor:
-    """Starts, restarts and stops children; they are stopped in the reverse order of their start."""
+    """Starts, restarts and stops children; the last one started is stopped first."""
 
     def __init__(self) -> None:
         self._watched: list[_WatchedChild] = []

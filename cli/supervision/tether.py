@@ -1,6 +1,6 @@
 """Runs a command that the kernel kills when its parent dies: `python tether.py PARENT_PID COMMAND …`.
 
-Run as a separate script (`-I -S`, about 15 ms) because `preexec_fn` is unsafe in a process with threads.
+It runs as a separate script (`-I -S`, about 15 ms), because `preexec_fn` is unsafe in a process with threads.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Tie this process to its parent, then become the command."""
+    """Tie this process to its parent, then replace it with the command."""
     parent = int(sys.argv[1])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -83,7 +83,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         try:
             ready = _wait_until_ready(endpoint, supervisor, stop)
         finally:
-            save(settings.home, endpoint)  # a new key must not be lost, whatever happens
+            save(settings.home, endpoint)  # save a new key even if the service does not become ready
         if not ready:
             return ExitCode.INTERRUPTED
         if options.command:
@@ -125,7 +125,7 @@ def _limit_seconds(variable: str, seconds: int) -> dict[str, str]:
 
 
 def python_command() -> list[str]:
-    """Return the command that runs one of our modules, even if the current directory has a folder of that name."""
+    """Return the command that runs one of our modules, even if the current directory has a folder of the same name."""
     return [sys.executable, "-P", "-m"]
 
 
@@ -143,7 +143,7 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
 
 
 def _is_ready(client: httpx.Client) -> bool:
-    """Return whether the API is ready; the first timeout is short, because the socket accepts connections early."""
+    """Return whether the API is ready; the first timeout is short, because the socket listens before the API runs."""
     try:
         client.get("/healthz", timeout=HEALTH_TIMEOUT_SECONDS)
         answer = client.get("/readyz", timeout=RESPONSE_TIMEOUT_SECONDS)
@@ -157,7 +157,7 @@ def _is_ready(client: httpx.Client) -> bool:
 
 def _warn_about_redis(state: str) -> None:
     if state != "ok":
-        say(f"Redis is {state}: jobs are accepted and kept, and start once it answers")
+        say(f"Redis is {state}: jobs are accepted and kept, and start once Redis responds")
 
 
 def _run_command(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:

@@ -31,7 +31,7 @@ def open_store_at(
         cache: Folder for local copies of an object store's files.
         cache_bytes: Maximum size of these copies.
         variables: Environment variables that are set only while an object store is opened, because its library
-            reads credentials nowhere else.
+            reads credentials only from there.
     """
     if "://" not in root:
         return DirectoryStore(Path(root))

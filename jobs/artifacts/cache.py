@@ -13,7 +13,7 @@ ENTRY_DEPTHS = {"jobs": 3}  # path depth of an entry, which is evicted as a whol
 
 
 class Cache:
-    """Cached entries below a folder. Entries in use are locked by their processes and are never evicted."""
+    """Cached entries under a folder. Entries in use are locked by the processes that use them and are never evicted."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
@@ -26,7 +26,7 @@ class Cache:
         return self._folder / key
 
     def hold(self, key: str) -> bool:
-        """Mark the entry for `key` as just used and pin it while this `Cache` exists; return False if there is none."""
+        """Mark the entry for `key` as used and pin it while this `Cache` exists; return False if there is no entry."""
         entry = self._folder.joinpath(*_entry_path(Path(key)).parts)
         try:
             if entry not in self._held:
@@ -40,7 +40,7 @@ class Cache:
         return False
 
     def evict(self) -> None:
-        """Delete abandoned downloads, then the least recently used entries until the rest is within the limit."""
+        """Delete abandoned downloads, then the least recently used entries until the others fit within the limit."""
         delete_older_than(self._folder.rglob("*.arriving-*"), STALE_TRANSFER_SECONDS)
         if not self._limit:
             return
@@ -66,7 +66,7 @@ class Cache:
         except OSError:
             return False
         try:
-            # If we die after the rename, the next `evict` deletes the entry like an abandoned download.
+            # If this process dies after the rename, the next `evict` deletes the entry like an abandoned download.
             doomed = entry.with_name(f"{entry.name}.arriving-{new_id('evicted')}")
             entry.rename(doomed)
         finally:

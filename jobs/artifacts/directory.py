@@ -12,7 +12,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class DirectoryStore:
-    """Keys are paths below `root`; files are read from the workspace in which they were written."""
+    """A store whose keys are paths under `root`; files are read from the workspace that they were written to."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -25,7 +25,7 @@ class DirectoryStore:
         return folder
 
     def publish(self, key: str) -> None:
-        """Flush the files to disk, because the result of a job must survive a power cut."""
+        """Flush the files to disk, because the result of a job must survive a power failure."""
         self.share(self._path(key), key)
 
     def hold(self, key: str) -> Path:

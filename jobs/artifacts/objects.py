@@ -19,7 +19,10 @@ from jobs.identifiers import new_id
 
 
 class ObjectStore:
-    """Workspaces are local; publishing uploads them. Credentials come from the environment (AWS_ACCESS_KEY_ID, …)."""
+    """A store with local workspaces, which publishing uploads.
+
+    Credentials come from the environment (AWS_ACCESS_KEY_ID, …).
+    """
 
     def __init__(self, backend: Backend, cache: Path, limit: int = 0) -> None:
         self._backend = backend
@@ -122,7 +125,7 @@ class ObjectStore:
         return [Workspace(folder.parent.name, folder.name) for folder in folders]
 
     def delete_workspace(self, key: str) -> None:
-        """Delete the unpublished files below `key` on this machine's disk."""
+        """Delete the unpublished files under `key` on this machine's disk."""
         delete_path(self._cache / "work" / key)
 
     def free_bytes(self) -> int:
@@ -135,7 +138,7 @@ class ObjectStore:
                 obstore.put(self._backend, f"{key}/{path.relative_to(folder).as_posix()}", path)
 
     def _download(self, key: str, target: Path) -> None:
-        """Download to `target`, which appears complete or not at all."""
+        """Download to `target`, which appears only once the download is complete."""
         arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # another runner may be downloading it too
         names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
         for name in names or [key]:

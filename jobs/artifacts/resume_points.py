@@ -1,7 +1,7 @@
 """Resume points in the artifact store: each is a folder of files and a description that is written last.
 
-A folder without a description is being written, or its writer has died. If a file is missing or has another size,
-the resume point is being deleted. Neither counts.
+A folder without a description is still being written, or its writer has died. If a file is missing or has another size,
+the resume point is being deleted. Neither counts as a resume point.
 """
 
 import re
@@ -35,9 +35,9 @@ class ResumePoint:
         job_id: The job.
         attempt_id: The attempt that saved it.
         step: Optimizer step after which it was saved.
-        saved_at: Time in milliseconds since the epoch, by the clock of the worker.
+        saved_at: Time in milliseconds since the epoch, by the worker's clock.
         sizes: Bytes of each file, by its path in the folder.
-        model: The model in it; None if a sharded run saved the files, because no program can turn them into a model.
+        model: The model in it; None if a sharded run saved the files, which no program can turn into a model.
     """
 
     job_id: str
@@ -69,7 +69,7 @@ def describe_point(store: ArtifactStore, point: ResumePoint) -> None:
 
 
 def delete_point(store: ArtifactStore, workspace: Workspace, step: int) -> None:
-    """Delete a resume point, its description first."""
+    """Delete a resume point, starting with its description."""
     store.delete(workspace.marker(step))
     store.delete(workspace.resume_point(step))
 

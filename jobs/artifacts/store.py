@@ -16,7 +16,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file below some folder: its relative path, size in bytes and SHA-256 in hex."""
+    """A file under a folder: its relative path, size in bytes and SHA-256 in hex."""
 
     path: str
     bytes: int
@@ -54,7 +54,7 @@ class ArtifactStore(Protocol):
         ...
 
     def hold(self, key: str) -> Path:
-        """Keep the files now in the workspace of `key` readable, even if they are later deleted from the workspace."""
+        """Return a folder that keeps the workspace's current files for `key` readable even after they are deleted."""
         ...
 
     def share(self, held: Path, key: str) -> None:
@@ -66,7 +66,7 @@ class ArtifactStore(Protocol):
         ...
 
     def sizes(self, key: str) -> dict[str, int]:
-        """Return the size in bytes of each file below `key`, by relative path."""
+        """Return the size in bytes of each file under `key`, by relative path."""
         ...
 
     def copy(self, source: str, target: str) -> None:
@@ -93,7 +93,7 @@ class ArtifactStore(Protocol):
 def delete_older_than(paths: Iterable[Path], seconds: float) -> None:
     """Delete files and folders that have not been written to for this many seconds."""
     for path in paths:
-        with suppress(FileNotFoundError):  # the upload has completed, or another process is deleting it too
+        with suppress(FileNotFoundError):  # the upload has finished, or another process is deleting the path too
             newest = max(entry.stat().st_mtime for entry in (path, *path.rglob("*")))
             if newest < time.time() - seconds:
                 delete_path(path)
@@ -103,7 +103,7 @@ def delete_path(path: Path) -> None:
     """Delete a file, or a folder with all its content, if it exists.
 
     Raises:
-        OSError: a file or folder cannot be deleted.
+        OSError: A file or folder cannot be deleted.
     """
     try:
         shutil.rmtree(path)
@@ -115,7 +115,7 @@ def delete_path(path: Path) -> None:
 
 
 def describe_files(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
-    """Return the size and SHA-256 of every file below `folder` that matches a pattern, sorted by path."""
+    """Return the size and SHA-256 of every file under `folder` that matches a pattern, sorted by path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and any(map(path.match, patterns)))
     return [StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 

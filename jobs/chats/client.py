@@ -1,7 +1,7 @@
 """The API process's side of chats: sends requests to serving attempts and passes on their replies.
 
-Each process has one stream of replies in Redis. One task reads it while chats are open, and one renews the key by which
-workers see that the process is alive.
+Each process has one stream of replies in Redis. While chats are open, one task reads this stream, and another renews
+the key that tells workers that the process is alive.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class OpenChat:
         return time.monotonic() - self.heard
 
     def deliver(self, reply: ChatReply) -> None:
-        """Accept a reply; ignore a repeated one, and end the request if an earlier one is missing."""
+        """Accept a reply unless it is a duplicate, and end the request if an earlier reply is missing."""
         self.heard = time.monotonic()
         expected = self._expected.get(reply.id)
         if expected is None or reply.number < expected:
@@ -107,10 +107,10 @@ class OpenChat:
 
 
 class ChatClient:
-    """Sends chats to attempts. Without open chats it only keeps a connection.
+    """Sends chats to attempts. Without open chats, it only keeps a connection to Redis open.
 
     Args:
-        redis_url: The Redis server through which calls and replies travel.
+        redis_url: URL of the Redis server through which calls and replies travel.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -147,7 +147,7 @@ class ChatClient:
 
         Raises:
             RedisError: Redis is unreachable.
-            OSError: The same.
+            OSError: Redis is unreachable.
         """
         chat = OpenChat(attempt_id, list(requests))
         self._chats.update(dict.fromkeys(requests, chat))
@@ -206,7 +206,7 @@ class ChatClient:
         try:
             replies: list[Reply] = REPLIES_ADAPTER.validate_json(text)
         except ValidationError as error:  # the gap in the sequence numbers will end the affected chats
-            log.error("dropped unusable replies to chats: %s", error)  # noqa: TRY400
+            log.error("dropped malformed replies to chats: %s", error)  # noqa: TRY400
             return
         now = time.monotonic()
         for reply in replies:

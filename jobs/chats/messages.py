@@ -65,7 +65,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceEnded:
-    """One of the completions is complete."""
+    """One of the `n` completions has ended."""
 
     id: str
     number: int
@@ -77,7 +77,7 @@ class ChoiceEnded:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """All completions of the chat are complete; no reply follows."""
+    """All completions of the chat have ended; no further reply follows."""
 
     id: str
     number: int
@@ -86,11 +86,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The chat ends without an answer, or in the middle of one; no reply follows.
+    """The chat ends without an answer, or in the middle of one; no further reply follows.
 
     Attributes:
-        reason: `invalid` if the request is at fault; `busy` if the runner accepts no more chats at once; `leaving` if
-            it accepts none because its attempt ends; `failed` if the runner died or the model computed NaN.
+        reason: `invalid` if the request is at fault; `busy` if the runner cannot accept more chats at the moment;
+            `leaving` if its attempt is ending; `failed` if the runner died or the model computed NaN.
         message: Explanation for the client.
         param: The parameter at fault, by its name in `Ask.request`.
     """
@@ -105,7 +105,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The runner is still working on these chats; sent every second, so that an API process notices a silent death."""
+    """The runner is still working on these chats; sent every second, so that API processes notice if it dies."""
 
     ids: Sequence[str] = field(default_factory=list)
     type: Literal["alive"] = "alive"
@@ -120,12 +120,12 @@ REPLIES_ADAPTER: TypeAdapter[list[Reply]] = TypeAdapter(list[Reply])
 
 
 def call_queue_key(attempt_id: str) -> str:
-    """Return the Redis list that a serving attempt's worker reads `Call`s from."""
+    """Return the key of the Redis list from which a serving attempt's worker reads `Call`s."""
     return f"baichuan:chats:calls:{attempt_id}"
 
 
 def reply_stream_key(process_id: str) -> str:
-    """Return the Redis stream that an API process reads `Reply` lists from, in the field `replies` of each entry."""
+    """Return the key of the Redis stream from which an API process reads `Reply` lists, in field `replies`."""
     return f"baichuan:chats:replies:{process_id}"
 
 

@@ -27,11 +27,12 @@ from jobs.chats.messages import (
 )
 
 BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
-# An API process counts as dead if its key is missing for this many beats: more than one, as Redis restarts empty.
+# An API process is considered dead once its key has been missing for this many beats. Must be more than one, because
+# keys are lost when Redis restarts.
 MAX_MISSING_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
 STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies
-LINGER_SECONDS = 5.0  # calls to an attempt are refused for this long after its end; later ones expire unread
+LINGER_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0
 RESPONSE_TIMEOUT_SECONDS = 3.0
@@ -52,7 +53,7 @@ class ChatExchange:
     """Sends and receives the chat messages of all serving attempts of a worker.
 
     Args:
-        redis_url: The Redis server through which calls and replies travel.
+        redis_url: URL of the Redis server through which calls and replies travel.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -106,7 +107,7 @@ class ServedAttempt:
         self._append(streams)
 
     def close(self, reason: Literal["leaving", "failed"], message: str) -> None:
-        """End all open chats, and refuse new ones for a few seconds; return at once."""
+        """End all open chats without waiting; new ones are refused in the background for a few seconds."""
         with self._lock:
             self._closed_at = time.monotonic()
             chats, self._open = self._open, {}
@@ -124,7 +125,7 @@ class ServedAttempt:
                     beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
                     self._beat()
             except (RedisError, OSError) as error:
-                log.warning("%s: Redis does not answer, so no chats arrive: %s", self._attempt_id, error)
+                log.warning("%s: Redis is not responding, so no chats can be received: %s", self._attempt_id, error)
                 time.sleep(RETRY_INTERVAL_SECONDS)
             except Exception:
                 log.exception("%s: lost a chat", self._attempt_id)
@@ -145,7 +146,7 @@ class ServedAttempt:
         try:
             call = CALL_ADAPTER.validate_json(text)
         except ValidationError as error:
-            log.error("%s: dropped an unusable call: %s", self._attempt_id, error)  # noqa: TRY400
+            log.error("%s: dropped a malformed call: %s", self._attempt_id, error)  # noqa: TRY400
             return
         with self._lock:
             is_closed = self._closed_at is not None

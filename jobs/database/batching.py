@@ -1,7 +1,7 @@
 """Group commit: one thread runs all waiting calls in one transaction and answers them after the commit.
 
-Compared with one transaction per request, it reached 4 to 5 times the rate and at most a fifth of the 99th percentile
-(docs/decisions/0003).
+Compared with one transaction per request, throughput was 4 to 5 times as high, and the 99th-percentile latency was at
+most a fifth (docs/decisions/0003).
 """
 
 import asyncio
@@ -35,16 +35,16 @@ class _Call:
 
 
 class CallBatcher:
-    """Runs database operations for coroutines in its own thread, all waiting ones in a single transaction.
+    """Runs database operations for coroutines in its own thread; all waiting ones share a single transaction.
 
-    An operation maps a list to a list, so that several calls of it become one SQL statement.
+    An operation maps a list of items to a list of results, so that several calls to it can share one SQL statement.
 
     Args:
         name: The thread's name.
-        begin: Context manager of a transaction, which it commits at the end of the block.
+        begin: Returns a context manager that opens a transaction and commits it at the end of the block.
         after_commit: Called after every batch.
-        repeatable: Idempotent operations: a second run with the same items has no effect. Only these run
-            again if the database's answer to a commit was lost.
+        repeatable: Idempotent operations: a second run with the same items has no effect. Only these are
+            run again if the database's answer to a commit was lost.
         read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.
     """
 

@@ -107,7 +107,7 @@ class Database:
 
 
 def now_ms(connection: Connection) -> int:
-    """Return milliseconds since the epoch by the database's clock, so that leases do not depend on local clocks."""
+    """Return the database's time in milliseconds since the epoch, so that leases do not depend on local clocks."""
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000_000
     return int(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
@@ -124,9 +124,10 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_rolled_back(error: Exception) -> bool:
-    """Whether a commit that failed with this outage was certainly rolled back.
+    """Whether a transaction whose commit failed with this error was certainly rolled back.
 
-    That is known if SQLite's disk is full, or if PostgreSQL failed to get a lock for the last statements before it.
+    That is certain if SQLite could not write (disk full, read-only or locked), or if PostgreSQL reported an error in a
+    single statement, such as a lock timeout.
     """
     if isinstance(error, OUTAGE_ERRORS) and not is_outage(error):
         return True

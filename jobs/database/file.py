@@ -1,4 +1,4 @@
-"""Detects that SQLite's file was deleted or replaced: SQLite itself continues to write to the deleted file."""
+"""Detects that SQLite's file was deleted or replaced: SQLite itself would keep writing to the deleted file."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class DatabaseFile:
             self._opened = self._read_identity()
 
     def require_unchanged(self, *_: object) -> None:
-        """Check that the file is still in its place.
+        """Check that the file has not been deleted or replaced.
 
         Raises:
             DatabaseFileGoneError: it was deleted or replaced.
@@ -44,7 +44,7 @@ class DatabaseFile:
         )
 
     def require_unchanged_before_connecting(self, *_: object) -> None:
-        """Call `require_unchanged`, because a new connection would create an empty database."""
+        """Call `require_unchanged` before connecting, because a new connection would create an empty database."""
         self.require_unchanged()
 
     def _read_identity(self) -> tuple[int, int] | None:

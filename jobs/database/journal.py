@@ -2,7 +2,7 @@
 
 A position is taken under the lock of the project's row in `feed_positions`. The lock is held until the commit, so
 positions become visible in order and without gaps, whatever else commits at the same time. It is taken last, and
-projects are locked in the order of their ids, so no deadlock is possible: its holder waits only for the disk.
+projects are locked in the order of their ids, so deadlocks are impossible: the lock's holder waits only for the disk.
 
 Usage is written here too, for the same reason: many transactions add to the same row.
 """
@@ -66,7 +66,7 @@ def add_to_feed(
     *,
     now: int,
 ) -> None:
-    """Add an entry to the project's feed, visible once the transaction is committed."""
+    """Add an entry to the project's feed; it becomes visible once the transaction is committed."""
     _get_journal(connection).entries.append(FeedEntry(project_id, job_id, kind, data, now))
 
 
@@ -105,7 +105,7 @@ def write_journal(connection: Connection) -> frozenset[str]:
 
 
 def follow_savepoints(engine: Engine) -> None:
-    """Whenever the engine rolls back to a savepoint, discard the entries recorded since that savepoint."""
+    """Make each rollback to a savepoint discard the journal entries recorded since that savepoint."""
 
     def remember_savepoint(connection: Connection, name: str) -> None:
         journal = _get_journal(connection)
@@ -138,7 +138,7 @@ def _write_feed(connection: Connection, project_id: str, told: Sequence[FeedEntr
 
 @cache
 def _build_position_update(dialect: str) -> sa.Executable:
-    """Build the statement that adds `last` to a project's counter and returns it; cached, as many commits run it."""
+    """Build, once per dialect, the statement that adds `last` to a project's counter and returns the counter."""
     counter = (sqlite_insert if dialect == "sqlite" else postgresql_insert)(FeedPosition)
     added = counter.on_conflict_do_update(
         index_elements=[FeedPosition.project_id], set_={"last": FeedPosition.last + counter.excluded.last}

@@ -14,7 +14,7 @@ Milliseconds = BigInteger
 
 
 class Base(DeclarativeBase):
-    """Declarative base; constraint names are fixed so that migrations can name them."""
+    """Declarative base class; constraint names are fixed so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -57,7 +57,7 @@ class ApiKey(Base):
 class Job(Base):
     """One job: its spec, its state, and its result.
 
-    `source_model`, `output_model` and `labels` repeat fields of the spec, so that lists need not read it. In
+    `source_model`, `output_model` and `labels` duplicate fields of the spec, so that lists need not read it. In
     the table, `spec` and `result` come last, since SQLite has to read through long values to reach later columns.
     `openai` has the values from clients of OpenAI's API that the spec has no field for, such as metadata.
     """
@@ -114,7 +114,7 @@ class JobLabel(Base):
 
 
 class Attempt(Base):
-    """One try at running a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
+    """One attempt to run a job. Its id is the fencing token; `worker_id` is the worker of its first node."""
 
     __tablename__ = "attempts"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -228,7 +228,7 @@ class File(Base):
 
 
 class Upload(Base):
-    """A file that arrives in parts: pending until it is completed, cancelled or expired."""
+    """A file that is uploaded in parts: pending until it is completed, cancelled or expired."""
 
     __tablename__ = "uploads"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -255,7 +255,7 @@ class UploadPart(Base):
 
 
 class Deletion(Base):
-    """One thing to delete: the key of a file or folder in the artifact store, or, if `key` is NULL, the job itself."""
+    """One item to delete: the key of a file or folder in the artifact store, or, if `key` is NULL, the job itself."""
 
     __tablename__ = "deletions"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)
@@ -296,10 +296,10 @@ class Lease(Base):
 
 
 class JobSearch(Base):
-    """Fields, besides state, kind and labels, by which job lists can be filtered; one narrow row per job.
+    """The fields by which job lists can be filtered, besides state, kind and labels; one narrow row per job.
 
-    `fields` has one line `name=value` per scalar of the spec, between line breaks; `error` is its code and
-    message. Scanning narrow rows is cheap.
+    `fields` has one line `name=value` per scalar in the spec, with a line break before and after each; `error` has
+    the error's code and message. Scanning narrow rows is cheap.
     """
 
     __tablename__ = "job_search"
@@ -373,7 +373,7 @@ class BulkOperation(Base):
 
 
 class Session(Base):
-    """A browser's session or a one-time link to one; only the SHA-256 of its token is stored."""
+    """A browser session or a one-time link that starts one; only the SHA-256 of its token is stored."""
 
     __tablename__ = "sessions"
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -408,10 +408,10 @@ class Usage(Base):
 
 
 class Chat(Base):
-    """A request for chat or text completions, which a serving attempt answers at once.
+    """A request for chat or text completions, which a serving attempt answers immediately.
 
-    `expires_at` is the time at which the leader considers a running chat abandoned by its API process, which
-    renews it. `stored` has the messages and the answer if the client asked for that; otherwise no text is stored.
+    `expires_at` is the time after which the leader considers a running chat abandoned, unless its API process renews
+    it. `stored` has the messages and the answer if the client asked to store them; otherwise no text is stored.
     """
 
     __tablename__ = "chats"

@@ -39,7 +39,8 @@ def check_batch(path: Path) -> BatchSummary:
     """Check every line of a batch file.
 
     Raises:
-        InputError: The file is too large or empty, or a line is not a valid request; names the parameter at fault.
+        InputError: The file is too large or empty, or a line is not a valid request; the message names
+            the parameter at fault.
     """
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"the file is larger than {MAX_BYTES} bytes; split it")

@@ -21,7 +21,7 @@ class InputError(ValueError):
     Attributes:
         line: Number of the faulty line; None if the whole file is at fault.
         message: What is wrong, and the remedy.
-        param: The field at fault within the line, if one is.
+        param: The field at fault within the line, if any.
     """
 
     def __init__(self, message: str, *, line: int | None = None, param: str | None = None) -> None:
@@ -45,7 +45,7 @@ def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]
 
     Args:
         path: The file.
-        unique: Reject objects that have a field more than once.
+        unique: Reject objects with duplicate keys.
 
     Raises:
         InputError: A line is not UTF-8 or not JSON, or is too long.

@@ -18,7 +18,7 @@ Check = Callable[[Any], str | None]
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether a string contains half of a surrogate pair, which JSON can encode and UTF-8 cannot."""
+    """Whether a string contains half of a surrogate pair, which JSON can encode but UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -47,13 +47,13 @@ def integer_check(low: int, high: int) -> Check:
 
 
 def _check_top_p(value: Any) -> str | None:
-    return None if _is_number(value, 0, 1) and value > 0 else "must be a number above 0, up to 1"
+    return None if _is_number(value, 0, 1) and value > 0 else "must be a number above 0 and at most 1"
 
 
 def _check_stop(value: Any) -> str | None:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
-        return "must be a string or a list of strings, none of them empty"
+        return "must be a non-empty string or a list of non-empty strings"
     return next((fault for text in texts if (fault := _check_text(text))), None)
 
 
@@ -72,7 +72,7 @@ def _check_logit_bias(value: Any) -> str | None:
 
 def _check_text(value: Any) -> str | None:
     if not isinstance(value, str) or not value:
-        return "must be a string that is not empty"
+        return "must be a non-empty string"
     return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(value) else None
 
 
@@ -86,7 +86,7 @@ def _check_messages(value: Any) -> str | None:
 def _check_message(message: Any) -> tuple[str, str] | None:
     """Return what is wrong with a message, and the remedy."""
     if not isinstance(message, dict):
-        return "no object", "; write one with role and content"
+        return "a value that is not an object", "; write one with role and content"
     for name, part in message.items():
         if name not in ("role", "content") and part is not None:
             return f"the field {name!r}", ", which is not supported; use role and content"
@@ -94,7 +94,7 @@ def _check_message(message: Any) -> tuple[str, str] | None:
         return f"the role {message.get('role')!r}", f"; use one of {', '.join(ROLES)}"
     content = message.get("content")
     if not isinstance(content, str):
-        return "no text as content", "; only text is supported"
+        return "content that is not a string", "; only text is supported"
     if has_lone_surrogate(content):
         return LONE_SURROGATE, "; write the whole character"
     return None

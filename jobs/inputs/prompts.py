@@ -21,7 +21,7 @@ from jobs.inputs.parameters import (
 
 PROMPT_FIELDS = ("prompt", "messages")
 SHARED_PARAMETERS = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
-# Parameters with wider bounds in our own jobs than in OpenAI's API.
+# Parameters for which our own jobs allow a wider range than OpenAI's API.
 OWN_CHECKS: Mapping[str, Check] = {
     "temperature": number_check(0, 100),
     "top_p": number_check(0, 1),
@@ -36,10 +36,11 @@ EXAMPLE_HINT = 'write {"prompt": …} or {"messages": […]}'
 
 
 def check_prompts(path: Path) -> None:
-    """Check every line.
+    """Check every line of a prompt file.
 
     Raises:
-        InputError: The file is empty or an array, or a line is not a valid request; names the field at fault.
+        InputError: The file is empty or an array, or a line is not a valid request; the message names the field at
+            fault.
     """
     if read_beginning(path).startswith(b"["):
         raise InputError("the file is a JSON array; write one object per line instead")

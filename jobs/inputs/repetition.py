@@ -1,16 +1,16 @@
-"""Detects repeated fields in JSON objects; parsers silently keep only the last one."""
+"""Detects duplicate keys in JSON objects; parsers silently keep only the last one."""
 
 from typing import Any
 
-MAX_NAME_CHARACTERS = 64  # maximum number of characters of a field name to show in a message
+MAX_NAME_CHARACTERS = 64  # maximum number of characters of a key to show in a message
 
 
 class RepeatedFieldFinder:
-    """Finds the first repeated field while JSON is parsed; pass `read_object` as the `object_pairs_hook`.
+    """Finds the first duplicate key while JSON is parsed; pass `read_object` as the `object_pairs_hook`.
 
     Attributes:
-        name: The repeated field, cut to a readable length; None if there is none.
-        path: Where it is, with dots: "logit_bias.5".
+        name: The duplicate key, cut to a readable length; None if there is none.
+        path: The path of the key, separated by dots, e.g. "logit_bias.5".
     """
 
     def __init__(self) -> None:
@@ -19,9 +19,9 @@ class RepeatedFieldFinder:
         self._object: dict[str, Any] = {}
 
     def read_object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """Build the object and look for a repeated field.
+        """Build the object and look for a duplicate key.
 
-        Inner objects are read first, so outer ones complete the path.
+        Inner objects are read first, so the outer ones complete the path later.
         """
         fields = dict(pairs)
         if self.name is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.inputs.lines import CHUNK_CHARACTERS, InputError, read_array, read_beginning, read_lines
 
 UNSUPPORTED_SIGNATURES = {
-    b"PK\x03\x04": "is a ZIP archive or a workbook; unpack or convert it to JSON",
+    b"PK\x03\x04": "is a ZIP archive or a workbook; unpack it, or convert it to JSON",
     b"version https://git-lfs": "is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository",
     b"<!doctype html": "is a web page; download the file that the page shows",
     b"<html": "is a web page; download the file that the page shows",
@@ -26,10 +26,10 @@ KEYS_BY_FORMAT: Mapping[str, tuple[str, ...]] = {
 
 
 def check_training_data(path: Path) -> None:
-    """Check every example.
+    """Check every example of a training file.
 
     Raises:
-        InputError: The file has another format or no example, or an example is malformed.
+        InputError: The file has an unsupported format or no examples, or an example is malformed.
     """
     beginning = read_beginning(path)
     for other, message in UNSUPPORTED_SIGNATURES.items():
@@ -107,7 +107,7 @@ def _check_alpaca(item: Mapping[str, Any]) -> None:
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):  # noqa: PLR2004
         raise InputError("has a malformed 'history'; write a list of [question, answer] pairs")
     for text in (text for pair in history for text in pair):
-        _require_text(text, "has a 'history'")
+        _require_text(text, "has an entry in 'history'")
     _require_text(item["instruction"], "has an 'instruction'")
     _require_text(item.get("input") or "", "has an 'input'")
     if item.get("output") is not None:
@@ -124,7 +124,7 @@ _CHECKS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
 
 def _require_text(value: Any, subject: str) -> None:
     if not isinstance(value, str):
-        raise InputError(f"{subject} that is not text; write it as a string")
+        raise InputError(f"{subject} that is not a string; write it as a JSON string")
 
 
 def _reject_unknown_keys(item: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

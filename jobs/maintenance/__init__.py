@@ -1,4 +1,4 @@
-"""The leader's work besides dispatching: ends lost attempts, deletes unneeded files, expires old data."""
+"""The leader's work besides dispatching: ending lost attempts, deleting unneeded files and expiring old data."""
 
 from jobs.maintenance.bulk_operations import BulkOperations
 from jobs.maintenance.cleaner import Cleaner

@@ -51,5 +51,5 @@ class BulkOperations:
     def _run(self) -> None:
         try:
             self.run_until_done()
-        except Exception as error:  # noqa: BLE001 - whatever fails, the chunk is tried again
-            log.warning("a bulk operation failed, trying again: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever fails, the chunk is retried
+            log.warning("a bulk operation failed and will be retried: %s", error)

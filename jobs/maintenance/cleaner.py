@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Processes due records in batches; failed deletions are retried later."""
+    """Processes due deletion records in batches; failed deletions are retried later."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class Cleaner:
         return len(due)
 
     def _delete(self, record: DeletionRecord, key: str) -> bool:
-        """Delete a key from the store; return False if this must be tried again."""
+        """Delete a key from the store; return False if the deletion must be retried."""
         try:
             with self._database.reading() as connection:
                 in_use = is_key_in_use(connection, key, record.job_id)
@@ -54,6 +54,6 @@ class Cleaner:
 
     def _postpone(self, record: DeletionRecord, error: Exception) -> None:
         backoff_ms = min(MAX_BACKOFF_MS, MIN_BACKOFF_MS * 2 ** min(record.attempts - 1, 10))
-        log.warning("cannot delete %s, trying again in %d s: %s", record.key, backoff_ms // 1000, error)
+        log.warning("cannot delete %s, will retry in %d s: %s", record.key, backoff_ms // 1000, error)
         with self._database.writing() as connection:
             deletions.postpone(connection, record.id, now_ms(connection) + backoff_ms)

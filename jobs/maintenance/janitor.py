@@ -51,5 +51,5 @@ class Janitor:
             cleaner = Cleaner(self._database, open_store(self._settings), self._settings)
             while not self._stopping.is_set() and cleaner.clean() == BATCH_SIZE:
                 pass
-        except Exception as error:  # noqa: BLE001 - whatever fails, deletions are tried again
-            log.warning("deletions failed, trying again: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever fails, deletions are retried
+            log.warning("deletions failed and will be retried: %s", error)

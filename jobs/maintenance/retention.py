@@ -26,7 +26,7 @@ class Retention:
         self._settings = settings
 
     def expire(self) -> None:
-        """Delete expired files and uploads, then jobs, artifacts, log lines and events of final jobs."""
+        """Delete all expired data: files, uploads, chats, and final jobs or their artifacts, log lines and events."""
         kept = self._settings
         self._expire_files()
         self._expire_dashboard_data()

@@ -1,1 +1,1 @@
-"""Information about a model that needs no loading: its directory, its details and its displayed configuration."""
+"""Information about a model that is known without loading it: its directory, details and displayed configuration."""

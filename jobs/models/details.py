@@ -9,11 +9,11 @@ from jobs.errors import InvalidRequestError
 
 
 class _Details(BaseModel):
-    """Base class of all details; strict, because the values come from JSON files that users wrote."""
+    """Base class for all details; strict, because the values come from JSON files that users wrote."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    bytes: int = Field(description="Size of all files")
+    bytes: int = Field(description="Total size of all files")
 
 
 class StoredPrecision(BaseModel):
@@ -21,10 +21,10 @@ class StoredPrecision(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    dtype: str = Field(description="Of weights that are not quantized, and of the hidden states")
-    quantization: str | None = Field(description="Of the linear layers of the blocks: int8, nf4 or fp4")
+    dtype: str = Field(description="Dtype of the unquantized weights and of the hidden states")
+    quantization: str | None = Field(description="How the linear layers of the blocks are quantized: int8, nf4 or fp4")
     double_quantization: bool = Field(description="Whether the scales of 4-bit blocks are quantized too")
-    quantize_head: bool = Field(description="Whether embedding and output head are stored in 8 bits")
+    quantize_head: bool = Field(description="Whether the embedding and the output head are stored in 8 bits")
 
 
 class _ShapedDetails(_Details):
@@ -41,25 +41,25 @@ class _ShapedDetails(_Details):
 
 
 class CheckpointDetails(_ShapedDetails):
-    """A checkpoint; fields that its config.json lacks are null."""
+    """Details of a checkpoint; fields that its config.json lacks are null."""
 
     quantization: str | None = Field(None, description="int8, nf4 or fp4; null if the weights are not quantized")
     precision: StoredPrecision | None = None
 
 
 class GgufDetails(_ShapedDetails):
-    """A GGUF file; fields that its config.json lacks are null."""
+    """Details of a GGUF file; fields that its config.json lacks are null."""
 
 
 class AdapterDetails(_Details):
-    """A LoRA adapter; fields that its adapter_config.json lacks are null."""
+    """Details of a LoRA adapter; fields that its adapter_config.json lacks are null."""
 
     lora_rank: int | None = None
     lora_alpha: int | float | None = None
 
 
 class LlamaDetails(_Details):
-    """A checkpoint converted to Llama."""
+    """Details of a checkpoint that was converted to Llama."""
 
 
 ModelDetails = CheckpointDetails | GgufDetails | AdapterDetails | LlamaDetails
@@ -75,7 +75,7 @@ def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, A
     """Check the details of a model of this kind; return them in their stored form, without unknown fields.
 
     Raises:
-        InvalidRequestError: `file`, which they were read from, has a value of another type.
+        InvalidRequestError: A value in `file`, which the details were read from, has the wrong type.
     """
     try:
         return DETAILS_CLASSES[kind].model_validate(found).model_dump(mode="json", exclude_unset=True)
@@ -87,7 +87,7 @@ def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, A
 
 
 def read_details(kind: str, stored: Mapping[str, Any]) -> ModelDetails | Mapping[str, Any]:
-    """Return stored details as their class, or as they are if another version stored other fields."""
+    """Return stored details as an instance of their class, or unchanged if another version stored other fields."""
     try:
         return DETAILS_CLASSES[kind].model_validate(stored)
     except (KeyError, ValidationError):

@@ -37,17 +37,18 @@ def resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
     """Return the real path of a model directory.
 
     Raises:
-        PathNotAllowedError: after resolving symbolic links, it or a file in it is outside the allowed roots.
-        InvalidRequestError: it is not a directory.
+        PathNotAllowedError: After resolving symbolic links, the path or a file in the directory is outside the allowed
+            roots.
+        InvalidRequestError: The path is not a directory.
     """
     where = ", ".join(str(root) for root in roots)
     given = Path(path)
     if not given.is_absolute() or ".." in given.parts:
-        raise PathNotAllowedError(f"use an absolute path without '..' below one of: {where}", param="path")
+        raise PathNotAllowedError(f"use an absolute path without '..' under one of: {where}", param="path")
     real = _resolve(given)
     if not any(real.is_relative_to(root) for root in roots):
         raise PathNotAllowedError(
-            f"{path} is not below an allowed model root; move it below one of: {where}", param="path"
+            f"{path} is not under an allowed model root; move it under one of: {where}", param="path"
         )
     if not real.is_dir():
         raise InvalidRequestError(f"{path} is not a directory on the server", param="path")
@@ -64,7 +65,7 @@ def _check_entry(file: Path, roots: Sequence[Path]) -> None:
         message = f"{_printable(file)} is a link that points outside the allowed model roots; copy the file instead"
         raise PathNotAllowedError(message, param="path")
     if not (real.is_file() or real.is_dir()):
-        message = f"{_printable(file)} is neither a file nor a directory; remove it or replace it by a copy"
+        message = f"{_printable(file)} is neither a file nor a directory; remove it or replace it with a copy"
         raise InvalidRequestError(message, param="path")
 
 
@@ -73,12 +74,12 @@ def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError:
-        message = f"{_printable(path)} is a link to itself; replace it by a copy"
+        message = f"{_printable(path)} is a link to itself; replace it with a copy"
         raise InvalidRequestError(message, param="path") from None
 
 
 def _printable(path: Path) -> str:
-    """Return the name with invalid UTF-8 escaped, because no response can contain it."""
+    """Return the name with invalid UTF-8 escaped, because no response can contain invalid UTF-8."""
     return path.name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -86,7 +87,8 @@ def inspect_directory(folder: Path) -> Inspection:
     """Return what the directory contains.
 
     Raises:
-        InvalidRequestError: it is neither a complete Baichuan checkpoint nor a LoRA adapter; says what is missing.
+        InvalidRequestError: The directory contains neither a complete Baichuan model nor a LoRA adapter; the message
+            says what is missing.
     """
     try:
         return _inspect_directory(folder)

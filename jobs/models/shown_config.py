@@ -23,7 +23,7 @@ class ShownFields(BaseModel):
         """Check the content of the file with this name.
 
         Raises:
-            InvalidRequestError: A field has an impossible value; names the file and the field.
+            InvalidRequestError: A field has an impossible value; the message names the file and the field.
         """
         try:
             return cls.model_validate(content)
@@ -66,7 +66,7 @@ class ShownConfig(ShownFields):
 
     @property
     def quantization(self) -> str | None:
-        """Return the quantization method of the weights."""
+        """The quantization method of the weights; None if they are not quantized."""
         return self.quantization_config.method if self.quantization_config else None
 
     def details(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""SQL, one file per table. Functions take the caller's connection; none begins or ends a transaction."""
+"""SQL queries, grouped by table. Functions take the caller's connection; none begins or ends a transaction."""

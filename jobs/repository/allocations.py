@@ -1,4 +1,4 @@
-"""Rows of `allocations`."""
+"""Queries on the `allocations` table."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -43,7 +43,7 @@ def map_jobs_to_models(connection: Connection) -> dict[str, str]:
 
 
 def list_overdue(connection: Connection, *, now: int, limit: int) -> list[AllocationRecord]:
-    """Return up to `limit` allocations that were not claimed or renewed in time, the oldest first."""
+    """Return up to `limit` allocations that were not claimed or renewed in time, earliest deadline first."""
     query = sa.select(Allocation.__table__).where(_OPEN, Allocation.deadline < now)
     rows = connection.execute(query.order_by(Allocation.deadline).limit(limit))
     return [AllocationRecord(**row._mapping) for row in rows]

@@ -1,4 +1,4 @@
-"""Rows of `attempts`."""
+"""Queries on the `attempts` table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -39,10 +39,10 @@ def get(connection: Connection, attempt_id: str) -> AttemptRecord | None:
 
 @dataclass(frozen=True, slots=True)
 class DirectiveInputs:
-    """The state that decides which directive a worker gets for an attempt.
+    """The state that determines which directive a worker gets for an attempt.
 
     Attributes:
-        others_wait: Whether other jobs are waiting for resources; only read for serve jobs, which then end once idle.
+        others_wait: Whether other jobs wait for resources; read only for serve jobs, which then end once they are idle.
     """
 
     attempt_state: str

@@ -1,4 +1,4 @@
-"""Rows of `bulk_operations`."""
+"""Queries on the `bulk_operations` table."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows of `chats`."""
+"""Queries on the `chats` table."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -35,7 +35,7 @@ def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
 
 
 def renew(connection: Connection, ids: Collection[str], *, expires_at: int) -> None:
-    """Extend the expiry of running chats."""
+    """Postpone the expiry of running chats."""
     running = sa.update(Chat).where(Chat.id.in_(list(ids)), Chat.expires_at.is_not(None))
     connection.execute(running.values(expires_at=expires_at))
 

@@ -1,4 +1,4 @@
-"""Rows of `deletions`."""
+"""Queries on the `deletions` table."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -17,7 +17,7 @@ def add(connection: Connection, deletions: Sequence[DeletionRecord]) -> None:
 
 
 def take_due(connection: Connection, *, now: int, limit: int, until: int) -> list[DeletionRecord]:
-    """Claim up to `limit` due deletions, earliest first; nobody else can claim them before `until`."""
+    """Claim up to `limit` due deletions, earliest first; no one else can claim them before `until`."""
     due = (
         sa.select(Deletion.id)
         .where(Deletion.not_before <= now)
@@ -57,7 +57,7 @@ def remove_by_key(connection: Connection, key: str, reason: str) -> None:
 
 
 def list_keys(connection: Connection, job_id: str, *, due: int | None = None) -> list[str]:
-    """Return a job's keys that are to be deleted; with `due`, only those that are due by that time."""
+    """Return the keys of a job's files that are to be deleted; with `due`, only those due by that time."""
     query = sa.select(Deletion.key).where(Deletion.job_id == job_id, Deletion.key.is_not(None))
     if due is not None:
         query = query.where(sa.or_(Deletion.not_before <= due, Deletion.attempts > 0))

@@ -1,4 +1,4 @@
-"""Rows of `events`."""
+"""Queries on the `events` table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -25,7 +25,7 @@ def append(
 ) -> None:
     """Append (type, data) entries to the job's log; the job's row counts the entries and lines.
 
-    The project's feed gets changed states and new lines from here, and progress from where it is recorded.
+    State changes and new lines are also added to the project's feed; progress is added where it is recorded.
     """
     if not entries:
         return
@@ -59,7 +59,7 @@ def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entr
 
 
 def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> None:
-    """Insert the first event of new jobs, whose rows have `last_event` 1."""
+    """Insert the first events of new jobs, whose rows already have `last_event` set to 1."""
     _insert(connection, [_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
     for job in jobs:
         told = {**data, "kind": job["kind"]}

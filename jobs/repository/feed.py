@@ -1,4 +1,4 @@
-"""Rows of `feed` and `feed_positions`, which `jobs.database.journal` writes."""
+"""Queries on the `feed` and `feed_positions` tables, which `jobs.database.journal` writes."""
 
 from collections.abc import Collection
 

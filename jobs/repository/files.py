@@ -1,4 +1,4 @@
-"""Rows of `files` and `artifacts`; artifacts can be listed, and read by id, like uploaded files."""
+"""Queries on the `files` and `artifacts` tables; artifacts can be listed, and read by id, like uploaded files."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict

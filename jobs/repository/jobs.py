@@ -1,4 +1,4 @@
-"""Rows of `jobs` and `job_labels`."""
+"""Queries on the `jobs` and `job_labels` tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -15,7 +15,7 @@ from jobs.state import JobState
 
 RECORD_COLUMNS = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
-# Polls and submissions run these. Building each statement only once halves the Python time of a query.
+# Polls and submissions run these statements. Building each one only once halves a query's time in Python.
 _RECORDS_BY_ID = sa.select(*RECORD_COLUMNS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 _DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
@@ -134,7 +134,7 @@ def compare_and_set(
 def compare_and_set_all(
     connection: Connection, ids: Iterable[str], source: JobState, target: JobState, changes: Mapping[str, Any]
 ) -> int:
-    """Move all given jobs that are in `source` to `target`, with the same changes; return how many."""
+    """Move all given jobs that are in `source` to `target`, with the same changes; return how many were moved."""
     statement = (
         sa.update(Job)
         .where(Job.id.in_(list(ids)), Job.state == source)
@@ -149,7 +149,7 @@ def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any
 
 
 def to_record(row: sa.Row[Any]) -> JobRecord:
-    """Convert a row of the columns in `RECORD_COLUMNS` to a job."""
+    """Convert a row with the columns in `RECORD_COLUMNS` to a job record."""
     return JobRecord(**_values(row))
 
 

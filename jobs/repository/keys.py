@@ -1,4 +1,4 @@
-"""Rows of `projects` and `api_keys`."""
+"""Queries on the `projects` and `api_keys` tables."""
 
 from collections.abc import Iterable
 

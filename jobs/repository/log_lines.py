@@ -43,7 +43,7 @@ def read(connection: Connection, job_id: str, *, first: int, last: int) -> list[
 def list_matches(connection: Connection, job_id: str, text: str, *, ignore_case: bool) -> Sequence[int]:
     """Return the numbers of all lines that contain the given text, in ascending order.
 
-    The database splits and searches the lines: it is several times faster than Python and returns only numbers.
+    The database splits and searches the lines, because it is several times faster than Python and returns only numbers.
     """
     sqlite = connection.dialect.name == "sqlite"
     lines: Any

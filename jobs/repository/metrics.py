@@ -1,4 +1,4 @@
-"""Rows of `metric_points`."""
+"""Queries on the `metric_points` table."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def remove(connection: Connection, job_ids: Collection[str]) -> None:
 
 
 def list_spans(connection: Connection, job_id: str) -> list[MetricSpan]:
-    """Return the metrics of a run with their first and last steps, by name, with one index look-up per metric."""
+    """Return the metrics of a run with their first and last steps, by name, using index look-ups instead of a scan."""
     found: list[MetricSpan] = []
     while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
         steps = sa.select(sa.func.min(MetricPoint.step)).where(MetricPoint.job_id == job_id, MetricPoint.name == name)
@@ -67,7 +67,7 @@ def downsample(
 ) -> Sequence[sa.Row[Any]]:
     """Return name, first and last step, count, finite count, minimum, maximum and mean of each non-empty bucket.
 
-    Bucket i of b has the steps in [start + (stop - start) * i / b, start + (stop - start) * (i + 1) / b).
+    Bucket i of b contains the steps in [start + (stop - start) * i / b, start + (stop - start) * (i + 1) / b).
     """
     point = MetricPoint
     bucket = sa.cast(point.step - start, sa.BigInteger) * buckets // (stop - start)

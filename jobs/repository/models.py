@@ -1,4 +1,4 @@
-"""Rows of `models`."""
+"""Queries on the `models` table."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _SELECT_BY_ID_FOR_KEY_SHARE = _SELECT_BY_ID.order_by(Model.id).with_for_update(r
 
 
 def add(connection: Connection, model: ModelRecord) -> bool:
-    """Insert a model; return False if the project has a model with this name."""
+    """Insert a model; return False if the project already has a model with this name."""
     values = {
         "project_id": model.project_id,
         "id": model.id,
@@ -67,11 +67,11 @@ def list_made_from(connection: Connection, project_id: str, base: str) -> list[M
 
 
 def update_pending(connection: Connection, job_id: str, changes: Mapping[str, Any]) -> None:
-    """Change the model that this job is making, but not models from its resume points, which are ready."""
+    """Update the pending model of a job, but not models published from its resume points, which are ready."""
     pending = sa.update(Model).where(Model.job_id == job_id, Model.state == "pending")
     connection.execute(pending.values(**changes))
 
 
 def drop_pending(connection: Connection, job_ids: Collection[str]) -> None:
-    """Free the names that unfinished jobs had reserved."""
+    """Free the model names that these jobs have reserved."""
     connection.execute(sa.delete(Model).where(Model.job_id.in_(list(job_ids)), Model.state == "pending"))

@@ -1,4 +1,4 @@
-"""Rows of `worker_samples` and `usage`."""
+"""Queries on the `worker_samples` and `usage` tables."""
 
 import sqlalchemy as sa
 from sqlalchemy import Connection

@@ -1,4 +1,4 @@
-"""Finds jobs by a filter. The rows of `job_search` are narrow, so that scanning all rows of a project is cheap."""
+"""Finds jobs by a filter. The rows of `job_search` are narrow, so scanning all rows of a project is cheap."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -66,14 +66,14 @@ def _limit_to_newest(ids: sa.Select[str], *, after: str | None, limit: int) -> s
 def _select_ids(
     connection: Connection, project_id: str, wanted: JobFilter, *, on_jobs: bool = False, all_rows: bool = False
 ) -> sa.Select[str]:
-    """Select the ids of matching jobs, from `job_search` alone if possible.
+    """Build the query for the ids of matching jobs, on `job_search` alone if possible.
 
     Args:
-        connection: Its dialect decides how texts are searched.
+        connection: The connection, whose dialect decides how text is searched.
         project_id: The project of the jobs.
         wanted: The conditions.
-        on_jobs: Always select from `jobs`.
-        all_rows: All matches are needed, so scan `job_search` completely first; else the scan stops at the limit.
+        on_jobs: Whether to select from `jobs` in any case.
+        all_rows: Whether all matches are needed: then all of `job_search` is scanned first, not just up to the limit.
     """
     narrow = _build_search_conditions(connection, wanted)
     on_jobs = on_jobs or bool(wanted.states or wanted.kind or wanted.from_openai or wanted.metadata) or not narrow
@@ -125,7 +125,7 @@ def _build_search_conditions(connection: Connection, wanted: JobFilter) -> list[
 def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
     """Build the condition on one metadata field.
 
-    It compares decoded keys, because SQLite's JSON paths do not find keys with escaped characters or quotes.
+    Keys are compared after decoding, because SQLite's JSON paths do not find keys with escaped characters or quotes.
     """
     if connection.dialect.name == "postgresql":
         return sa.cast(Job.openai, JSONB).contains({"metadata": {key: value}})

@@ -1,4 +1,4 @@
-"""Rows of `sessions`."""
+"""Queries on the `sessions` table."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -33,7 +33,7 @@ def get_by_hash(connection: Connection, hashes: Iterable[str], kind: Kind, *, no
 
 
 def remove(connection: Connection, token_hash: str) -> bool:
-    """Delete a session or link; return whether this transaction was the one to do so."""
+    """Delete a session or link; return whether this transaction was the one that deleted it."""
     return connection.execute(sa.delete(Session).where(Session.token_hash == token_hash)).rowcount == 1
 
 

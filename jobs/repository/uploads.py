@@ -1,4 +1,4 @@
-"""Rows of `uploads` and `upload_parts`."""
+"""Queries on the `uploads` and `upload_parts` tables."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

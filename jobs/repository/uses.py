@@ -28,7 +28,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ModelOrigin:
-    """A model with the model that it was made from, and the job that made it."""
+    """A model, the model that it was made from, and the job that made it."""
 
     id: str
     base: str | None
@@ -95,7 +95,7 @@ def job_exists(connection: Connection, job_id: str) -> bool:
 
 
 def file_exists(connection: Connection, file_id: str) -> bool:
-    """Whether an uploaded file has a row."""
+    """Whether an uploaded file with this id exists."""
     return connection.execute(sa.select(File.id).where(File.id == file_id)).first() is not None
 
 

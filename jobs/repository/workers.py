@@ -1,4 +1,4 @@
-"""Rows of `workers` and `leases`."""
+"""Queries on the `workers` and `leases` tables."""
 
 from dataclasses import asdict
 
@@ -29,13 +29,13 @@ def set_state(connection: Connection, worker_id: str, state: str, *, now: int) -
 
 
 def set_drain_deadline(connection: Connection, worker_id: str, drain_at: int | None) -> bool:
-    """Set or clear the time by which a worker must give back its jobs; return whether the worker exists."""
+    """Set or clear the time by which a worker must release its jobs; return whether the worker exists."""
     statement = sa.update(Worker).where(Worker.id == worker_id).values(drain_at=drain_at)
     return connection.execute(statement).rowcount == 1
 
 
 def get_drain_deadline(connection: Connection, worker_id: str) -> int | None:
-    """Return the time by which a worker must give back its jobs, if an administrator is draining it."""
+    """Return the time by which a worker must release its jobs, if an administrator is draining it."""
     return connection.execute(sa.select(Worker.drain_at).where(Worker.id == worker_id)).scalar_one_or_none()
 
 
@@ -75,7 +75,7 @@ def get_lease_holder(connection: Connection, name: str, *, now: int) -> str | No
 
 
 def get_lease(connection: Connection, name: str) -> tuple[str, int] | None:
-    """Return the holder of a lease and when it expires; None if nobody has it."""
+    """Return the holder of a lease and its expiry time; None if nobody has it."""
     row = connection.execute(sa.select(Lease.holder, Lease.expires_at).where(Lease.name == name)).first()
     return (row.holder, row.expires_at) if row else None
 

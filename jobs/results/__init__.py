@@ -1,7 +1,7 @@
 """Classes for the results of jobs, distinguished by `kind`, and for the progress of jobs.
 
-Handlers build these classes, so that nothing else is ever stored. Rows outlive versions: a result that another
-version stored with other fields is returned as a plain object.
+Handlers build instances of these classes, so nothing else is ever stored. Rows outlive versions of the service: a
+result that another version stored with other fields is returned as a plain object.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ RESULT_ADAPTER: TypeAdapter[AnyResult] = TypeAdapter(AnyResult)
 
 
 def read_result(kind: str, stored: Mapping[str, Any] | None) -> AnyResult | Mapping[str, Any] | None:
-    """Return a stored result as its class, or as it is if another version stored other fields."""
+    """Return a stored result as an instance of its class, or unchanged if another version stored other fields."""
     if stored is None:
         return None
     try:
@@ -61,7 +61,7 @@ def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
 def count_tokens(result: Mapping[str, Any]) -> int:
     """Return how many tokens a job processed, according to its stored result; 0 for kinds that count none.
 
-    Those of a serve job are counted with its chats, whose keys may differ from the job's.
+    The tokens of a serve job are counted with its chats, whose API keys may differ from the job's.
     """
     if result.get("kind") == SERVE_KIND:
         return 0

@@ -8,10 +8,10 @@ from jobs.results.fields import Result
 
 
 class ConvertResult(Result):
-    """Size of a converted checkpoint."""
+    """The size of a checkpoint before and after its conversion."""
 
     kind: Literal["convert"] = "convert"
-    target: str = Field(description="The format that was asked for")
-    tensors: int = Field(description="Tensors that were written")
-    bytes_before: int = Field(description="Bytes of the weight files that were read")
-    bytes_after: int = Field(description="Bytes of the tensors that were written")
+    target: str = Field(description="The requested format")
+    tensors: int = Field(description="Number of tensors that were written")
+    bytes_before: int = Field(description="Total size in bytes of the weight files that were read")
+    bytes_after: int = Field(description="Total size in bytes of the tensors that were written")

@@ -1,4 +1,4 @@
-"""Results of an evaluate job: on a benchmark, or on a text."""
+"""Results of an evaluate job, on a benchmark or on a text."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from jobs.specs.fields import StrictModel
 
 
 class Accuracy(StrictModel):
-    """Fraction of correct answers."""
+    """The fraction of correct answers."""
 
     accuracy: FiniteFloat
     questions: int
@@ -17,28 +17,30 @@ class Accuracy(StrictModel):
 
 
 class AccuracyDifference(StrictModel):
-    """Accuracy of the model minus that of the other one, on the same questions."""
+    """The accuracy of the model minus that of the other model, on the same questions."""
 
     difference: FiniteFloat
     low: FiniteFloat = Field(description="Lower end of the 95% confidence interval")
-    high: FiniteFloat = Field(description="Upper end of it")
+    high: FiniteFloat = Field(description="Upper end of the 95% confidence interval")
     only_model: FiniteFloat = Field(description="Fraction of questions that only the model answers correctly")
-    only_other: FiniteFloat = Field(description="Fraction that only the other one answers correctly")
-    same_letter: FiniteFloat = Field(description="Fraction to which both answer the same letter")
+    only_other: FiniteFloat = Field(description="Fraction of questions that only the other model answers correctly")
+    same_letter: FiniteFloat = Field(description="Fraction of questions to which both models give the same letter")
 
 
 class ModelAccuracy(StrictModel):
-    """Accuracy of one model; the artifact evaluation.json has it by subject."""
+    """The accuracy of one model; the artifact evaluation.json has the accuracy for each subject."""
 
     name: str
     total: Accuracy
     categories: dict[str, Accuracy]
-    fewer_shots: int = Field(description="Questions asked with fewer examples, because of the model's window")
-    cut: int = Field(description="Questions that do not fit even without examples and lost their beginning")
+    fewer_shots: int = Field(description="Number of questions asked with fewer examples because of the model's window")
+    cut: int = Field(
+        description="Number of questions whose beginning was cut because they do not fit even without examples"
+    )
 
 
 class AccuracyComparison(StrictModel):
-    """Two models on the same questions."""
+    """A comparison of two models on the same questions."""
 
     total: AccuracyDifference
     categories: dict[str, AccuracyDifference]
@@ -51,30 +53,32 @@ class BenchmarkResult(Result):
     kind: Literal["evaluate"] = "evaluate"
     benchmark: str = Field(description="Title of the benchmark")
     split: str
-    shots: int = Field(description="Examples before each question")
-    averaging: str = Field(description="What categories and total are means of: questions or subjects")
+    shots: int = Field(description="Number of examples before each question")
+    averaging: str = Field(description="What categories and total are averaged over: questions or subjects")
     model: ModelAccuracy
     compared_with: ModelAccuracy | None
     comparison: AccuracyComparison | None
 
 
 class ModelPerplexity(StrictModel):
-    """Perplexity of one model: exp of the mean negative log-likelihood per token."""
+    """The perplexity of one model: exp of the mean negative log-likelihood per token."""
 
     name: str
     perplexity: FiniteFloat
 
 
 class PerplexityComparison(StrictModel):
-    """Two models on the same tokens."""
+    """A comparison of two models on the same tokens."""
 
-    difference: FiniteFloat = Field(description="Perplexity of the model minus that of the other one")
+    difference: FiniteFloat = Field(description="Perplexity of the model minus that of the other model")
     ratio: FiniteFloat
     interval: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        description="95% confidence interval of ratio; null if there are too few windows"
+        description="95% confidence interval of the ratio; null if there are too few windows"
     )
     kl_divergence: FiniteFloat = Field(description="Mean KL(other || model), in nats per token")
-    top_1_agreement: FiniteFloat = Field(description="Fraction of tokens on whose most likely candidate both agree")
+    top_1_agreement: FiniteFloat = Field(
+        description="Fraction of tokens for which both models agree on the most likely candidate"
+    )
     method: str = Field(description="How the interval was computed")
 
 
@@ -82,9 +86,9 @@ class PerplexityResult(Result):
     """Perplexity on a text."""
 
     kind: Literal["evaluate"] = "evaluate"
-    window: int = Field(description="Tokens per window")
+    window: int = Field(description="Number of tokens per window")
     windows: int
-    tokens: int = Field(description="Tokens that were scored")
+    tokens: int = Field(description="Number of tokens that were scored")
     model: ModelPerplexity
     compared_with: ModelPerplexity | None
     comparison: PerplexityComparison | None

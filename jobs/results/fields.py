@@ -1,4 +1,4 @@
-"""Field types that results share."""
+"""Field types shared by the results."""
 
 import math
 from typing import Annotated, Any
@@ -18,4 +18,4 @@ Metric = Annotated[int | float | None, BeforeValidator(_drop_non_finite)]
 
 
 class Result(StrictModel):
-    """Base class of all results; `kind` is the kind of the job."""
+    """Base class for all results; `kind` is the job's kind."""

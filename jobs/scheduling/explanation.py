@@ -28,10 +28,10 @@ class Explanation:
 
     Attributes:
         cause: The missing resource.
-        message: One sentence that names the need, the free part of the best candidate, and the jobs that hold the rest.
-        worker_id: The best candidate, if there is one.
-        free_bytes: Free memory of its best device, or of its host if the host's memory is missing.
-        holders: Jobs that hold the rest, the largest first.
+        message: A sentence that says what the job needs, what the best machine has free, and which jobs hold the rest.
+        worker_id: The worker of the best machine, if there is one.
+        free_bytes: Free memory of that machine's best device, or of its host if host memory is what is missing.
+        holders: Jobs that hold the rest, largest first.
     """
 
     cause: Cause
@@ -50,24 +50,24 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
 
     Args:
         job: The job.
-        rooms: The free resources of all machines after the round of placement.
+        rooms: The free resources of all machines after this round of placement.
     """
     if not rooms:
         return Explanation("no_worker", "no worker is running, or all are draining; start one with `baichuan worker`")
     able = [room for room in rooms if job.kind in room.machine.kinds]
     if not able:
-        return Explanation("kind", f"no worker that is running and not draining takes {job.kind} jobs")
+        return Explanation("kind", f"no active worker accepts {job.kind} jobs")
     labelled = [room for room in able if room.machine.is_requested_by(job.requirement)]
     if not labelled:
-        return Explanation("labels", f"no worker that is running and not draining {_describe_demand(job.requirement)}")
+        return Explanation("labels", f"no active worker {_describe_demand(job.requirement)}")
     equipped = [room for room in labelled if room.machine.has_packages(job.requirement)]
     if not equipped:
-        return Explanation("packages", f"no worker that could take it {describe_missing_packages(job.requirement)}")
+        return Explanation("packages", f"no worker that could run the job {describe_missing_packages(job.requirement)}")
     return _explain_capacity(job.requirement, equipped)
 
 
 def describe_missing_packages(need: Requirement) -> str:
-    """Name the packages that a job needs and say how to install them, to end a sentence that begins "no worker"."""
+    """Return the end of a sentence that begins "no worker": the packages that a job needs and how to install them."""
     names, extras = " and ".join(need.packages), ",".join(need.packages)
     return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 
@@ -87,7 +87,7 @@ def _explain_capacity(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     if not with_slots:
         return _explain_slots(large)
     fitting = sum(room.choose_devices(need) is not None for room in with_slots)
-    if fitting:  # some machines have room, but not as many as the job needs
+    if fitting:  # some machines have room, but fewer than the job needs
         message = (
             f"needs {need.nodes} machines with {_describe_node(need)} each; {fitting} of {len(large)} have that free"
         )
@@ -113,7 +113,7 @@ def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
         return Explanation("devices", f"needs {_describe_node(need)}; {worker} has {count} such devices in all", worker)
     sizes = [(device.limit_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices]
     size, worker = max(sizes, default=(0, worker))
-    message = f"needs {_describe_node(need)}; the largest device, on {worker}, has {in_gib(size)} for jobs"
+    message = f"needs {_describe_node(need)}; the largest device, on {worker}, has {in_gib(size)} available to jobs"
     return Explanation("device_memory", message, worker, size)
 
 
@@ -124,7 +124,7 @@ def _count_large_devices(need: Requirement, room: Room) -> int:
 def _explain_slots(rooms: Sequence[Room]) -> Explanation:
     best = min(rooms, key=lambda room: (len(room.holdings), room.machine.worker_id))
     names = _join_names(holding.job_id for holding in best.holdings)
-    message = f"needs a free place; {best.machine.worker_id} runs {len(best.holdings)} of at most {best.machine.slots} "
+    message = f"needs a free slot; {best.machine.worker_id} runs {len(best.holdings)} of at most {best.machine.slots} "
     return Explanation("slots", f"{message}jobs ({names})", best.machine.worker_id, None, _list_holders(best.holdings))
 
 

@@ -1,4 +1,4 @@
-"""A machine in the pool at one moment: its devices, and the parts of them that jobs hold."""
+"""A snapshot of a machine in the pool: its devices, and the resources that jobs hold on it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ class Device:
     """A device of a machine.
 
     Attributes:
-        uuid: Its name, unique within the machine.
+        uuid: Its identifier, unique within the machine.
         index: Its index on the machine.
         memory_bytes: Its total memory.
-        used_by_others_bytes: Memory that processes outside the service use now.
+        used_by_others_bytes: Memory that processes outside the service currently use.
         on_host: Whether it uses the host's memory, as a CPU does.
     """
 
@@ -29,11 +29,11 @@ class Device:
 
     @property
     def is_used_by_others(self) -> bool:
-        """Whether processes outside the service use more memory than allowed for an idle device."""
+        """Whether processes outside the service use more memory than is allowed on an idle device."""
         return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
 
     def limit_bytes(self, requirement: Requirement) -> int:
-        """Return the maximum memory for a job on this device; on a CPU, the runner's own memory is subtracted."""
+        """Return how much of this device's memory a job can use; on a CPU, the runner's own memory is subtracted."""
         return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
 
     def wanted_bytes(self, requirement: Requirement) -> int:
@@ -77,7 +77,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A runner that keeps a model loaded. It gives its memory back when a job needs it, so it counts as free.
+    """A runner that keeps a model loaded; its memory counts as free, because it is released when a job needs it.
 
     Attributes:
         model: Key of the model.
@@ -100,7 +100,7 @@ class Machine:
         host_memory_bytes: Memory of the host.
         labels: Labels that its operator gave it.
         holdings: The resources that its current jobs hold.
-        expired_lately: Whether it let an attempt expire recently: it may have lost the connection to the broker.
+        expired_lately: Whether its worker recently let an attempt expire and so may have lost its broker connection.
         residents: Runners that keep a model loaded, including busy ones.
         packages: Optional Python packages that it has; None if its worker's release does not report them.
     """
@@ -151,7 +151,7 @@ class Room:
 
     @property
     def free_host_bytes(self) -> int:
-        """Return the host memory that no job holds, with or without a CPU device."""
+        """Return the host memory that no job holds, neither directly nor on a CPU device."""
         on_host = [device for device in self.machine.devices if device.on_host]
         held = sum(holding.host_bytes + sum(map(holding.bytes_on, on_host)) for holding in self.holdings)
         return self.machine.host_memory_bytes - held
@@ -174,8 +174,8 @@ class Room:
 
         Example:
             Device 0 (80 GB) runs a job, devices 1 (80 GB) and 2 (24 GB) are idle, and the job needs 10 GB.
-            It gets device 2: idle, and smaller than device 1.
-            If an idle resident on device 0 has loaded the job's model, it gets device 0 instead.
+            The job gets device 2, which is idle and smaller than device 1.
+            If an idle resident on device 0 has loaded the job's model, the job gets device 0 instead.
         """
         free = [device for device in self.machine.devices if self._is_free_for(requirement, device)]
         for uuids in self._list_warm_places(requirement.model):
@@ -224,5 +224,5 @@ class Room:
 
 
 def list_rooms(machines: Iterable[Machine]) -> Sequence[Room]:
-    """Return the room on each machine, sorted by worker id, so that the order of the database's rows is irrelevant."""
+    """Return the room on each machine, sorted by worker id, so that the order of database rows does not matter."""
     return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

@@ -47,7 +47,7 @@ class PlacementRound:
 def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> PlacementRound:
     """Place jobs by priority and then by age.
 
-    Ids increase monotonically, so they are in order of age. A job that does not fit now does not block those
+    Ids increase monotonically, so sorting by id sorts by age. A job that does not fit now does not block those
     behind it. A job goes where its model is loaded and idle, if it fits there now, but never waits for such a place.
     Otherwise jobs are spread: each goes to the devices that run the fewest other jobs, then to the machine with the
     most free slots. Workers that let an attempt expire recently come last, because a worker without a connection to the
@@ -55,12 +55,12 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Placeme
 
     Example:
         A machine has two idle devices: device 0 with 80 GB and device 1 with 24 GB.
-        The first job, of 10 GB, goes to device 1, the smaller one; the second, of 10 GB, to the idle device 0.
-        A third one, of 20 GB, goes to device 0 as well, because only 14 GB are left on device 1.
+        A job of 10 GB goes to device 1, the smaller one; a second job of 10 GB goes to device 0, which is still idle.
+        A third job, of 20 GB, also goes to device 0, because only 14 GB are left on device 1.
     """
     rooms = list_rooms(machines)
     placements, left = [], []
-    # Skip a job if one of the same kind and requirement could not be placed: free room only shrinks during a round.
+    # Skip a job if one with the same kind and requirement could not be placed: room only shrinks during a round.
     hopeless: set[tuple[str, Requirement]] = set()
     for job in sorted(waiting, key=lambda job: (-job.priority, job.id)):
         same = (job.kind, job.requirement)
@@ -93,7 +93,7 @@ def _place_job(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
 
 
 def _placement_sort_key(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, bool, int, int, str]:
-    """Return the sort key of a possible place; the smallest key is the best.
+    """Return the sort key of a possible place; the place with the smallest key is best.
 
     Example:
         Three workers could run a job: a has its model loaded and runs 2 jobs on that device, b is idle, and c is idle

@@ -18,9 +18,9 @@ class Requirement:
         host_memory_bytes: Memory of the host on each node.
         exclusive: Whether its devices must run nothing else at the same time.
         labels: Labels that each node's worker must have.
-        model: Key of the model that it loads (`LoadedModel.key`), "" if it cannot use a loaded one. It says which
-            place is preferred, not which is possible, so it takes no part in comparisons.
-        workers: Ids of the workers that may run it; all may if it is empty.
+        model: Key of the model that the job loads (`LoadedModel.key`); "" if it cannot use one that is already loaded.
+            The key affects only which place is preferred, not which places are possible, so comparisons ignore it.
+        workers: Ids of the workers that may run the job; if empty, any worker may.
         packages: Optional Python packages that each node must have.
     """
 
@@ -37,7 +37,7 @@ class Requirement:
 
     @classmethod
     def from_row(cls, stored: Mapping[str, Any]) -> Self:
-        """Read a stored requirement. Rows of the first schema have none; such a job gets a whole device."""
+        """Read a stored requirement. Rows of the first schema have none, so their jobs get a whole device."""
         if not stored:
             return cls(exclusive=True)
         labels = tuple(sorted((str(key), str(value)) for key, value in stored["labels"].items()))

@@ -1,4 +1,4 @@
-"""Workers' operations on attempts. An attempt's id is the fencing token; every step checks it."""
+"""Operations that workers perform on attempts. An attempt's id is the fencing token; every step checks it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Directive(Enum):
 
     CONTINUE = auto()
     STOP = auto()  # a user has cancelled the job
-    YIELD = auto()  # give the job back: it waits again or is paused, and the attempt does not count
+    YIELD = auto()  # release the job: it is requeued or paused, and the attempt does not count
     MAKE_ROOM = auto()  # other jobs are waiting, so a serve job ends once it is idle
     ABANDON = auto()  # the attempt no longer belongs to this worker, so nothing the worker does has any effect
 
@@ -46,13 +46,13 @@ class Directive(Enum):
 class ClaimStatus(Enum):
     """The state of the claims on an attempt that runs on several nodes."""
 
-    NOT_BEGUN = auto()  # this worker has not claimed its node
+    NOT_BEGUN = auto()  # this worker has not claimed its node yet
     WAITING = auto()  # other workers have not claimed their nodes yet
 
 
 @dataclass(frozen=True, slots=True)
 class HeldAttempt:
-    """An open attempt of a worker; its job is locked until the transaction ends."""
+    """A worker's open attempt; its job stays locked until the transaction ends."""
 
     connection: Connection
     settings: Settings
@@ -84,12 +84,12 @@ class HeldAttempt:
         """Claim this worker's node; once all nodes are claimed, the attempt begins.
 
         Args:
-            offer_address: Returns the "host:port" at which the other nodes find this one; called if it is the first
-                of several.
+            offer_address: Returns the "host:port" at which the other nodes can reach this one; called only if this
+                node is the first of several.
 
         Returns:
-            The claim, or `ClaimStatus.WAITING` until the other workers have claimed theirs, or None if this version of
-            the service does not accept the job's spec: then the job has failed.
+            The claim; `ClaimStatus.WAITING` until the other workers have claimed their nodes; or None if this version
+            of the service does not accept the job's spec, in which case the job has failed.
         """
         address = offer_address() if offer_address is not None and self._leads_others else None
         mine = {"claimed_at": self.now, "address": address}
@@ -121,7 +121,7 @@ class HeldAttempt:
         *,
         accepts_chats: bool | None = None,
     ) -> Directive:
-        """Renew the lease of this worker's node, and record its reports.
+        """Renew this worker's lease on its node, and record what it reports.
 
         Args:
             progress: The latest progress report.
@@ -144,7 +144,7 @@ class HeldAttempt:
         return _choose_directive(self.job.state, workers.get_drain_deadline(self.connection, self.worker_id), self.now)
 
     def succeed(self, result: Mapping[str, Any], stored: Sequence[StoredFile], model: ProducedModel | None) -> bool:
-        """Publish the result: artifacts, model and state become visible with this one transaction, or not at all.
+        """Publish the result: artifacts, model and state become visible in this one transaction, or not at all.
 
         Return False if a user has cancelled the job.
         """
@@ -207,7 +207,7 @@ def claim(
 ) -> Claim | ClaimStatus | None:
     """Claim a dispatched attempt for a worker; see `HeldAttempt.claim`.
 
-    Return None if it was claimed, cancelled or given up before; then there is nothing to do.
+    Return None if the attempt was already claimed, cancelled or ended; the worker then has nothing to do.
     """
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED)
     if held is None:
@@ -227,7 +227,7 @@ def poll_claim(
 
 
 def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> Directive:
-    """Return the worker's current directive, without renewing the lease or locking; cheap enough to call often."""
+    """Return the worker's current directive without taking locks or renewing the lease; cheap enough to call often."""
     now, found = now_ms(connection), attempts.read_directive_inputs(connection, attempt_id, worker_id)
     if found is None or found.attempt_state != AttemptState.RUNNING:
         return Directive.ABANDON

@@ -1,7 +1,7 @@
-"""Operations on all jobs that match a filter: cancel, retry or delete, in chunks, with one short transaction per chunk.
+"""Bulk operations, which cancel, retry or delete all jobs that match a filter, with a short transaction per chunk.
 
-A request only counts jobs and records the operation. The leader then walks from the newest job to the oldest; changes
-and progress are committed together, so that an operation continues after any crash and processes no job twice.
+A request only counts the jobs and records the operation. The leader then processes the jobs from the newest to the
+oldest. Changes and progress are committed together, so an operation resumes after a crash and processes no job twice.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from jobs.service.transitions import advance, cancel_waiting
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 
-# Jobs per transaction; a chunk holds SQLite's only write lock for about 20 ms.
+# Jobs per transaction; a chunk holds SQLite's single write lock for about 20 ms.
 CHUNK_SIZES: Mapping[BulkAction, int] = {"cancel": 200, "retry": 25, "delete": 50}
 STATES_BY_ACTION: Mapping[BulkAction, tuple[JobState, ...]] = {
     "cancel": (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING),
@@ -38,7 +38,7 @@ NO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Effect of an operation: the number of matching jobs, the newest few, and how many it would have to keep."""
+    """The effect of an operation: how many jobs match, the newest few, and how many are in use and must be kept."""
 
     matched: int
     first: Sequence[JobRecord]
@@ -154,7 +154,7 @@ def process_chunk(connection: Connection, settings: Settings) -> bool:
 
 
 def _lock_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
-    """Lock jobs in order until one is locked by another transaction; if that is the first job, wait for it.
+    """Lock jobs in order, stopping at one that another transaction has locked; if that is the first job, wait for it.
 
     Waiting while holding many locks could deadlock with a transaction that locks jobs in another order.
     """

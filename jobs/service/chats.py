@@ -18,17 +18,17 @@ from jobs.specs import ServeSpec
 
 MAX_SEARCHED_JOBS = 50  # how many of the project's newest serve jobs to search for one with this model
 RENEWAL_TIMEOUT_MS = 120_000  # a running chat not renewed for this long is abandoned; API processes renew more often
-API_LOST_ERROR = {"code": "api_lost", "message": "the API process that answered this chat has ended"}
+API_LOST_ERROR = {"code": "api_lost", "message": "the API process that was answering this chat has stopped"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServingPlace:
-    """The attempts that answer chats on a model.
+    """The attempts that answer chats for a model.
 
     Attributes:
         model_key: See `LoadedModel.key`.
-        attempts: Attempts that accept chats on it.
-        job: The requested job, if any.
+        attempts: Attempts that accept chats for the model.
+        job: The job whose id was given, if any.
     """
 
     model_key: str
@@ -55,9 +55,9 @@ class EndedChat:
     """The outcome of a chat.
 
     Attributes:
-        milliseconds: From the arrival of the request to now.
-        first_token_ms: From the arrival of the request to the first text.
-        stored: Messages, metadata and answer, if the client wants them kept.
+        milliseconds: Milliseconds since the request arrived.
+        first_token_ms: Milliseconds from the arrival of the request to the first text of the answer.
+        stored: Messages, metadata and answer, if the client asked for them to be stored.
     """
 
     chat: NewChat
@@ -72,7 +72,7 @@ class EndedChat:
 
 
 def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None) -> ServingPlace:
-    """Return the attempts that accept chats on a model, and the current state of a job.
+    """Return the attempts that accept chats for a model, and the job with the given id.
 
     Raises:
         UnknownModelError: The model or the adapter does not exist, or is still being made.
@@ -97,14 +97,14 @@ def ensure_served(connection: Connection, submission: Submission, model_key: str
     """Return the job that will serve a model; submit one if there is none.
 
     Raises:
-        DomainError: The job is not accepted.
+        DomainError: The new job is rejected.
     """
     wanted = JobFilter(kind=submission.spec.kind)
     newest = search.list_page(connection, submission.project_id, wanted, after=None, limit=MAX_SEARCHED_JOBS)
     for job in newest:
         if not job.state.is_final and job.requirement.get("model") == model_key:
             return job
-    # Two API processes that see the same jobs choose the same key, so only one of them submits a job.
+    # Two API processes that see the same jobs choose the same idempotency key, so only one of them submits a job.
     last = newest[0].id if newest else "none"
     repeatable = replace(submission, idempotency_key=f"serve {model_key} after {last}", request={"serve": model_key})
     (answer,) = submit(connection, [repeatable])
@@ -114,14 +114,14 @@ def ensure_served(connection: Connection, submission: Submission, model_key: str
 
 
 def begin(connection: Connection, new: Sequence[NewChat]) -> list[None]:
-    """Record running chats."""
+    """Record that chats are running."""
     now = now_ms(connection)
     chats.add(connection, [_row(each, "running", created_at=now, expires_at=now + RENEWAL_TIMEOUT_MS) for each in new])
     return [None] * len(new)
 
 
 def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
-    """Record how chats have ended, and add to the usage of their keys."""
+    """Record how chats have ended, and add their tokens to the usage of their API keys."""
     now = now_ms(connection)
     rows = []
     for each in ended:
@@ -177,7 +177,7 @@ def get_stored(connection: Connection, project_id: str, chat_id: str) -> ChatRec
     """
     found = chats.get(connection, project_id, chat_id)
     if found is None or found.stored is None:
-        message = f"no chat {chat_id} is stored; only chats with `store: true` are"
+        message = f"no chat {chat_id} is stored; only chats with `store: true` are stored"
         raise NotFoundError(message, param="completion_id")
     return found
 
@@ -208,7 +208,7 @@ def set_metadata(connection: Connection, project_id: str, chat_id: str, metadata
 
 
 def delete_stored(connection: Connection, project_id: str, chat_id: str) -> None:
-    """Delete the text of a chat; its usage remains counted.
+    """Delete the text of a chat; its usage is still counted.
 
     Raises:
         NotFoundError: No such chat is stored.

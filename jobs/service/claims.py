@@ -20,11 +20,11 @@ class Claim:
         job: The job.
         attempt: The attempt.
         spec: The job's spec; long inline inputs are in the artifact store.
-        allocation: The place and reservations of this worker's node.
+        allocation: The devices and memory reserved on this worker's node.
         nodes: Number of machines that run the attempt together.
         rendezvous: "host:port" at which node 0 waits for the other nodes; None if there is only one node.
         models: The models that the spec names, by field.
-        bases: The base models of named adapters, by the adapter's field.
+        bases: The base models of the adapters that the spec names, by the adapter's field.
         files: The uploaded files that the spec names, by field.
         earlier_attempts: Ids of earlier attempts that may have left resume points, oldest first.
     """
@@ -44,7 +44,7 @@ class Claim:
 def make_claim(
     connection: Connection, job: JobRecord, attempt: AttemptRecord, spec: StoredSpec, worker_id: str
 ) -> Claim:
-    """Read all data of an attempt that `worker_id` has just claimed."""
+    """Read all the data needed to run an attempt that `worker_id` has just claimed."""
     now = now_ms(connection)
     named = spec.model_references()
     found = models.get_many(connection, job.project_id, named.values())

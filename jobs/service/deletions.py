@@ -1,4 +1,4 @@
-"""Users' deletions of jobs, artifacts, models and files that nothing uses."""
+"""Deletes jobs, artifacts, models and files that nothing uses."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -47,13 +47,13 @@ def erase_jobs(
     *,
     users: Collection[JobState] = uses.UNFINISHED_STATES,
 ) -> list[str]:
-    """Delete the given jobs if they are final and nothing uses their models; return the ids of the deleted ones.
+    """Delete those of the given jobs that are final and whose models are not in use; return their ids.
 
     Args:
         connection: The transaction.
         job_ids: The jobs.
-        settings: The lease time.
-        users: States in which another job protects the models that it names.
+        settings: The settings, for the lease time.
+        users: Another job in one of these states protects the models that it names.
     """
     erased: list[str] = []
     for project_id, finished in removal.lock_finished_jobs(connection, job_ids).items():
@@ -81,21 +81,21 @@ def delete_artifact(
     Raises:
         NotFoundError: there is no such job or file.
         VersionConflictError: the file's SHA-256 is not one of `hashes`.
-        InUseError: it belongs to a model, or a job that is not final names it.
+        InUseError: the file belongs to a model, or an unfinished job uses it.
     """
     lock_job(connection, key.job_id, key.project_id)
     found = job_service.get_artifact(connection, key, path)
     _check_hash(path, found.sha256, hashes)
     _require_unused_file(connection, key.project_id, found.id)
     if model := removal.find_owning_model(connection, found):
-        raise InUseError(f"{path} is a file of model {model!r}; delete the model instead", param="path")
+        raise InUseError(f"{path} belongs to model {model!r}; delete the model instead", param="path")
     removal.delete_artifacts(connection, [found.id])
     record_deletions(connection, [found.key], DeletionReason.USER, now=now_ms(connection), job_id=key.job_id)
     return found
 
 
 def delete_model(connection: Connection, project_id: str, name: str) -> None:
-    """Delete a model: only the registration of a registered directory, but also the files of a job's result.
+    """Delete a model. The files of a job's result are deleted too; a registered directory is only unregistered.
 
     Raises:
         NotFoundError: there is no such model.
@@ -118,7 +118,7 @@ def delete_file(
     Raises:
         NotFoundError: the project has no file with this id.
         VersionConflictError: the file's SHA-256 is not one of `hashes`.
-        InUseError: a job that is not final names it, or it belongs to a model.
+        InUseError: an unfinished job uses it, or it belongs to a model.
     """
     removal.lock_file(connection, file_id)
     found = file_service.get(connection, project_id, file_id)
@@ -133,12 +133,12 @@ def delete_file(
 def _require_unused_file(connection: Connection, project_id: str, file_id: str) -> None:
     if users := uses.find_jobs_referencing_file(connection, project_id, file_id):
         jobs = _join_names(users)
-        message = f"file {file_id} is used by {jobs}; wait until {'it is' if len(users) == 1 else 'they are'} final"
-        raise InUseError(f"{message}, or cancel first", param="file_id")
+        message = f"file {file_id} is used by {jobs}; wait until {'that job has' if len(users) == 1 else 'they have'}"
+        raise InUseError(f"{message} ended, or cancel {'it' if len(users) == 1 else 'them'}", param="file_id")
 
 
 def expire_file(connection: Connection, file: FileRecord) -> bool:
-    """Delete an expired file; return False if a job that is not final names it."""
+    """Delete an expired file; return False if an unfinished job uses it."""
     removal.lock_file(connection, file.id)
     if uses.find_jobs_referencing_file(connection, file.project_id, file.id):
         return False
@@ -153,7 +153,7 @@ def find_blocked_jobs(
     *,
     users: Collection[JobState] = uses.UNFINISHED_STATES,
 ) -> set[str]:
-    """Return the given jobs whose models are used by anything that is not deleted together with them."""
+    """Return those of the given jobs whose models are used by something that is not being deleted with them."""
     wanted = set(job_ids)
     made = uses.list_model_origins(connection, project_id)
     makers = {model.id: model.job_id for model in made if model.job_id is not None and model.job_id in wanted}
@@ -172,9 +172,7 @@ def find_blocked_jobs(
 
 def _check_hash(name: str, sha256: str, hashes: Collection[str] | None) -> None:
     if hashes is not None and sha256 not in hashes:
-        raise VersionConflictError(
-            f"{name} is a different file now: its ETag is {sha256}; read it again", param="If-Match"
-        )
+        raise VersionConflictError(f"{name} has changed: its ETag is now {sha256}; read it again", param="If-Match")
 
 
 def _is_kept(model: uses.ModelOrigin, wanted: Collection[str], blocked: Collection[str]) -> bool:
@@ -192,7 +190,7 @@ def _require_unused_model(connection: Connection, project_id: str, name: str, wh
     if not jobs and not made_from:
         return
     users = [f"jobs {_join_names(jobs)}"] if jobs else []
-    users += [f"models {_join_names(made_from)}, which are made from it"] if made_from else []
+    users += [f"models {_join_names(made_from)}, which were made from it"] if made_from else []
     subject = f"model {name!r}" + (f", which {whose}," if whose else "")
     raise InUseError(f"{subject} is used by {' and '.join(users)}; delete or cancel those first", param="model")
 

@@ -1,4 +1,4 @@
-"""The dispatcher's and the reaper's operations on attempts: begin them, take them back, and end overdue ones."""
+"""Operations that the dispatcher and the reaper perform on attempts: begin them, requeue them and end overdue ones."""
 
 from dataclasses import asdict
 
@@ -40,7 +40,7 @@ def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None
 def end_overdue(connection: Connection, late: AllocationRecord, settings: Settings) -> JobState | None:
     """End the attempt of an overdue allocation; return None if it has been renewed or has ended in the meantime.
 
-    The attempt expires if some of its workers have not claimed it; if it has begun, it is lost.
+    An attempt that not all of its workers have claimed expires; one that has begun is lost.
     """
     job = jobs.lock(connection, late.job_id)
     if job is None or job.attempt_id != late.attempt_id:
@@ -52,7 +52,7 @@ def end_overdue(connection: Connection, late: AllocationRecord, settings: Settin
     if attempt.state == AttemptState.DISPATCHED:
         return end_attempt(connection, job, Event.EXPIRE, settings)
     silent = " and ".join(sorted({place.worker_id for place in overdue}))
-    message = f"worker {silent} stopped reporting (killed, or its machine is down)"
+    message = f"worker {silent} stopped reporting (the process was killed, or the machine is down)"
     return end_attempt(connection, job, Event.LOSE, settings, error={"code": "worker_lost", "message": message})
 
 

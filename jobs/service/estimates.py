@@ -1,4 +1,4 @@
-"""Estimates the memory of a job before it is submitted."""
+"""Estimates how much memory a job would need, before it is submitted."""
 
 from sqlalchemy import Connection
 
@@ -10,17 +10,17 @@ from jobs.specs import AnySpec, KnownModel
 
 
 def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
-    """Return the memory of a job's most expensive step; an adapter counts as its base model.
+    """Return the footprint of a job's most memory-intensive step; an adapter is estimated as its base model.
 
     Raises:
         UnknownModelError: there is no such model, or it is still being made.
-        InvalidRequestError: the model's configuration lacks its sizes, or the job loads no weights.
+        InvalidRequestError: the model's sizes are unknown, or the job loads no weights.
     """
     named = {field: name for field, name in spec.model_references().items() if field != "adapter"}
     known = [_find_known_model(connection, project_id, field, name) for field, name in named.items()]
     steps = [step for model in known for step in spec.footprints(model)]
     if not steps:
-        message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it as it is"
+        message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it without an estimate"
         raise InvalidRequestError(message, param="kind")
     return max(steps, key=lambda step: step.total)
 
@@ -30,15 +30,13 @@ def _find_known_model(connection: Connection, project_id: str, field: str, name:
     if model is not None and model.kind == "adapter" and model.base is not None:
         model = models.get_many(connection, project_id, [model.base]).get(model.base)
     if model is None or model.state != "ready":
-        raise UnknownModelError(
-            f"there is no model {name!r} that is ready; `GET /v1/models` lists your models", param=field
-        )
+        raise UnknownModelError(f"no ready model named {name!r}; `GET /v1/models` lists your models", param=field)
     if model.kind == GGUF_KIND:
         size = model.details["bytes"]
-        message = f"{model.id!r} is a GGUF file, which llama.cpp maps: all that is known is its size, {size} bytes"
+        message = f"{model.id!r} is a GGUF file, which llama.cpp maps into memory; only its size is known: {size} bytes"
         raise InvalidRequestError(message, param=field)
     known = KnownModel.from_details(model.details)
     if known is None:
-        message = f"the sizes of model {model.id!r} are not known; register it again, with the published config.json"
+        message = f"the sizes of model {model.id!r} are unknown; register it again with its published config.json"
         raise InvalidRequestError(message, param=field)
     return known

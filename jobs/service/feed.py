@@ -1,4 +1,4 @@
-"""The feed of a project: all its changes in one order, which a client can follow and resume."""
+"""The feed of a project: all its changes in order. A client can follow it, and resume where it left off."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class FeedPart:
 
     Attributes:
         entries: Entries in their order, without gaps.
-        position: Position of the last entry, or of the end of the feed if none is returned.
-        reset: Whether entries after the cursor are no longer kept, so that none are returned.
+        position: Position of the last entry, or of the end of the feed if no entry is returned.
+        reset: Whether some entries after the cursor are no longer kept, in which case none are returned.
     """
 
     entries: Sequence[FeedRecord]
@@ -43,7 +43,7 @@ def read_parts(connection: Connection, places: Sequence[FeedCursor]) -> list[Fee
 
 
 def get_last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
-    """Return the last position of each project's feed, for each collection of projects."""
+    """For each collection of projects, return the last position of each project's feed."""
     last = feed.get_last_positions(connection, {project_id for each in projects for project_id in each})
     return [{project_id: last[project_id] for project_id in each} for each in projects]
 

@@ -38,13 +38,13 @@ def new_file(
 
 
 def expect(connection: Connection, file: FileRecord) -> None:
-    """Before the bytes of a file are stored, record that they will be deleted unless `add` is called within a day."""
+    """Record, before the bytes of a file are stored, that they will be deleted unless `add` is called within a day."""
     now = now_ms(connection)
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now, not_before=now + DAY_MS)
 
 
 def give_up(connection: Connection, file: FileRecord) -> None:
-    """Record that the bytes of a file are to be deleted now, because it could not be added."""
+    """Record that the bytes of a file are to be deleted now, because the file could not be added."""
     deletions.remove_by_key(connection, file.key, DeletionReason.UPLOAD)
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now_ms(connection))
 
@@ -92,7 +92,7 @@ def list_page(
     """Return files of a project, ordered by creation time.
 
     Raises:
-        UnknownCursorError: `after` is not the id of a file. (Deleted files count: clients delete while they list.)
+        UnknownCursorError: `after` is not a file id. (The id of a deleted file is valid: clients delete while listing.)
     """
     if after and not FILE_ID.fullmatch(after):
         raise UnknownCursorError(after)

@@ -1,4 +1,4 @@
-"""Machines over the last hour, and the usage of API keys."""
+"""The history of machines over the last hour, and the usage of API keys."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ MEASUREMENTS = ("used_bytes", "utilization", "temperature")
 
 @dataclass(slots=True)
 class DeviceSeries:
-    """A device as last reported, and its measurements at each time."""
+    """A device as last reported, with its measurements over time."""
 
     device: Json
     values: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in MEASUREMENTS})
@@ -35,7 +35,7 @@ class MachineHistory:
 
 
 def read_history(connection: Connection, worker_id: str, points: int) -> MachineHistory:
-    """Return at most `points` points of the last hour; each merges several heartbeats and keeps the highest values.
+    """Return the last hour in at most `points` points; each merges several heartbeats and keeps the peak values.
 
     Raises:
         NotFoundError: no worker with this id has ever reported.
@@ -50,7 +50,7 @@ def read_history(connection: Connection, worker_id: str, points: int) -> Machine
 
 
 def list_usage(connection: Connection, project_id: str, days: int) -> list[UsageRecord]:
-    """Return the usage of each key of a project on each of the last `days` days, including today, oldest first."""
+    """Return the daily usage of each of a project's keys over the last `days` days, including today, oldest first."""
     today = now_ms(connection) // DAY_MS
     return samples.list_usage(connection, project_id, from_day=today - days + 1)
 

@@ -1,4 +1,4 @@
-"""Users' operations on existing jobs: read, cancel, pause, resume, retry."""
+"""Operations that users perform on existing jobs: read, cancel, pause, resume and retry."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ Job = TypeVar("Job", bound=JobRecord)
 
 @dataclass(frozen=True, slots=True)
 class JobKey:
-    """The id of a job, and the project of the user who asks for it; users only see jobs of their project."""
+    """The id of a job, and the project of the user who requests it; users see only jobs of their own project."""
 
     project_id: str
     job_id: str
 
 
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
-    """Read the jobs with these keys in one query; one answer per key."""
+    """Read the jobs with these keys in one query; return one answer per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
     return [_get_owned_job(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
-    """Read the jobs with these keys in one query, without specs and results; one answer per key."""
+    """Read the jobs with these keys in one query, without specs and results; return one answer per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
     return [_get_owned_job(found.get(key.job_id), key) for key in keys]
 
@@ -79,7 +79,7 @@ def check_version(job: JobRecord, versions: Collection[str] | None) -> None:
         VersionConflictError: it has another version.
     """
     if versions is not None and str(job.version) not in versions:
-        message = f"job {job.id} has changed since: it is {job.state} now, at version {job.version}; read it again"
+        message = f"job {job.id} has changed: it is now {job.state}, at version {job.version}; read it again"
         raise VersionConflictError(message, param="If-Match")
 
 
@@ -91,7 +91,7 @@ def cancel(
     Raises:
         NotFoundError: there is no such job.
         VersionConflictError: the job's version is not one of `versions`.
-        IllegalTransitionError: the job has succeeded or failed already.
+        IllegalTransitionError: the job has already succeeded or failed.
     """
     job = lock_job(connection, key.job_id, key.project_id)
     check_version(job, versions)
@@ -110,7 +110,7 @@ def retry(
         VersionConflictError: the job's version is not one of `versions`.
         IllegalTransitionError: the job is neither failed nor cancelled.
         OutdatedSpecError: another version of the service accepted the job's spec, and this one does not.
-        NameTakenError: another model has got the name of its result in the meantime.
+        NameTakenError: another model has taken the name of its result in the meantime.
     """
     job = lock_job(connection, key.job_id, key.project_id)
     check_version(job, versions)
@@ -118,7 +118,7 @@ def retry(
     advance(connection, job, Event.RETRY, now=now, settings=settings)
     spec = read_spec(get(connection, key))
     if spec.produces_model and not models.add(connection, pending_model(job.id, job.project_id, spec, now)):
-        message = f"model {spec.output_name()!r} exists by now; submit the job again with another output_model"
+        message = f"model {spec.output_name()!r} now exists; submit the job again with a different output_model"
         raise NameTakenError(message, param="output_model")
     return get(connection, key)
 
@@ -134,7 +134,7 @@ def pause(connection: Connection, key: JobKey, settings: Settings) -> JobDetails
     job = lock_job(connection, key.job_id, key.project_id)
     if job.state not in (JobState.PAUSING, JobState.PAUSED):
         if job.kind not in PAUSABLE_KINDS:
-            raise ConflictError(f"{job.kind} jobs cannot be paused, only {', '.join(sorted(PAUSABLE_KINDS))} jobs can")
+            raise ConflictError(f"{job.kind} jobs cannot be paused; only {', '.join(sorted(PAUSABLE_KINDS))} jobs can")
         advance(connection, job, Event.PAUSE, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
@@ -203,7 +203,7 @@ def require_job(connection: Connection, key: JobKey) -> None:
     """Check that the project has the job.
 
     Raises:
-        NotFoundError: it does not have it.
+        NotFoundError: the project does not have this job.
     """
     if not repository.exists(connection, key.project_id, key.job_id):
         raise _unknown_job_error(key)

@@ -20,14 +20,14 @@ MAX_SECRET_CHARACTERS = 512
 
 
 def new_secret() -> str:
-    """Return a new bearer key."""
+    """Return a new secret for an API key."""
     return "bj-" + secrets.token_urlsafe(32)
 
 
 def create(connection: Connection, *, project: str, name: str, role: Role, secret: str) -> KeyRecord:
     """Store the hash of a key for a project, and create the project if it does not exist.
 
-    SHA-256 without salt is enough for a secret of 256 random bits such as `new_secret` returns.
+    Unsalted SHA-256 is enough for a secret with 256 random bits, such as those that `new_secret` returns.
 
     Raises:
         InvalidRequestError: the secret is too short to be safe, or cannot be sent in a header.
@@ -70,7 +70,7 @@ def revoke(connection: Connection, key_id: str) -> None:
     """Revoke a key, with immediate effect.
 
     Raises:
-        NotFoundError: there is no such valid key.
+        NotFoundError: no valid key has this id.
     """
     if not keys.revoke(connection, key_id, now=now_ms(connection)):
         raise NotFoundError(f"there is no valid key {key_id}; `GET /v1/keys` lists all keys", param="key_id")

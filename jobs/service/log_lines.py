@@ -1,4 +1,4 @@
-"""Reads and searches a job's output by line number."""
+"""Reads a job's output by line number, and searches it."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Search:
 
     Attributes:
         text: The text to find within a line.
-        start: The first line to search; None for the job's first or, backwards, for its last.
+        start: The line at which the search starts; None for the first line, or for the last one if it goes backwards.
         direction: The direction of the search.
-        ignore_case: Whether A matches a; ASCII letters only.
+        ignore_case: Whether to ignore the case of ASCII letters.
         limit: Maximum number of matches to return.
         context: Number of lines to return before and after each match.
     """
@@ -58,7 +58,7 @@ class SearchResult:
 
     Attributes:
         count: Number of matching lines in the whole output.
-        position: Position of the first returned match among all of them, from 1; 0 if none is returned.
+        position: Position of the first returned match among all matches, counted from 1; 0 if none is returned.
         found: The matches, nearest first.
     """
 
@@ -68,7 +68,7 @@ class SearchResult:
 
 
 def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit: int) -> tuple[int, list[Line]]:
-    """Return a job's line count and up to `limit` of its lines, from `first` on, or the last ones if `first` is None.
+    """Return a job's line count and up to `limit` of its lines, starting at `first`, or the last ones if it is None.
 
     Raises:
         NotFoundError: there is no such job.

@@ -1,4 +1,4 @@
-"""Metrics of runs, recorded for every logged step and read in buckets that keep minimum and maximum."""
+"""Metrics of runs, recorded at every logged step and read in buckets that keep the minimum and the maximum."""
 
 import json
 import math
@@ -18,7 +18,7 @@ NON_METRIC_FIELDS = frozenset({"step", "steps", "eta_seconds"})  # progress valu
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The values that a run logged at one step; NaN and infinity are None."""
+    """The values that a run logged at one step; NaN and infinity are replaced by None."""
 
     step: int
     values: Mapping[str, float | None]
@@ -26,7 +26,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The requested part of a run: the steps in [start, stop), by default all, and the number of buckets."""
+    """A request for metrics of a run: the names, the steps [start, stop), by default all, and the number of buckets."""
 
     names: Collection[str]
     start: int | None
@@ -36,7 +36,7 @@ class Window:
 
 @dataclass(slots=True)
 class Series:
-    """One metric in buckets; all lists have one entry per bucket that has values."""
+    """One metric in buckets; all lists have one entry per non-empty bucket."""
 
     name: str
     first_step: list[int] = field(default_factory=list)
@@ -73,7 +73,7 @@ class DownsampledMetrics:
 
 
 def to_point(reported: Mapping[str, float | None]) -> Point | None:
-    """Return the point in a progress report, or None if it has no step."""
+    """Return the point in a progress report, or None if the report has no step or no metrics."""
     step = reported.get("step")
     values = {name: _finite(value) for name, value in reported.items() if name not in NON_METRIC_FIELDS}
     return Point(int(step), values) if step is not None and values else None

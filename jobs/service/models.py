@@ -42,10 +42,10 @@ def check(path: str, settings: Settings) -> CheckedDirectory:
 
 
 def register(connection: Connection, project_id: str, name: str, checked: CheckedDirectory) -> ModelRecord:
-    """Register a checked directory as a model with this name; if it is registered already, update its details.
+    """Register a checked directory as a model with this name; if it is already registered, update its details.
 
     Raises:
-        NameTakenError: the project has a model with this name in another place.
+        NameTakenError: the project already has a model with this name at another path.
     """
     record = ModelRecord(
         project_id=project_id,
@@ -70,7 +70,7 @@ def register(connection: Connection, project_id: str, name: str, checked: Checke
 
 
 def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
-    """Return a model that is ready.
+    """Return a ready model.
 
     Raises:
         NotFoundError: there is no such model.
@@ -82,7 +82,7 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
 
 
 def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Return models that are ready, sorted by name.
+    """Return ready models, sorted by name.
 
     Raises:
         UnknownCursorError: `after` is not a model of the project.

@@ -1,4 +1,4 @@
-"""Operations on jobs that OpenAI's API needs in addition to those of our own routes."""
+"""Operations on jobs that only the OpenAI-compatible routes need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def list_page(
 def list_events(
     connection: Connection, key: JobKey, *, before: int | None, limit: int, types: Sequence[str]
 ) -> list[EventRecord]:
-    """Return the newest events of a job, or those before a sequence number.
+    """Return the newest events of a job, or the newest ones before a sequence number.
 
     Raises:
         NotFoundError: there is no such job.
@@ -63,9 +63,9 @@ def list_events(
 def claim_repeated_request(
     connection: Connection, submission: Submission, *, count: int, within_seconds: float
 ) -> JobDetails | None:
-    """Return the job that an identical earlier request created, if this request is a repetition of it.
+    """Return the job that an identical earlier request created, if this request is a retry of it.
 
-    A job answers at most one request with each count: identical requests that are not repetitions create separate jobs.
+    A job is returned at most once per retry count, so identical requests that are not retries create separate jobs.
     """
     since = now_ms(connection) - int(within_seconds * 1000)
     kind, digest = submission.spec.kind, submission.request_digest
@@ -81,7 +81,7 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
 
     Raises:
         UnknownFileError: the project has no file with this id.
-        InvalidRequestError: its check has failed.
+        InvalidRequestError: its content does not suit its purpose.
     """
     found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
     if found is None:
@@ -92,7 +92,7 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
 
 
 def find_quantized(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
-    """Return `name` if it has this quantization, otherwise the newest model made from it that does.
+    """Return `name` if that model has this quantization, otherwise the newest model made from it that does.
 
     Raises:
         InvalidRequestError: there is no such model.

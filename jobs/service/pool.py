@@ -16,12 +16,12 @@ MAX_ABSENCE_MS = 3_600_000  # jobs may wait for a worker that reported within th
 
 
 def read_machines(connection: Connection, settings: Settings, *, expired_lately: Collection[str] = ()) -> list[Machine]:
-    """Return the machines of all workers that take jobs, with the holdings of open attempts.
+    """Return the machines of all workers that accept jobs, with the resources that open attempts hold.
 
     Args:
         connection: A transaction.
-        settings: Time limits: a worker that missed several heartbeats takes no jobs.
-        expired_lately: Workers that let an attempt expire recently.
+        settings: The settings; workers that have missed several heartbeat intervals are left out.
+        expired_lately: Workers that recently let an attempt expire.
     """
     held: dict[str, list[AllocationRecord]] = {}
     for allocation in allocations.list_open(connection):
@@ -56,9 +56,9 @@ def to_machine(
 
     Args:
         worker: What the worker reported.
-        held: Its open allocations.
+        held: The worker's open allocations.
         models: Keys of the models that jobs load, by job.
-        expired_lately: Whether it let an attempt expire recently.
+        expired_lately: Whether the worker recently let an attempt expire.
     """
     devices = tuple(_to_device(device) for device in worker.devices)
     on_host = sum(device.memory_bytes for device in devices if device.on_host)

@@ -1,4 +1,4 @@
-"""Dry runs: the requirement and queue position that a job would have, without submitting it."""
+"""Dry runs: the requirement and queue position that a job would have if it were submitted."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ from jobs.service.submission import Submission, check_submissions
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A job that would be accepted.
+    """The result of a dry run of a job that would be accepted.
 
     Attributes:
-        requirement: The resources that it would require.
-        estimate: The memory that it would use; None if the model's sizes are not known.
-        queue_position: Its place among the queued jobs, 1 for the first.
+        requirement: The resources that the job would require.
+        estimate: The memory that it would use; None if the model's sizes are unknown.
+        queue_position: Its position among the queued jobs, starting at 1.
     """
 
     requirement: Requirement
@@ -31,7 +31,7 @@ def preview(connection: Connection, submission: Submission) -> Preview:
     """Check a submission without recording it.
 
     Raises:
-        DomainError: it would not be accepted.
+        DomainError: the submission would be rejected.
     """
     refused, required = check_submissions(connection, {0: submission})
     answer = refused.get(0)

@@ -8,7 +8,7 @@ from jobs.records import ModelRecord
 from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelReadingSpec
 
 ADAPTER = "adapter"
-LLAMA_DESCRIPTION = "converted to Llama, for other programs"
+LLAMA_DESCRIPTION = "in Llama format, for use with other programs"
 
 
 def resolve_models(
@@ -19,7 +19,7 @@ def resolve_models(
     Args:
         spec: The job's spec.
         named: The models that it names, by field; models that do not exist are absent.
-        bases: The bases of adapters among them, by the adapter's field, if they exist.
+        bases: The base models of the adapters among them, by the adapter's field, if they exist.
 
     Raises:
         UnknownModelError: A model does not exist, or is still being made.
@@ -50,7 +50,7 @@ def require_files(spec: AnySpec, known: Collection[str]) -> None:
     """
     for field, file_id in spec.file_references().items():
         if file_id not in known:
-            message = f"there is no file {file_id} (any longer); upload it with `POST /v1/files` for a new job"
+            message = f"there is no file {file_id}; upload it with `POST /v1/files` and submit a new job"
             raise UnknownFileError(message, param=field)
 
 
@@ -77,7 +77,7 @@ def _split_adapter(
         raise InvalidRequestError(message + "adapter out", param=ADAPTER)
     base = bases.get("model")
     if base is None or base.kind == ADAPTER or base.state != "ready":
-        message = f"the base of adapter {model.id!r} is not known; name the base as model and this one as adapter"
+        message = f"the base of adapter {model.id!r} is unknown; name the base as model and this one as adapter"
         raise InvalidRequestError(message, param="model")
     return {**named, "model": base, ADAPTER: model}
 

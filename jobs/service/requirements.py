@@ -13,7 +13,7 @@ from jobs.specs import AnySpec, KnownModel, Resources
 # Memory that a runner needs in addition to tensors: interpreter and libraries on the host, a CUDA context on a GPU.
 RUNNER_HOST_BYTES = 512 * 2**20
 RUNNER_DEVICE_BYTES = 512 * 2**20
-# Memory per byte of a GGUF file: llama.cpp maps the file and stores keys and values separately.
+# Host memory per byte of a GGUF file: llama.cpp maps the file and stores keys and values separately.
 HOST_BYTES_PER_GGUF_BYTE = 1.25
 
 
@@ -23,10 +23,10 @@ def find_requirement(
     """Return a job's requirement, or an error if no machine of the pool could ever hold the job.
 
     Args:
-        spec: The job's spec. The first of its alternatives that fits the pool counts.
+        spec: The job's spec; the first of its alternatives that fits the pool is used.
         named: Models that the spec names, by field.
         bases: Base of each adapter among them, by field.
-        machines: All machines that are known.
+        machines: All known machines.
     """
     on_gpu = will_use_gpus(machines)
     known = [KnownModel.from_details(model.details) for model in {**bases, **named}.values()]
@@ -91,8 +91,8 @@ def find_shortage(
 
     Args:
         requirement: What the job requires.
-        machines: All machines that are known.
-        named: Models that the spec names; the error lists which smaller formats of them would fit.
+        machines: All known machines.
+        named: Models that the spec names; the error lists which of their smaller formats would fit.
         asked: Whether the user set the memory per device, which replaces the estimate.
     """
     # A worker with these labels or this name may still start later.
@@ -106,7 +106,7 @@ def find_shortage(
         return None
     if able:
         message = (
-            f"{able} of {len(machines)} workers could hold a node of this job, but it asks for {requirement.nodes}"
+            f"{able} of {len(machines)} workers could hold a node of this job, but it requires {requirement.nodes}"
         )
         return InvalidRequestError(f"{message} nodes; ask for fewer or start more workers", param="resources.nodes")
     return _shortage_error(requirement, machines, named, asked=asked)
@@ -119,8 +119,8 @@ def _shortage_error(
     devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
-        needed = f"this needs at least {in_gib(requirement.device_memory_bytes)} of memory"
-        message = f"{needed} and the largest device, on {machine.worker_id}, has {in_gib(size)}"
+        needed = f"this job needs at least {in_gib(requirement.device_memory_bytes)} of memory"
+        message = f"{needed}, but the largest device, on {machine.worker_id}, has {in_gib(size)}"
         if asked:
             remedy = "ask for less, or start a worker with a larger device"
             return InvalidRequestError(f"{message}; {remedy}", param="resources.device_memory_bytes")
@@ -131,7 +131,7 @@ def _shortage_error(
         return InvalidRequestError(message, param="resources.devices")
     host = max(machine.host_memory_bytes for machine in machines)
     message = f"this job needs {in_gib(requirement.host_memory_bytes)} of host memory, but no worker has more than"
-    return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more", param="model")
+    return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more memory", param="model")
 
 
 def _asks_for_memory(spec: AnySpec) -> bool:
@@ -140,7 +140,7 @@ def _asks_for_memory(spec: AnySpec) -> bool:
 
 
 def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> Requirement:
-    """Estimate the requirement from the models' sizes; a job on a model of unknown size gets a whole device."""
+    """Estimate the requirement from the models' sizes; a job that loads a model of unknown size gets a whole device."""
     host, steps = 0, list[Footprint]()
     for model in models:
         known = KnownModel.from_details(model.details)
@@ -161,12 +161,12 @@ def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> 
 
 
 def _suggest_remedy(requirement: Requirement, named: Mapping[str, ModelRecord], size: int) -> str:
-    """Return a remedy: the smaller formats of the model that would fit into `size` bytes."""
+    """Return a remedy: the smaller formats of the model that would fit in `size` bytes."""
     known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
     if known is None:
-        return "use a machine with more"
+        return "use a machine with more memory"
     ways = find_smaller_trainings if requirement.exclusive else find_smaller_models
     fitting = [
         f"{way}: {in_gib(least)}" for way, least in ways(known.shape, requirement.device_memory_bytes) if least <= size
     ]
-    return f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more"
+    return f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"

@@ -25,8 +25,8 @@ class Publication:
     Attributes:
         name: Id of the model.
         point: The resume point.
-        model: The model in it.
-        key: Key of its files in the artifact store.
+        model: The model in the resume point.
+        key: Key of the copied files in the artifact store.
     """
 
     name: str
@@ -52,7 +52,7 @@ def find(
 
     Raises:
         NotFoundError: there is no such resume point; the message lists the existing ones.
-        ConflictError: it was saved in shards, which no program can turn into a model.
+        ConflictError: it was saved in shards, which cannot be turned into a model.
     """
     points = {point.step: point for point in list_points(store, job_id, attempt_ids)}
     point = points.get(step)
@@ -63,7 +63,7 @@ def find(
         raise NotFoundError(f"job {job_id} has no resume point at step {step}; {known}", param="step")
     if point.model is None:
         message = (
-            f"the resume point at step {step} was saved in shards, so it is not a model; retry the job to continue"
+            f"the resume point at step {step} was saved in shards and cannot become a model; retry the job to continue"
         )
         raise ConflictError(message, param="step")
     return point, point.model
@@ -72,11 +72,11 @@ def find(
 def begin(
     connection: Connection, key: JobKey, name: str | None, found: tuple[ResumePoint, ResumePointModel]
 ) -> Publication:
-    """Prepare a publication: the copied files are deleted after a day unless they have become a model.
+    """Prepare a publication; unless the copied files become a model, they are deleted after a day.
 
     Raises:
         NotFoundError: there is no such job.
-        NameTakenError: a model has this name already.
+        NameTakenError: a model with this name already exists.
     """
     lock_job(connection, key.job_id, key.project_id)
     point, model = found
@@ -95,14 +95,14 @@ def copy(store: ArtifactStore, publication: Publication) -> None:
     """Copy the files of the model within the store; this can take a long time.
 
     Raises:
-        ConflictError: the training has replaced the resume point in the meantime.
+        ConflictError: training has replaced the resume point in the meantime.
     """
     wanted = publication.model.files
     try:
         for file in wanted:
             store.copy(f"{publication.point.key}/{file.path}", f"{publication.key}/{file.path}")
     except FileNotFoundError:
-        message = f"the resume point at step {publication.point.step} has been replaced by a newer one; list them again"
+        message = f"the resume point at step {publication.point.step} was replaced by a new one; list the points again"
         raise ConflictError(message, param="step") from None
 
 

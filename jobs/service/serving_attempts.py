@@ -1,4 +1,4 @@
-"""Finds the attempts that answer chats on a model."""
+"""Finds the attempts that answer chats for a model."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class ServingAttempt:
 
 
 def find_serving_attempts(connection: Connection, project_id: str, model_key: str) -> list[ServingAttempt]:
-    """Return the attempts of a project that accept chats on a model; `model_key` is its `LoadedModel.key`."""
+    """Return the attempts of a project that accept chats for a model; `model_key` is its `LoadedModel.key`."""
     query = (
         sa.select(Attempt.id, Attempt.job_id, Attempt.worker_id, Job.requirement, Job.kind)
         .join(Job, Job.attempt_id == Attempt.id)

@@ -1,4 +1,4 @@
-"""Browser sessions, and the one-time links that start one. Both act for an API key and end with it."""
+"""Browser sessions, and the one-time links that start them. Both act for an API key and end when it is revoked."""
 
 import hashlib
 import secrets
@@ -43,7 +43,7 @@ def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str
 
 
 def make_link(connection: Connection, key: KeyRecord) -> tuple[str, int]:
-    """Make a one-time link that signs in with a key; return its token and its expiry time."""
+    """Create a one-time link that signs in with a key; return its token and its expiry time."""
     token, now = secrets.token_urlsafe(32), now_ms(connection)
     expires_at = now + LINK_TTL_SECONDS * 1000
     sessions.add(connection, _hash_token(token), key.id, "link", now=now, expires_at=expires_at)
@@ -58,7 +58,7 @@ def authenticate(connection: Connection, tokens: Sequence[str]) -> list[SessionR
 
 
 def sign_out(connection: Connection, token: str) -> None:
-    """End a session; it is not an error if it has ended already."""
+    """End a session; it is not an error if it has already ended."""
     sessions.remove(connection, _hash_token(token))
 
 

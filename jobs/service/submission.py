@@ -27,9 +27,9 @@ from jobs.state import JobState
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A validated spec of a project; `idempotency_key` makes repeating the request harmless.
+    """A validated spec, submitted to a project; `idempotency_key` makes it safe to retry the request.
 
-    The job's id is chosen here, not on insertion, so submitting the same object again finds the job that it made.
+    The job's id is chosen here, not on insertion, so submitting the same object again finds the job it created.
 
     Attributes:
         key_id: The API key of the request.
@@ -37,7 +37,7 @@ class Submission:
         stored_spec: The spec that the row stores, if it is not `spec` itself.
         openai: Values from a client of OpenAI's API that the spec has no field for.
         request: The client's request, if it is not the spec.
-        request_digest: Hash of the fields that the client set, since later releases have other fields and defaults.
+        request_digest: Hash of only the fields that the client set, because other fields and defaults may change.
     """
 
     project_id: str
@@ -59,7 +59,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The job of a submission; `created` is False if an earlier request with the same idempotency key made it."""
+    """The job for a submission; `created` is False if an earlier request with the same idempotency key created it."""
 
     job: JobDetails
     created: bool
@@ -71,8 +71,9 @@ Answer = Submitted | DomainError
 def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Answer]:
     """Record jobs with their first events, labels and result names; return one answer per submission, in order.
 
-    An error in one submission is its answer and does not affect the others. A repeated idempotency key is looked
-    up before any other check: the first request has taken the name of the result, and its file may have been deleted.
+    An error in one submission is returned as its answer and does not affect the others. Idempotency keys are looked up
+    before any other check, which a repeated request might fail: the name of its result is taken by the first request,
+    and its input file may have been deleted since.
 
     Raises:
         NameTakenError: another process took the name of a result at the same moment.
@@ -88,8 +89,8 @@ def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> d
     answers = _find_replays(connection, waiting)
     first = _choose_first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check_submissions(connection, first)
-    # Another process may have accepted the same request in the meantime and reserved the name of the result.
-    # Or this submission was committed before, and only the database's reply was lost.
+    # A submission may have been refused only because another process has just accepted the same request and reserved
+    # the name of its result, or because it was committed before and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
     answers |= refused | _find_stored(connection, refused_submissions) | _find_replays(connection, refused_submissions)
     return answers | _record_jobs(connection, {index: first[index] for index in required}, required)
@@ -105,7 +106,7 @@ def _choose_first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int
 def _record_jobs(
     connection: Connection, submissions: Mapping[int, Submission], required: Mapping[int, Requirement]
 ) -> dict[int, Answer]:
-    """Insert jobs and their other rows; skip a job if another process used its idempotency key at the same moment.
+    """Insert jobs and their related rows; skip a job if another process used its idempotency key at the same moment.
 
     If the same submission inserted the job before, the answer is the same as for a new job.
     """
@@ -120,7 +121,7 @@ def _record_jobs(
 
 
 def _find_stored(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
-    """Return the results of the submissions whose jobs are stored already."""
+    """Return the results of the submissions whose jobs are already stored."""
     if not submissions:
         return {}
     stored = jobs.get_details(connection, [each.job_id for each in submissions.values()])
@@ -232,7 +233,7 @@ def _find_fault(
 
 
 def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, Any], AnySpec]], now: int) -> None:
-    """Insert the other rows of new jobs: first events, labels, and reserved names of results."""
+    """Insert the related rows of new jobs: first events, search rows, usage, labels, and reserved names of results."""
     if not made:
         return
     data = {"from": None, "to": JobState.QUEUED, "event": "submit"}

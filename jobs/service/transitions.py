@@ -1,4 +1,4 @@
-"""Changes the state of jobs; no other code does."""
+"""The only code that changes the state of jobs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +38,7 @@ def advance(
     attempt_changes: Mapping[str, Any] | None = None,
     reason: Mapping[str, Any] | None = None,
 ) -> JobState:
-    """Apply an event to a job that the caller has locked: update job, attempt, reserved name and log together.
+    """Apply an event to a job that the caller has locked; update its attempt, its reserved name and its log as well.
 
     Raises:
         IllegalTransitionError: the table has no such transition, or another transaction was faster.
@@ -79,7 +79,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
         raise IllegalTransitionError("one of the jobs is no longer queued")
     models.drop_pending(connection, ids)
     for job in waiting:
-        if job.attempt_count:  # jobs without attempts have never written anything
+        if job.attempt_count:  # a job without attempts has never written any files
             record_unneeded_files(connection, job.id, row.target, None, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": row.event}
     events.append_to_all(connection, waiting, ("state", data), now=now)
@@ -103,7 +103,7 @@ def end_attempt(
 
 
 def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
-    """Return the columns that every transition changes."""
+    """Return the column changes that follow from the transition itself."""
     columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
     charged = job.charged_attempts + (1 if row.event in EVENTS_COUNTED_AS_ATTEMPT else 0)
     columns["charged_attempts"] = charged
@@ -131,7 +131,7 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
     """Explain why a job that was just requeued is waiting; return None if it has no back-off."""
     if wait_ms == 0:
         return None
-    message = f"waits {wait_ms / 1000:g} s before it is tried again: {charged} attempts have failed"
+    message = f"waits {wait_ms / 1000:g} s before the next attempt; failed attempts so far: {charged}"
     return {"cause": "backoff", "message": message, "worker_id": None, "free_bytes": None, "holders": []}
 
 

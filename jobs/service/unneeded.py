@@ -1,6 +1,6 @@
-"""Deletion records, written in the transaction that makes files unneeded and processed by the leader.
+"""Deletion records: written in the transaction that makes files unneeded, and processed by the leader.
 
-Nothing else deletes from the artifact store.
+Files are deleted from the artifact store in no other way.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# A lost attempt's worker may still write until it checks its lease, which happens well within this many lease periods.
+# The worker of a lost attempt may go on writing until it checks its lease, well within this many lease periods.
 ZOMBIE_LEASES = 2
 
 
@@ -54,12 +54,12 @@ def record_unneeded_files(
     """Record the deletion of files that are no longer needed after a job has moved to `target`.
 
     Args:
-        connection: The transaction of the transition, which has recorded the attempt's new state.
+        connection: The transition's transaction, in which the attempt's new state has already been recorded.
         job_id: The job.
         target: Its new state.
         ended_attempt: The attempt that this transition has ended, if any.
         now: Time of the transition.
-        settings: The lease time, and how long resume points are kept.
+        settings: The settings, for the lease time and for how long resume points are kept.
     """
     if not target.is_final and ended_attempt is None:
         return
@@ -77,7 +77,7 @@ def record_unneeded_files(
 
 
 def expect_input(connection: Connection, job_id: str) -> None:
-    """Before the input of a new job is stored, record that it will be deleted after a day unless the job exists."""
+    """Record, before a new job's input is stored, that it will be deleted after a day unless the job exists by then."""
     now = now_ms(connection)
     record_deletions(
         connection, [input_key(job_id)], DeletionReason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS
@@ -97,7 +97,7 @@ def keep_resume_points(connection: Connection, job_id: str) -> None:
 def list_resumable(
     connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
 ) -> list[str]:
-    """Return the attempts whose resume points are not to be deleted; with `due`, not to be deleted by that time."""
+    """Return the attempts whose resume points are not scheduled for deletion or, with `due`, not by that time."""
     doomed = set(deletions.list_keys(connection, job_id, due=due))
     spaces = {attempt_id: Workspace(job_id, attempt_id) for attempt_id in attempt_ids}
     return [each for each, space in spaces.items() if not {space.key, space.checkpoints} & doomed]

@@ -1,4 +1,4 @@
-"""Files uploaded in parts, as in OpenAI's API: created, filled part by part, then completed or cancelled."""
+"""Uploads of files in parts, as in OpenAI's API: an upload is created, filled, and then completed or cancelled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from jobs.service import files
 from jobs.service.unneeded import DAY_MS, DeletionReason, record_deletions
 
 UPLOAD_TTL_MS = 3_600_000  # lifetime of a pending upload, as in OpenAI's API
-EXPIRED_RETENTION_MS = DAY_MS  # time for which the row of an expired upload is kept
+EXPIRED_RETENTION_MS = DAY_MS  # how long the row of an expired upload is kept
 
 
 class UploadStatus(StrEnum):
@@ -167,7 +167,7 @@ def _get_pending(connection: Connection, project_id: str, upload_id: str) -> Upl
 
 
 def _end_upload(connection: Connection, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> None:
-    """Record the final status, and that the parts are to be deleted now."""
+    """Record the upload's final status, and that its parts are to be deleted now."""
     keys = [part.key for part in uploads.list_parts(connection, upload_id)]
     uploads.delete_parts(connection, upload_id)
     uploads.update(connection, upload_id, {"status": status, "file_id": file_id})

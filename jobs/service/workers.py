@@ -20,7 +20,7 @@ class Directions:
     """The answer to a worker's report.
 
     Attributes:
-        is_drained: Whether an administrator is draining it, so that it must not keep models loaded.
+        is_drained: Whether an administrator is draining the worker, which must then not keep models loaded.
         obsolete_models: Keys of loaded models that were deleted or replaced.
     """
 
@@ -60,7 +60,7 @@ def list_alive(connection: Connection, settings: Settings) -> list[WorkerRecord]
 
 
 def list_alive_after(connection: Connection, settings: Settings, after: str | None) -> list[WorkerRecord]:
-    """Return the workers that are alive, sorted by id, after the id `after`.
+    """Return the live workers whose ids come after `after`, sorted by id.
 
     Raises:
         UnknownCursorError: no worker with the id `after` has ever reported.
@@ -72,7 +72,7 @@ def list_alive_after(connection: Connection, settings: Settings, after: str | No
 
 
 def drain(connection: Connection, worker_id: str, deadline_seconds: float | None, settings: Settings) -> WorkerRecord:
-    """Send a worker no more jobs; jobs still running after `deadline_seconds` must yield (None: never).
+    """Drain a worker: it gets no more jobs, and jobs still running after `deadline_seconds` must yield (None: never).
 
     Raises:
         NotFoundError: no worker with this id is alive.

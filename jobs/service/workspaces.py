@@ -14,8 +14,8 @@ from jobs.settings import Settings
 def list_unneeded(connection: Connection, spaces: Iterable[Workspace], settings: Settings) -> list[str]:
     """Return the keys of the workspaces from which no attempt will ever resume.
 
-    They are needed until their job is final and, after it has failed or was cancelled, as long as resume points
-    are kept.
+    A workspace is needed until its job is final and, if the job failed or was cancelled, for as long as resume
+    points are kept.
     """
     kept_ms = int(settings.keep_resume_points_days * DAY_MS)
     ended_since = now_ms(connection) - kept_ms if kept_ms else 0

@@ -1,4 +1,4 @@
-"""Convert a checkpoint to another format that computes the same results."""
+"""Spec of a convert job, which converts a checkpoint to another format that computes the same results."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
@@ -13,13 +13,14 @@ from jobs.specs.suitability import AdapterUse
 
 
 class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
-    """Target `baichuan1`: the output head with normalized rows, for engines without NormHead.
+    """A job that converts a checkpoint to another format that computes the same results.
 
-    `safetensors`: any published file format to sharded safetensors, the published int4 to today's NF4.
-    `llama`: a 7B model as the Llama that computes the same, for programs that know no Baichuan.
-    `gguf`: one file for llama.cpp, which generate jobs run on a CPU.
-    `merged`: a LoRA adapter added to its base, quantized or not; `model` is the adapter, or the base beside `adapter`.
-    `dequantized`: a quantized checkpoint as floats again.
+    `baichuan1` normalizes the rows of the output head in advance, for engines that do not support NormHead.
+    `safetensors` converts any published file format to sharded safetensors, and the published int4 to today's NF4.
+    `llama` converts a 7B model to an equivalent Llama model, for programs that do not support Baichuan.
+    `gguf` writes one file for llama.cpp, which generate jobs run on a CPU.
+    `merged` adds a LoRA adapter to its base, quantized or not; `model` is the adapter, or the base if `adapter` is set.
+    `dequantized` converts a quantized checkpoint back to floats.
     """
 
     kind: Literal["convert"]
@@ -28,7 +29,7 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
     gguf_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = Field(
         None, description="Type of the matrices in a `gguf` file; f16 by default"
     )
-    dtype: Dtype = Field("auto", description="Of a `merged` or `dequantized` checkpoint; the model's own by default")
+    dtype: Dtype = Field("auto", description="Dtype of a `merged` or `dequantized` model; by default, the model's own")
 
     @model_validator(mode="after")
     def _check_target_options(self) -> Self:
@@ -52,6 +53,6 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
         """See `ModelReadingSpec.adapter_use`."""
         return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the value is the same for all
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the footprint is always the same
         """See `JobSpec.footprints`."""
         return [estimate_conversion()]

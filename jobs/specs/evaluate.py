@@ -1,4 +1,4 @@
-"""Evaluate a model on a published benchmark, or on a text."""
+"""Spec of an evaluate job, which evaluates a model on a published benchmark or on a text."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
@@ -16,9 +16,10 @@ BENCHMARK_FIELDS = ("split", "subjects", "limit")
 
 
 class EvaluateSpec(ModelReadingSpec):
-    """Benchmarks `ceval`, `mmlu` and `cmmlu`: multiple choice as published, scored by the log-likelihood of the letter.
+    """A job that evaluates a model on a published benchmark or on a text.
 
-    `perplexity`: how well the model predicts a text.
+    `ceval`, `mmlu` and `cmmlu` are multiple-choice benchmarks, scored by the log-likelihood of each answer's letter.
+    `perplexity` measures how well the model predicts a text.
     """
 
     produces_model: ClassVar[bool] = False
@@ -26,18 +27,23 @@ class EvaluateSpec(ModelReadingSpec):
     kind: Literal["evaluate"]
     adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
     benchmark: Literal["ceval", "mmlu", "cmmlu", "perplexity"]
-    data_file: FileId = Field(description="The published archive of the benchmark (.zip, .tar), or a UTF-8 text")
-    compare_with: ModelName | None = Field(None, description="A second model, to find by how much the first differs")
-    shots: int = Field(5, ge=0, le=100, description="Examples before each question")
-    split: Literal["val", "test"] | None = Field(None, description="By default val for ceval, test for the others")
+    data_file: FileId = Field(description="The published archive of the benchmark (.zip, .tar), or a UTF-8 text file")
+    compare_with: ModelName | None = Field(None, description="A second model to compare the first one with")
+    shots: int = Field(5, ge=0, le=100, description="Number of examples before each question")
+    split: Literal["val", "test"] | None = Field(None, description="By default, val for ceval and test for the others")
     subjects: list[SubjectName] | None = Field(
-        None, min_length=1, max_length=100, description="Only these; by default all that are in the file"
+        None, min_length=1, max_length=100, description="Subjects to evaluate; by default, all subjects in the file"
     )
-    limit: int | None = Field(None, ge=1, le=1_000_000, description="Only the first questions of each subject")
+    limit: int | None = Field(
+        None, ge=1, le=1_000_000, description="Maximum number of questions per subject; the first ones are used"
+    )
     window: int | None = Field(
-        None, ge=2, le=1_000_000, description="perplexity: tokens seen at once; by default 2048, or the model's window"
+        None,
+        ge=2,
+        le=1_000_000,
+        description="perplexity: tokens per window; by default 2048, or the model's window if that is shorter",
     )
-    batch_tokens: int = Field(16_384, ge=1, le=16_777_216, description="Most tokens in one batch")
+    batch_tokens: int = Field(16_384, ge=1, le=16_777_216, description="Maximum number of tokens per batch")
     dtype: Dtype = "auto"
 
     @model_validator(mode="after")
@@ -68,8 +74,8 @@ class EvaluateSpec(ModelReadingSpec):
         """See `ModelReadingSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
-        """See `JobSpec.footprints`; keys and values of the examples before the questions fill at most one window."""
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+        """See `JobSpec.footprints`; the keys and values of the examples before a question fill at most one window."""
         window = model.shape.context_length
         shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window
         tokens = max(self.batch_tokens, self.window or window)

@@ -28,15 +28,18 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class StrictModel(BaseModel):
-    """A frozen model that rejects unknown fields and values of the wrong type, such as "2" or true for 2."""
+    """A frozen model that rejects unknown fields and values of the wrong type, such as "2" or true instead of 2."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class WeightedFile(StrictModel):
-    """One of several files of training data."""
+    """One of several training files, with its weight."""
 
     file: FileId
     weight: float = Field(
-        1.0, gt=0, le=100, description="How often each example occurs per epoch: 2 twice, 0.5 takes half of them"
+        1.0,
+        gt=0,
+        le=100,
+        description="How often each example occurs per epoch: 2 means twice, 0.5 uses half of the examples",
     )

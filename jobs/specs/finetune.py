@@ -1,4 +1,4 @@
-"""Fine-tune a checkpoint on conversations or text."""
+"""Spec of a finetune job, which fine-tunes a checkpoint on conversations or text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from jobs.specs.resources import Resources
 from jobs.specs.suitability import ChosenModel, Incompatibility
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
-DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # device counts to try if the job does not set one
+DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # device counts to try if the job does not specify one
 SHARDING_STAGE = 3  # the first ZeRO stage that shards the weights
 LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
@@ -24,7 +24,7 @@ MAX_TRAINING_FILES = 32
 
 
 class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
-    """Full fine-tuning or a LoRA adapter; fields may also be set by their names in Baichuan2's fine-tune.py."""
+    """A job that trains a whole model or a LoRA adapter; fields may also use the names of Baichuan2's fine-tune.py."""
 
     exclusive: ClassVar[bool] = True
     can_pause: ClassVar[bool] = True
@@ -34,27 +34,34 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
     kind: Literal["finetune"]
     training_file: FileId | None = Field(
         None,
-        description="Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text; required "
-        "unless training_files is given",
+        description="Examples in the format of Baichuan2's fine-tuning, ShareGPT, OpenAI chat or Alpaca, or plain "
+        "text; required unless training_files is given",
     )
     training_files: list[WeightedFile] | None = Field(
-        None, min_length=1, max_length=MAX_TRAINING_FILES, description="Several such files with weights instead"
+        None,
+        min_length=1,
+        max_length=MAX_TRAINING_FILES,
+        description="Several training files with weights, instead of training_file",
     )
     validation_file: FileId | None = Field(
         None, description="Examples to evaluate on; the weights with the lowest loss on them are the result"
     )
-    validation_split: float = Field(0.0, ge=0, lt=1, description="Fraction of the examples to evaluate on instead")
+    validation_split: float = Field(
+        0.0, ge=0, lt=1, description="Fraction of the training examples to evaluate on, instead of validation_file"
+    )
     preset: Literal["baichuan2-published", "recommended"] | None = Field(
-        None, description="Values for the fields that are not given"
+        None, description="Preset values for the fields that are not given"
     )
     method: Literal["full", "lora"] = "lora"
     epochs: float = Field(3, gt=0, le=1000)
-    max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Steps after which training ends")
+    max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Number of steps after which training ends")
     learning_rate: float = Field(2e-5, gt=0, le=1)
-    batch_size: int = Field(8, ge=1, le=1024, description="Examples per step and device")
+    batch_size: int = Field(8, ge=1, le=1024, description="Number of examples per step and device")
     gradient_accumulation_steps: int = Field(1, ge=1, le=1024)
-    max_length: int = Field(512, ge=8, le=32_768, description="Tokens after which an example is cut")
-    packing: bool = Field(default=True, description="Fill rows with several short examples, which stay apart")
+    max_length: int = Field(512, ge=8, le=32_768, description="Number of tokens after which an example is cut")
+    packing: bool = Field(
+        default=True, description="Fill rows with several short examples, which cannot attend to each other"
+    )
     warmup_ratio: float = Field(0.0, ge=0, lt=1)
     warmup_steps: int | None = Field(None, ge=0, le=100_000_000)
     scheduler: Literal[
@@ -67,14 +74,14 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         "inverse_sqrt",
     ] = "constant"
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = Field(
-        "adamw", description="8-bit and paged ones need a GPU"
+        "adamw", description="8-bit and paged optimizers need a GPU"
     )
     weight_decay: float = Field(1e-4, ge=0, le=1)
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="0 for no clipping")
-    neftune_noise_alpha: float | None = Field(None, ge=0, le=1000, description="Noise on embeddings")
+    max_grad_norm: float = Field(1.0, ge=0, le=1e6, description="0 disables clipping")
+    neftune_noise_alpha: float | None = Field(None, ge=0, le=1000, description="Strength of the noise on embeddings")
     lora_rank: int = Field(8, ge=1, le=512)
     lora_alpha: int = Field(32, ge=1, le=1024)
     lora_dropout: float = Field(0.1, ge=0, lt=1)
@@ -83,26 +90,28 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
     use_dora: bool = False
     gradient_checkpointing: bool = False
     logging_steps: int = Field(1, ge=1, le=1_000_000)
-    eval_steps: int | None = Field(None, ge=1, le=1_000_000, description="Steps between evaluations; default: an epoch")
+    eval_steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="Number of steps between evaluations; by default, one epoch"
+    )
     early_stopping_patience: int | None = Field(
-        None, ge=1, le=1000, description="Evaluations without a better loss after which training ends"
+        None, ge=1, le=1000, description="Number of evaluations without a lower loss after which training ends"
     )
     save_strategy: Literal["steps", "epoch"] = "steps"
-    save_steps: int = Field(200, ge=1, le=1_000_000, description="Steps between checkpoints to resume from")
-    save_total_limit: int = Field(2, ge=1, le=100, description="Checkpoints that are kept")
+    save_steps: int = Field(200, ge=1, le=1_000_000, description="Number of steps between resume points")
+    save_total_limit: int = Field(2, ge=1, le=100, description="Maximum number of resume points to keep")
     seed: Seed = 42
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="What is computed in")
-    tf32: bool = Field(default=False, description="Permit TF32 on GPUs that have it")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Dtype of the computation")
+    tf32: bool = Field(default=False, description="Allow TF32 on GPUs that support it")
     report_to: list[Tracker] = Field(
         default_factory=list,
         max_length=2,
-        description="Report to wandb or mlflow as well, if the worker has the package; records are artifacts anyway",
+        description="Report to wandb or mlflow too, if the worker has the package; records always become artifacts",
     )
     strategy: Strategy = Field(
-        "auto", description="How several devices share the work; auto takes the fastest one that fits"
+        "auto", description="How several devices share the work; auto chooses the fastest strategy that fits"
     )
     deepspeed: dict[str, Any] | None = Field(
-        None, description='A DeepSpeed configuration instead of a strategy; a preset is a strategy, such as "zero3"'
+        None, description='A DeepSpeed configuration, instead of a strategy; presets such as "zero3" are strategies'
     )
 
     @model_validator(mode="before")
@@ -126,7 +135,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
     def _reject_ineffective_options(self) -> Self:
         """Reject combinations of options in which one would have no effect."""
         if self.scheduler == "constant" and (self.warmup_ratio or self.warmup_steps):
-            raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or no warmup_*")
+            raise ValueError("scheduler 'constant' has no warm-up: use 'constant_with_warmup', or remove warmup_*")
         if self.warmup_ratio and self.warmup_steps:
             raise ValueError("warmup_ratio and warmup_steps are both given; leave one out")
         if self.method != "lora" and (self.use_dora or self.use_rslora):
@@ -164,13 +173,13 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
 
     @property
     def rank_count(self) -> int:
-        """Processes that train together, one per device."""
+        """The number of processes that train together, one per device."""
         asked = self.resources
         return 1 if asked is None else asked.nodes * max(1, asked.devices or 1)
 
     @property
     def _may_shard(self) -> bool:
-        """Whether weights and optimizer can be divided among the devices."""
+        """Whether the weights and the optimizer state can be divided among the devices."""
         return not self.use_dora and self.optimizer == "adamw"
 
     def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
@@ -187,7 +196,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         return None
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
-        """See `JobSpec.footprints`; "auto" computes in bfloat16 on a GPU only."""
+        """See `JobSpec.footprints`; "auto" computes in bfloat16 only on a GPU."""
         training = Training(
             method=self.method,
             batch=self.batch_size,
@@ -226,7 +235,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
 
     @property
     def _concrete_strategy(self) -> TrainingStrategy:
-        """Return the strategy to estimate memory for; for "auto" the fastest one, which needs the most."""
+        """The strategy to estimate memory for; for "auto", the fastest one, which needs the most memory."""
         if self.deepspeed is not None:
             zero = self.deepspeed.get("zero_optimization", {})
             if zero.get("stage", 0) < SHARDING_STAGE:

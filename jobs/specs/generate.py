@@ -1,4 +1,4 @@
-"""Generate completions for prompts or conversations."""
+"""Spec of a generate job, which generates completions for prompts or conversations."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
@@ -21,7 +21,7 @@ class Message(StrictModel):
 
 
 class GenerateSpec(TextGenerationSpec):
-    """Complete prompts, or answer conversations, given inline or as an uploaded JSONL file."""
+    """A job that completes prompts or answers conversations, given inline or as an uploaded JSONL file."""
 
     input_fields: ClassVar[tuple[str, ...]] = ("prompts", "conversations", "input_file")
 
@@ -34,10 +34,12 @@ class GenerateSpec(TextGenerationSpec):
         None,
         description='JSONL, one {"prompt": …} or {"messages": […]} per line; a line may have its own `id`,'
         " `max_new_tokens` (or `max_tokens`), `temperature`, `top_k`, `top_p`, `seed`, `stop` and `n`;"
-        " lines in OpenAI's batch format are used too, and any other key is an error",
+        " lines in OpenAI's batch format are accepted too, and any other key is an error",
     )
     max_new_tokens: int = Field(256, ge=1, le=8192)
-    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; the model's own by default")
+    temperature: float | None = Field(
+        None, ge=0, le=2, description="0 means greedy decoding; by default, the model's own value"
+    )
     top_k: int | None = Field(None, ge=0, le=1000)
     top_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
@@ -45,9 +47,9 @@ class GenerateSpec(TextGenerationSpec):
         default_factory=list, max_length=8
     )
     seed: Seed = 0
-    n: int = Field(1, ge=1, le=128, description="Completions of each request, each with noise of its own")
+    n: int = Field(1, ge=1, le=128, description="Number of completions per request, each sampled separately")
     logprobs: int | None = Field(
-        None, ge=0, le=20, description="Report the logarithm of each token's probability and of so many alternatives"
+        None, ge=0, le=20, description="Report the log probabilities of each token and of this many alternatives"
     )
 
     @model_validator(mode="after")
@@ -62,7 +64,7 @@ class GenerateSpec(TextGenerationSpec):
         """See `JobSpec.file_references`."""
         return {"input_file": self.input_file} if self.input_file else {}
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
         """See `JobSpec.footprints`."""
         prompts, limit = self._max_prompt_tokens(model.shape.context_length), self.max_new_tokens
         return [self.estimate_open_batch(model, prompts, max_new_tokens=limit)]

@@ -13,7 +13,7 @@ def read_hostfile(text: str) -> Mapping[str, Any]:
     Empty lines and comments that begin with "#" are skipped.
 
     Raises:
-        ValueError: A line has another form, a host appears twice, or hosts have different numbers of slots.
+        ValueError: A line has a different form, a host appears twice, or hosts have different numbers of slots.
     """
     hosts: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):

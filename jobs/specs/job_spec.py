@@ -1,4 +1,4 @@
-"""Base classes of all job specs."""
+"""Base classes for all job specs."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ class JobSpec(StrictModel):
     produces_model: ClassVar[bool] = True
     runs_gguf: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False  # whether a job has its devices to itself unless `resources.share` is set
-    can_pause: ClassVar[bool] = False  # whether a run that has to make way saves a resume point first
-    uses_hub: ClassVar[bool] = False  # whether a run may use the worker's access to a model hub
-    hands_over: ClassVar[bool] = False  # whether a run that has to make way needs time to finish its answers
+    can_pause: ClassVar[bool] = False  # whether a job saves a resume point before it releases its devices
+    uses_hub: ClassVar[bool] = False  # whether a job may use the worker's token for a model hub
+    hands_over: ClassVar[bool] = False  # whether a job finishes its open answers before it releases its devices
     max_devices: ClassVar[int] = 1
     max_nodes: ClassVar[int] = 1
 
-    priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    priority: int = Field(0, ge=-100, le=100, description="Jobs with a higher priority run first")
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
-    max_attempts: int = Field(3, ge=1, le=10, description="How often a job whose worker is lost is started again")
+    max_attempts: int = Field(3, ge=1, le=10, description="Maximum number of attempts if workers are lost")
     timeout_seconds: int = Field(86_400, ge=1, le=2_592_000, description="How long one attempt may run")
 
-    resources: Resources | None = Field(None, description="Where it may run; by default what its memory needs")
+    resources: Resources | None = Field(None, description="Where the job may run; by default, wherever its memory fits")
 
     @model_validator(mode="after")
     def _check_resources(self) -> Self:
@@ -63,7 +63,7 @@ class JobSpec(StrictModel):
 
     @property
     def loaded_dtype(self) -> Dtype | None:
-        """The dtype in which the job loads `model` for inference; None if it does not load it."""
+        """The dtype in which the job loads `model` for inference; None if the job does not load it."""
         return None
 
     @property
@@ -75,7 +75,7 @@ class JobSpec(StrictModel):
         """Return the memory that each step needs at the limits of the spec; short inputs may need less.
 
         Args:
-            model: A whole model that the spec names; it is asked about each of them.
+            model: A model, not an adapter, that the spec names; this method is called for each of them.
             on_gpu: Whether the job runs on a GPU.
         """
         return []
@@ -95,7 +95,7 @@ class JobSpec(StrictModel):
 
 
 class ModelReadingSpec(JobSpec):
-    """A spec of a job that reads a model."""
+    """Base class for the specs of jobs that read a model."""
 
     model: ModelName
 
@@ -117,13 +117,13 @@ class ModelReadingSpec(JobSpec):
         """What the job does with a LoRA adapter."""
         return AdapterUse.REFUSED
 
-    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:  # noqa: ARG002 - most kinds run any
+    def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:  # noqa: ARG002 - most kinds run any model
         """Return why the job cannot run on this model, if that is known; the message continues "model X ..."."""
         return None
 
 
 class ModelProducingSpec(JobSpec):
-    """A spec whose result is a model that later jobs can name."""
+    """Base class for the specs of jobs whose result is a model that later jobs can name."""
 
     output_model: ModelName | None = Field(None, description="Id of the resulting model; the job's id by default")
 

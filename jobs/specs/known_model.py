@@ -27,7 +27,7 @@ class KnownModel:
         """Create a `KnownModel` from a `config.json`.
 
         Raises:
-            ShapeError: it does not describe a Baichuan model.
+            ShapeError: The configuration does not describe a Baichuan model.
         """
         return cls(Shape.from_config(config), Precision.from_config(config))
 

@@ -1,4 +1,4 @@
-"""Look at training data as a fine-tune would read it."""
+"""Spec of a preview job, which shows training data as a fine-tuning run would read it."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -18,9 +18,9 @@ class PreviewSpec(ModelReadingSpec):
 
     kind: Literal["preview"] = "preview"
     training_file: FileId = Field(description="Examples in any format that a fine-tune accepts")
-    max_length: int = Field(512, ge=8, le=32_768, description="Tokens after which an example is cut")
-    examples: int = Field(3, ge=1, le=10, description="How many to show")
-    max_examples: int = Field(10_000, ge=1, le=100_000_000, description="Examples after which reading ends")
+    max_length: int = Field(512, ge=8, le=32_768, description="Number of tokens after which an example is cut")
+    examples: int = Field(3, ge=1, le=10, description="Number of examples to show")
+    max_examples: int = Field(10_000, ge=1, le=100_000_000, description="Maximum number of examples to read")
 
     def file_references(self) -> dict[str, str]:
         """See `JobSpec.file_references`."""

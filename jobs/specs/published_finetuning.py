@@ -143,7 +143,7 @@ def _require_json_object(name: str, value: Any) -> dict[str, Any]:
 
 
 def _apply_hostfile(fields: dict[str, Any], value: Any) -> None:
-    """Accept the content of a hostfile; an empty one sets nothing."""
+    """Accept the content of a hostfile; an empty file sets nothing."""
     if value in (None, ""):
         return
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Download a model from a Hugging Face hub."""
+"""Spec of a pull job, which downloads a model from a Hugging Face hub."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,14 +12,14 @@ REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_+-]*([./][A-Za-z0-9_+-]+)*$"
 
 
 class PullSpec(ModelProducingSpec):
-    """Download a repository: weights, configuration, tokenizer and licence, but none of its code."""
+    """A job that downloads a repository: weights, configuration, tokenizer and licence, but none of its code."""
 
     uses_hub: ClassVar[bool] = True
 
     kind: Literal["pull"]
     repository: Annotated[str, StringConstraints(pattern=REPOSITORY_PATTERN, max_length=96)] = Field(
-        description="Name of the repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat; the hub is that of"
-        " the worker (HF_ENDPOINT)"
+        description="Name of the repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat; the worker's"
+        " HF_ENDPOINT selects the hub"
     )
     revision: Annotated[str, StringConstraints(pattern=REVISION_PATTERN, max_length=128)] = Field(
         "main", description="A branch, a tag or a commit"
@@ -28,7 +28,7 @@ class PullSpec(ModelProducingSpec):
         5,
         ge=1,
         le=10,
-        description="How often a job whose worker is lost, or whose hub does not answer, is started again",
+        description="Maximum number of attempts if workers are lost or the hub does not respond",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Quantize a checkpoint with bitsandbytes."""
+"""Spec of a quantize job, which quantizes a checkpoint with bitsandbytes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,25 +16,31 @@ REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichua
 
 
 class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
-    """Write an int8 (LLM.int8()), NF4 or FP4 checkpoint that loads without any flag."""
+    """A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without any flag."""
 
     kind: Literal["quantize"]
     method: Literal["int8", "nf4", "fp4"] = "nf4"
-    double_quantization: bool = Field(True, description="Quantize the 4-bit scales too; int8 ignores it")
+    double_quantization: bool = Field(True, description="Quantize the 4-bit scales too; ignored for int8")
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    quantize_head: bool = Field(False, description="Keep the embedding and the output head in 8 bits too")
+    quantize_head: bool = Field(False, description="Store the embedding and the output head in 8 bits too")
     calibration: bool = Field(
-        False, description="Choose codes (int8: outliers) by what the model computes on a text: less loss, equal size"
+        False,
+        description="Choose the codes (int8: the outliers) by what the model computes on a text: less quality loss at "
+        "equal size",
     )
     calibration_file: FileId | None = Field(
         None,
-        description="UTF-8 text, or training conversations, to calibrate on; by default a built-in text, Chinese "
-        "and English",
+        description="UTF-8 text, or training conversations, to calibrate on; by default, a built-in Chinese and "
+        "English text",
     )
-    calibration_sequences: int = Field(32, ge=4, le=1024, description="Rows of 512 tokens of it, at most")
-    quality_report: bool = Field(True, description="Measure the result: quality.json and quality.png")
+    calibration_sequences: int = Field(
+        32, ge=4, le=1024, description="Maximum number of 512-token sequences to calibrate on"
+    )
+    quality_report: bool = Field(
+        True, description="Measure the quality of the result, and write quality.json and quality.png"
+    )
     quality_text_file: FileId | None = Field(
-        None, description="UTF-8 text to measure on; by default a built-in one, Chinese and English"
+        None, description="UTF-8 text to measure on; by default, a built-in Chinese and English text"
     )
 
     @model_validator(mode="after")
@@ -67,8 +73,8 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
             return Incompatibility("model", "is quantized already; use the checkpoint it was made from")
         return None
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
-        """See `JobSpec.footprints`; the report leaves out measurements that need more memory."""
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+        """See `JobSpec.footprints`; the report skips measurements that would need more memory."""
         steps = [estimate_quantization(model.shape, quantize_head=self.quantize_head)]
         if self.calibration:
             steps.append(estimate_calibration(model.shape, sequences=self.calibration_sequences))

@@ -1,4 +1,4 @@
-"""What a user requests instead of the estimate: devices, memory, sharing and worker labels."""
+"""The resources that a user requests instead of the estimated ones: devices, memory, sharing and worker labels."""
 
 from typing import Annotated
 
@@ -10,10 +10,10 @@ WorkerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 
 
 class Resources(StrictModel):
-    """Where a job may run. What is left out comes from the estimate of its memory."""
+    """Where a job may run; values that are not set are derived from an estimate of the job's memory."""
 
-    nodes: int = Field(1, ge=1, le=256, description="Machines that run the job together")
-    devices: int | None = Field(None, ge=0, le=64, description="Devices on each node; 0 uses the host's memory alone")
+    nodes: int = Field(1, ge=1, le=256, description="Number of machines that run the job together")
+    devices: int | None = Field(None, ge=0, le=64, description="Number of devices per node; 0 uses only host memory")
     device_memory_bytes: int | None = Field(
         None, ge=1, le=2**50, description="Memory to reserve on each device, instead of the estimate"
     )
@@ -21,7 +21,10 @@ class Resources(StrictModel):
         None, description="Whether other jobs may use the same devices; by default all kinds but finetune share"
     )
     workers: list[WorkerName] | None = Field(
-        None, min_length=1, max_length=256, description="Workers that may run it, by BAICHUAN_WORKER_ID; default: all"
+        None,
+        min_length=1,
+        max_length=256,
+        description="Ids (BAICHUAN_WORKER_ID) of the workers that may run the job; by default, all workers may",
     )
     labels: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=16, description="Labels that the worker must have (BAICHUAN_WORKER_LABELS)"

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_VALUE_LENGTH = 128  # maximum number of characters in a searchable value; longer values are left out
+MAX_VALUE_LENGTH = 128  # maximum number of characters in a searchable value; longer values are skipped
 MAX_NUMBER_WITHOUT_EXPONENT = 10**15  # larger numbers are written with an exponent
 MAX_LIST_LENGTH = 32  # maximum length of a list whose elements are searchable
 
 
 def searchable_fields(spec: Mapping[str, Any]) -> str:
-    r"""Return the scalars of a spec as `name=value` lines between line breaks.
+    r"""Return the scalars of a spec as `name=value` lines, each between line breaks.
 
     Example: `{"bits": 4, "resources": {"nodes": 1}, "stop": ["a", "b"]}` becomes
     `"\nbits=4\nresources.nodes=1\nstop=a\nstop=b\n"`.

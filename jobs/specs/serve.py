@@ -1,4 +1,4 @@
-"""Load a model and answer chats with it."""
+"""Spec of a serve job, which loads a model and answers chats with it."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -13,17 +13,23 @@ MONTH_SECONDS = 2_592_000
 
 
 class ServeSpec(TextGenerationSpec):
-    """Load a model and answer chats until none arrives for a while; the model then stays loaded as after any job."""
+    """A job that loads a model and answers chats until none arrives for a while.
+
+    The model then stays loaded, as after any other job.
+    """
 
     hands_over: ClassVar[bool] = True
 
     kind: Literal["serve"]
     idle_seconds: float = Field(
-        30, ge=0, le=86_400, description="The job succeeds when no chat arrives for this long; 0: once it is loaded"
+        30,
+        ge=0,
+        le=86_400,
+        description="The job succeeds when no chat arrives for this long; 0 means as soon as the model is loaded",
     )
-    max_attempts: int = Field(2, ge=1, le=10, description="How often a job whose worker is lost is started again")
+    max_attempts: int = Field(2, ge=1, le=10, description="Maximum number of attempts if workers are lost")
     timeout_seconds: int = Field(MONTH_SECONDS, ge=1, le=MONTH_SECONDS, description="How long one attempt may run")
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same anywhere
+    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
         """See `JobSpec.footprints`; chats may be of any length."""
         return [self.estimate_open_batch(model, [model.shape.context_length] * self.batch_size, max_new_tokens=1)]

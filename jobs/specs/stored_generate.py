@@ -40,7 +40,7 @@ class StoredGenerateSpec(GenerateSpec):
     """A generate spec with fields that clients cannot send.
 
     Attributes:
-        inline_input: Describes prompts or conversations that are in the artifact store; then both are None.
+        inline_input: Describes prompts or conversations that are in the artifact store; both fields are then None.
         batch: Set if `input_file` is an OpenAI batch.
     """
 

@@ -17,14 +17,15 @@ EngineName = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
 
 class TextGenerationSpec(ModelReadingSpec):
-    """A spec of a job that generates text with a model and possibly an adapter."""
+    """Base class for the specs of jobs that generate text with a model and possibly an adapter."""
 
     produces_model: ClassVar[bool] = False
     runs_gguf: ClassVar[bool] = True
 
     adapter: ModelName | None = Field(None, description="A LoRA adapter model to apply to `model`")
     engine: EngineName = Field(
-        "auto", description="What runs the model; auto takes the fastest that can, and the result says which and why"
+        "auto",
+        description="What runs the model; auto chooses the fastest engine that can, and the result says which and why",
     )
     batch_size: int = Field(32, ge=1, le=256, description="Maximum number of completions that run at the same time")
     dtype: Dtype = "auto"
@@ -49,10 +50,10 @@ class TextGenerationSpec(ModelReadingSpec):
         if model.is_gguf:
             return _find_gguf_incompatibility(self.engine, self.dtype, has_adapter=model.has_adapter)
         if self.engine == "llama_cpp":
-            return Incompatibility("engine", "is not a GGUF file, which llama_cpp runs; leave engine out")
+            return Incompatibility("engine", "is not a GGUF file, which llama_cpp requires; leave engine out")
         if self.engine == "vllm" and (model.has_adapter or model.is_quantized):
             has = "has an adapter" if model.has_adapter else "is quantized"
-            return Incompatibility("engine", f"{has}, which the engine vllm does not run; leave engine out")
+            return Incompatibility("engine", f"{has}, which the engine vllm cannot run; leave engine out")
         return None
 
     def estimate_open_batch(self, model: KnownModel, prompts: Sequence[int], *, max_new_tokens: int) -> Footprint:
@@ -60,8 +61,8 @@ class TextGenerationSpec(ModelReadingSpec):
 
         Args:
             model: The model.
-            prompts: Maximum number of tokens of the prompt of each completion.
-            max_new_tokens: Maximum number of tokens of a completion.
+            prompts: Maximum number of prompt tokens of each completion.
+            max_new_tokens: Maximum number of tokens per completion.
         """
         window = model.shape.context_length
         prompts = [min(window, tokens) for tokens in prompts]
@@ -79,7 +80,7 @@ def _find_gguf_incompatibility(engine: EngineName, dtype: Dtype, *, has_adapter:
             "adapter", "is a GGUF file, which does not support adapters; merge the adapter, then convert to gguf"
         )
     if engine not in ("auto", "llama_cpp"):
-        return Incompatibility("engine", f"is a GGUF file, which the engine {engine} does not run; leave engine out")
+        return Incompatibility("engine", f"is a GGUF file, which the engine {engine} cannot run; leave engine out")
     if dtype != "auto":
         return Incompatibility("dtype", "is a GGUF file, which has its own dtype; leave dtype out")
     return None

@@ -16,7 +16,7 @@ class Announcer:
         self._thread.start()
 
     def add(self, project_ids: Collection[str]) -> None:
-        """Queue an announcement of these projects."""
+        """Queue an announcement that the feeds of these projects have new entries."""
         with self._changed:
             self._projects.update(project_ids)
             self._changed.notify()

@@ -18,7 +18,7 @@ CONNECT_TIMEOUT_SECONDS = 1
 
 
 class BrokerUnreachableError(Exception):
-    """Redis does not answer; the job stays in SQL and is sent later."""
+    """Redis is not responding; the job stays in SQL and is sent later."""
 
 
 def worker_queue(worker_id: str) -> str:
@@ -59,7 +59,7 @@ class Transport:
         """Tell a worker to run an attempt.
 
         Raises:
-            BrokerUnreachableError: Redis does not answer.
+            BrokerUnreachableError: Redis is not responding.
         """
         try:
             self._celery.send_task(TASK_NAME, args=[attempt_id], queue=worker_queue(worker_id), retry=False)
@@ -67,7 +67,7 @@ class Transport:
             raise BrokerUnreachableError(str(error)) from error
 
     def wake_dispatcher(self) -> None:
-        """Wake the dispatcher because there is work; if the message is lost, the dispatcher polls."""
+        """Wake the dispatcher because there is work; if the message is lost, the dispatcher finds it by polling."""
         try:
             with self._redis.pipeline() as pipeline:
                 pipeline.lpush(WAKE_KEY, 1)
@@ -87,16 +87,16 @@ class Transport:
             log.debug("could not notify the API processes of new events: %s", error)
 
     def wait_for_work(self) -> None:
-        """Wait for a wake-up, at most for the poll interval.
+        """Wait for a wake-up, for at most the poll interval.
 
         Raises:
-            BrokerUnreachableError: Redis does not answer.
+            BrokerUnreachableError: Redis is not responding.
         """
         try:
             self._redis.blpop([WAKE_KEY], timeout=self._poll_seconds)
         except redis.RedisError as error:
             if str(error).startswith("WRONGTYPE"):
-                log.error("deleting the Redis key %s: it must be a list", WAKE_KEY)  # noqa: TRY400
+                log.error("deleting the Redis key %s, because it is not a list", WAKE_KEY)  # noqa: TRY400
                 self._redis.delete(WAKE_KEY)
                 return
             raise BrokerUnreachableError(str(error)) from error

@@ -1,8 +1,9 @@
-"""Celery's Redis transport for queues whose messages need no acknowledgement, because SQL knows what must run.
+"""Celery's Redis transport for queues whose messages need no acknowledgement, because SQL records what must run.
 
-kombu counts unacknowledged messages and fetches no more once there are as many as the prefetch count. If Redis goes
-away while a message waits behind a running job, acknowledging fails, the count never falls, and the worker stays deaf.
-Here reading a message removes it from Redis: if it is lost, the attempt expires in SQL and the job is sent again.
+kombu counts unacknowledged messages and stops fetching once their number reaches the prefetch count. If Redis goes
+away while a message waits behind a running job, acknowledging fails, the count never falls, and the worker never
+fetches again. With this transport, reading a message removes it from Redis. If the message is lost, the attempt
+expires in SQL and the job is sent again.
 """
 
 import logging
@@ -39,7 +40,7 @@ class NoAcknowledgement(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """Logs and drops unusable messages in a queue instead of failing."""
+    """Logs and drops malformed messages in a queue instead of failing."""
 
     QoS = NoAcknowledgement
 
@@ -53,8 +54,8 @@ class Channel(redis.Channel):
             if not str(error).startswith("WRONGTYPE"):
                 raise
             self._delete_keys_of_wrong_type()
-        except Exception as error:  # noqa: BLE001 - no message may end the worker; an attempt in it expires in SQL
-            log.error("dropped an unusable message from %s: %r", ", ".join(self.active_queues), error)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - no message may crash the worker; the lost attempt expires in SQL
+            log.error("dropped a malformed message from %s: %r", ", ".join(self.active_queues), error)  # noqa: TRY400
         return True
 
     def _delete_keys_of_wrong_type(self) -> None:
@@ -63,7 +64,7 @@ class Channel(redis.Channel):
                 found = client.type(key).decode()
                 if found not in ("list", "none"):
                     client.delete(key)
-                    log.error("deleted the Redis key %s: a queue must be a list, and this was a %s", key, found)
+                    log.error("deleted the Redis key %s: a queue must be a list, but this was a %s", key, found)
 
     def _list_keys(self) -> list[str]:
         """Return all keys that BRPOP reads: one per queue and priority."""

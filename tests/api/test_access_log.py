@@ -56,7 +56,7 @@ def test_lines_are_written_again_once_the_disk_has_room() -> None:
     log_line(handler, "kept")
     handler.close()
     note, kept = stream.getvalue().splitlines()
-    assert note.startswith("1 lines of the access log were lost")
+    assert note.startswith("1 access log lines were lost")
     assert kept == "kept"
 
 
@@ -87,5 +87,5 @@ def test_a_limited_number_of_lines_waits_in_memory(monkeypatch: pytest.MonkeyPat
     handler.close()
     written = stream.getvalue().splitlines()
     assert written[0] == "first"
-    assert "90 lines of the access log were lost" in written[1]
+    assert "90 access log lines were lost" in written[1]
     assert written[2:] == [f"line {number}" for number in range(10)]

@@ -71,7 +71,7 @@ def test_a_database_that_takes_no_writes_is_not_ready(api: Api) -> None:
         return answer if answer.status_code != 200 else None
 
     detail = problem_of(wait_for("the next probe", unready), 503, "not_ready")["detail"]
-    assert "does not take writes" in detail
+    assert "is not writable" in detail
     assert "DATABASE_URL" in detail
     assert api.client.get("/readyz").status_code == 200
 

@@ -100,7 +100,7 @@ def something_else() -> Iterator[str]:
 def test_another_server_answers(something_else: str) -> None:
     with Client(f"{something_else}/v1/", "key") as client:
         for job in ("page", "json"):
-            with pytest.raises(InvalidResponseError, match="is it this service"):
+            with pytest.raises(InvalidResponseError, match="did not return the expected JSON"):
                 client.jobs.get(job)
         with pytest.raises(ApiError) as broken:
             client.jobs.get("broken")

@@ -26,7 +26,7 @@ def test_a_lost_answer_makes_no_second_job(client: Client, proxy: FlakyProxy) ->
 
 def test_a_request_that_must_not_be_repeated_is_not(client: Client, proxy: FlakyProxy) -> None:
     proxy.cut_next("DELETE /v1/models")
-    with Client(proxy.url) as through, pytest.raises(UnreachableError, match=f"no answer from {proxy.url}"):
+    with Client(proxy.url) as through, pytest.raises(UnreachableError, match=f"no response from {proxy.url}"):
         through.models.delete("no-such-model")
     assert client.models.get(MODEL).id == MODEL
 

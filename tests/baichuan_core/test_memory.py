@@ -305,11 +305,11 @@ def test_operations_that_cannot_fit_are_rejected_with_alternatives() -> None:
     assert free < total_bytes("cpu") < 2**60
     require_memory(Footprint(free, least=free // 2), shape, device="cpu")
     with pytest.raises(
-        InsufficientMemoryError, match=r"at least .* GiB of memory and cpu has .* what would fit: as"
+        InsufficientMemoryError, match=r"at least .* GiB of memory, but cpu has .* an alternative that would fit: as"
     ) as error:
         require_memory(Footprint(2**60, least=2**60), shape, device="cpu")
-    assert "as nf4: 5.03 GiB" in str(error.value)
-    with pytest.raises(InsufficientMemoryError, match="what would fit: with method lora on"):
+    assert "as nf4 (5.03 GiB)" in str(error.value)
+    with pytest.raises(InsufficientMemoryError, match="an alternative that would fit: with method lora on"):
         require_memory(Footprint(2**60, optimizer=2**60, least=2**60), shape, device="cpu")
     with pytest.raises(InsufficientMemoryError, match="use a machine with more"):
         require_memory(Footprint(2**60, least=2**60, place="host"), shape)

@@ -37,8 +37,8 @@ def test_a_file_that_is_not_a_tokenizer_is_rejected(folder: Path, write: Callabl
     ("content", "says"),
     [
         (POINTER, "is a git-LFS pointer, not the file itself: run `git lfs pull`"),
-        ('{"eos_token_id": "2"}', "eos_token_id is '2': set it to a whole number of at least 0"),
-        ('{"eos_token_id": [[2]]}', "eos_token_id is .* a whole number of at least 0"),
+        ('{"eos_token_id": "2"}', "eos_token_id is '2': set it to a token id"),
+        ('{"eos_token_id": [[2]]}', "eos_token_id is .* a token id"),
         ('{"temperature": -1}', "temperature is -1: set it to a number from 0 to 100"),
         ('{"temperature": "0.3"}', "temperature is '0.3'"),
         ('{"max_new_tokens": 0}', "max_new_tokens is 0: set it to a whole number from 1"),

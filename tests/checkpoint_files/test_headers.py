@@ -84,7 +84,7 @@ def test_an_entry_that_describes_no_tensor_is_named(tmp_path: Path, about: str) 
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(FileError) as caught:
         check_directory(tmp_path)
-    reason = "its header has no dtype, shape and data_offsets of the tensor 'a.weight'"
+    reason = "its header has no valid dtype, shape and data_offsets for the tensor 'a.weight'"
     assert str(caught.value) == f"{file} is damaged ({reason}): copy or download it again"
 
 
@@ -100,7 +100,7 @@ def test_wrapped_tensors_are_named(tmp_path: Path, key: str) -> None:
     write_model_files(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save({key: TENSORS, "epoch": 3}, tmp_path / "pytorch_model.bin")
-    message = rf"pytorch_model\.bin has its tensors inside '{key}', as training scripts write it: save only that object"
+    message = rf"pytorch_model\.bin has its tensors inside '{key}', as training scripts write them: save only that"
     with pytest.raises(FileError, match=message):
         check_directory(tmp_path)
     with pytest.raises(CheckpointError, match=message):

@@ -79,7 +79,7 @@ def test_usual_tokenizers_are_accepted(folder: Path, name: str, content: Any) ->
             r"bos_token is .*: set it to a string, or an object with",
         ),
         (SETTINGS, {"added_tokens_decoder": [1]}, r"added_tokens_decoder is \[1\]"),
-        (SETTINGS, {"added_tokens_decoder": {"-1": {"content": "<a>"}}}, r"set it to an object of tokens by id"),
+        (SETTINGS, {"added_tokens_decoder": {"-1": {"content": "<a>"}}}, r"an object that maps ids to tokens"),
         (
             SETTINGS,
             {"added_tokens_decoder": {"16": {"content": "<a>"}}},

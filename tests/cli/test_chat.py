@@ -168,7 +168,7 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_and_ctrl_d_the_conversation(servic
     os.write(main, b"/what\n")
     wait_for(b"/what is not a command")
     wait_for(b"> ")
-    wait_for(b"(Ctrl-D ends)", press=b"\x03")
+    wait_for(b"(Ctrl-D ends the chat)", press=b"\x03")
     wait_for(b"> ")
     os.write(main, b"\x04")
     assert process.wait(30) == 0

@@ -83,7 +83,7 @@ def test_fine_tuning_uploads_its_local_file(service: Shell, model: str) -> None:
     assert uploaded.out.startswith("file-")
     assert service("files", "delete", uploaded.out.strip()).code == 0
     endless = service("files", "upload", "/dev/zero", "--purpose", "batch")
-    assert (endless.code, endless.err) == (2, "error: cannot read /dev/zero: it is not a regular file\n")
+    assert (endless.code, endless.err) == (2, "error: cannot read /dev/zero: not a regular file\n")
     assert len(json.loads(service("files", "list", "--json").out)["data"]) == len(files)
 
 
@@ -195,7 +195,7 @@ def test_no_service(shell: Shell, service: Shell) -> None:
     assert "start one with `baichuan up`" in unknown.err
     down = shell("list", "--url", "http://127.0.0.1:9", "--key", "x")
     assert down.code == ExitCode.UNREACHABLE
-    assert "no answer from http://127.0.0.1:9" in down.err
+    assert "no response from http://127.0.0.1:9" in down.err
     for address in ("ftp://host", "http://host:port", "http://127.0.0.1:99999", "http://127.0.0.1:0", "http://[::1"):
         for key in ({}, {"BAICHUAN_API_KEY": "x"}):
             wrong = shell("list", BAICHUAN_URL=address, **key)

@@ -185,7 +185,7 @@ def test_password_of_the_embedded_server_is_on_no_command_line(service: Shell) -
 def test_a_second_up_in_the_same_home_is_refused(service: Shell) -> None:
     refused = service.process("up", "--no-worker")
     assert refused.code == 1
-    assert re.search(r"`baichuan up` \(process \d+\) serves \S+ already at http://127\.0\.0\.1:\d+", refused.err)
+    assert re.search(r"`baichuan up` \(process \d+\) is already serving \S+ at http://127\.0\.0\.1:\d+", refused.err)
 
 
 def test_a_forced_port_that_is_taken_is_refused(shell: Shell, service: Shell) -> None:
@@ -205,7 +205,7 @@ def test_what_cannot_be_used_is_one_readable_line(shell: Shell) -> None:
     assert wrong.code == 2
     assert "BAICHUAN_LEASE_SECONDS='soon'" in wrong.err
     (shell.directory / "file").touch()
-    assert "cannot write in" in shell.process("up", "--no-worker", BAICHUAN_HOME="file/home").err
+    assert "cannot write to" in shell.process("up", "--no-worker", BAICHUAN_HOME="file/home").err
 
 
 def test_init_makes_the_first_key_once(shell: Shell) -> None:

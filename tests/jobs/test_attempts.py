@@ -215,7 +215,7 @@ def test_a_paused_job_releases_its_devices_and_waits_until_it_is_resumed(deploym
     job = deployment.submit()
     key = JobKey(deployment.project_id, job.id)
     with deployment.database.writing() as connection:
-        with pytest.raises(ConflictError, match="quantize jobs cannot be paused, only finetune"):
+        with pytest.raises(ConflictError, match="quantize jobs cannot be paused; only finetune"):
             service.pause(connection, key, pool.settings)
         connection.execute(sa.update(Job).values(kind="finetune"))
     attempt_id = pool.start(job.id)

@@ -65,7 +65,7 @@ def test_a_batch_file(tmp_path: Path) -> None:
         ),
         (
             line(body={**CHAT, "messages": [{"role": "user", "content": []}]}),
-            "body.messages has no text as content in message 1",
+            "body.messages has content that is not a string in message 1",
         ),
         (line(custom_id="\ud800"), "custom_id contains half of a surrogate pair"),
         (line(body={**CHAT, "stop": "\ud800"}), "body.stop contains half of a surrogate pair"),
@@ -95,7 +95,7 @@ def test_a_field_of_a_line_that_is_given_twice(tmp_path: Path) -> None:
         ("hello", 'is not an object; write {"prompt": …} or {"messages": […]}'),
         ({}, "has neither prompt nor messages"),
         ({"prompt": "a", **CHAT, "model": None}, "has both prompt and messages"),
-        ({"prompt": ""}, "prompt must be a string that is not empty"),
+        ({"prompt": ""}, "prompt must be a non-empty string"),
         ({"prompt": ["a"]}, "prompt must be a string"),
         ({"prompt": "a", "model": "m"}, "model is not known; use one of prompt, messages, id, max_new_tokens"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens must be a whole number"),

@@ -205,7 +205,7 @@ def test_a_checkpoint_is_refused_as_a_job_would(
         ({}, {}, "contains no tensors"),
         ({f"{LAYER}.lora_A.weight": (2, 8)}, {}, "lacks its lora_B"),
         (MATRICES, {"target_modules": ["W_pack", "o_proj"]}, "lacks 1 of the 2 layers"),
-        (MATRICES, {"peft_type": "VERA"}, "an adapter of the method VERA"),
+        (MATRICES, {"peft_type": "VERA"}, "an adapter of type VERA"),
         (MATRICES, {"init_lora_weights": "loftq"}, 'init_lora_weights "loftq"'),
         (MATRICES, {"r": 4}, "sets its rank to 4"),
         (MATRICES, {"r": "2"}, "r is '2'"),

@@ -138,7 +138,7 @@ def test_a_job_larger_than_any_device_is_rejected_with_what_would_fit(deployment
     report_worker(deployment, "small", 8, 10)
     answer = submit_to(deployment)
     assert isinstance(answer, InvalidRequestError)
-    assert answer.message.startswith("this needs at least 13.98 GiB of memory and the largest device, on small, has 10")
+    assert answer.message.startswith("this job needs at least 13.98 GiB of memory, but the largest device, on small")
     assert "as int8: 7.95 GiB" in answer.message
     report_worker(deployment, "large", 80)
     assert not isinstance(submit_to(deployment), Exception)
@@ -181,6 +181,6 @@ def test_labels_and_the_cpu_requirements_of_a_runner_count(deployment: Deploymen
     answer = submit_to(deployment, resources=asked)
     assert isinstance(answer, InvalidRequestError)
     assert answer.param == "resources.device_memory_bytes"
-    assert "needs at least 1.75 GiB of memory and the largest device, on b, has 1.50 GiB" in answer.message
+    assert "needs at least 1.75 GiB of memory, but the largest device, on b, has 1.50 GiB" in answer.message
     assert not isinstance(submit_to(deployment, resources=asked | {"labels": {"room": "1"}}), Exception)
     assert not isinstance(submit_to(deployment, resources=asked | {"labels": {"room": "3"}}), Exception)

@@ -221,12 +221,12 @@ def test_a_worker_that_let_an_attempt_expire_gets_what_no_other_can_take() -> No
         (
             job("a"),
             [replace(gpu_machine(), kinds=frozenset({"convert"}))],
-            "no worker that is running and not draining takes generate jobs",
+            "no active worker accepts generate jobs",
         ),
         (
             job("a", device_memory_bytes=90 * GB),
             [gpu_machine()],
-            "needs 1 device with 90.00 GiB; the largest device, on gpu-b, has 80.00 GiB for jobs",
+            "needs 1 device with 90.00 GiB; the largest device, on gpu-b, has 80.00 GiB available to jobs",
         ),
         (
             job("a", device_memory_bytes=14 * GB, reserve_bytes=30 * GB),
@@ -236,7 +236,7 @@ def test_a_worker_that_let_an_attempt_expire_gets_what_no_other_can_take() -> No
         (
             job("a"),
             [replace(gpu_machine(slots=1), holdings=(Holding("job-1"),))],
-            "needs a free place; gpu-b runs 1 of at most 1 jobs (job-1)",
+            "needs a free slot; gpu-b runs 1 of at most 1 jobs (job-1)",
         ),
         (
             job("a", devices=4, device_memory_bytes=10 * GB),
@@ -265,7 +265,7 @@ def test_a_job_goes_to_a_worker_that_has_its_packages() -> None:
         gpu_machine("c"), packages=None
     )  # of an earlier release: its run says so if the package is missing
     assert explain(waiting, place([waiting], [without]).rooms).message == (
-        'no worker that could take it has wandb; run `pip install "baichuan-jobs[wandb]"` on a worker'
+        'no worker that could run the job has wandb; run `pip install "baichuan-jobs[wandb]"` on a worker'
     )
     equipped = replace(gpu_machine("b"), packages=frozenset({"mlflow", "wandb"}))
     for other in (equipped, unknown):

@@ -121,7 +121,7 @@ def test_no_job_accepts_a_model_in_the_format_of_llama(deployment: Deployment) -
     with deployment.database.writing() as connection:
         models.add(connection, record)
         refused = submit(connection, [deployment.submission(model="small", **fields) for fields in cases])
-    assert all("is converted to Llama, for other programs; use the checkpoint" in str(each) for each in refused)
+    assert all("is in Llama format, for use with other programs; use the checkpoint" in str(each) for each in refused)
 
 
 def test_a_request_is_recognised_by_a_release_with_other_fields_and_defaults() -> None:

@@ -37,7 +37,7 @@ def difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) 
 
 def runners_of(service: Deployment, worker: str) -> set[int]:
     """Return the process groups of all runners that a worker has started."""
-    return {int(group) for group in re.findall(r"runs as process group (\d+)", service.log_of(worker))}
+    return {int(group) for group in re.findall(r"running as process group (\d+)", service.log_of(worker))}
 
 
 def processes_of(groups: set[int]) -> dict[int, bytes]:

@@ -86,7 +86,7 @@ def test_small_jobs_share_a_device_by_memory(service: Deployment) -> None:
 
 def test_a_job_larger_than_any_device_is_rejected_with_numbers(service: Deployment) -> None:
     service.start_worker("small", devices=gpus("small", 8))
-    with pytest.raises(AssertionError, match=r"needs at least 9\.00 GiB of memory and the largest device, on small"):
+    with pytest.raises(AssertionError, match=r"needs at least 9\.00 GiB of memory, but the largest device, on small"):
         generate(service, resources={"device_memory_bytes": 9 * GIB})
 
 
@@ -120,7 +120,7 @@ def test_labels_choose_the_worker(service: Deployment) -> None:
     service.wait(job_id)
     assert service.attempts(job_id)[0].worker_id == "b"
     unknown = generate(service, resources={"labels": {"room": "c"}})
-    assert waiting_message(service, unknown) == "no worker that is running and not draining has the labels room=c"
+    assert waiting_message(service, unknown) == "no active worker has the labels room=c"
 
 
 def test_a_job_goes_to_the_device_where_its_model_is_loaded(service: Deployment) -> None:

@@ -23,7 +23,7 @@ def endless(service: Deployment, conversations: Path, **fields: object) -> str:
 def runner_of(service: Deployment, worker: str, job_id: str) -> int:
     """Return the process group of the job's current attempt."""
     attempt_id = service.job(job_id).attempt_id
-    found = re.search(rf"{attempt_id}: runs as process group (\d+)", service.log_of(worker))
+    found = re.search(rf"{attempt_id}: running as process group (\d+)", service.log_of(worker))
     assert found is not None
     return int(found.group(1))
 

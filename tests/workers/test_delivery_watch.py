@@ -209,7 +209,7 @@ def test_garbage_in_the_queue_is_dropped(service: Deployment, own_redis: RedisSe
     service.wait(job_id)
     assert len(service.attempts(job_id)) == 1
     assert process.poll() is None
-    assert "dropped an unusable message from worker.w: JSONDecodeError" in service.log_of("w")
+    assert "dropped a malformed message from worker.w: JSONDecodeError" in service.log_of("w")
 
 
 def test_keys_of_the_wrong_type_are_deleted(service: Deployment, own_redis: RedisServer) -> None:
@@ -224,7 +224,7 @@ def test_keys_of_the_wrong_type_are_deleted(service: Deployment, own_redis: Redi
         wait_for("the dispatcher's key to be deleted", lambda: client.type(WAKE_KEY) != b"string")
     service.wait(small_job(service))
     assert process.poll() is None
-    assert "deleted the Redis key worker.w: a queue must be a list, and this was a string" in service.log_of("w")
+    assert "deleted the Redis key worker.w: a queue must be a list, but this was a string" in service.log_of("w")
     service.end("w", signal.SIGTERM)
     service.start_worker("w")
     service.wait(small_job(service))

@@ -89,7 +89,7 @@ def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_pa
 @pytest.mark.parametrize(
     ("claim", "message"),
     [
-        (claim_of({"model": ADAPTER}), "base of adapter 'lora' is not known"),
+        (claim_of({"model": ADAPTER}), "base of adapter 'lora' is unknown"),
         (replace(claim_of({"model": BASE}), models={}), "no model 'base'"),
         (claim_of({"model": replace(BASE, state="pending", job_id="job-9")}), "still being made by job job-9"),
     ],

@@ -143,7 +143,7 @@ def test_a_store_that_fails_does_not_end_the_training(
         broken.setattr(s3_store, "_upload", lambda *_: (_ for _ in ()).throw(OSError("no network")))
         points.share(save(s3_store, mine, 10, checkpoint))
         points.flush()
-    assert "resume point 10 is not in the artifact store: no network" in capsys.readouterr().out
+    assert "resume point 10 could not be stored: no network" in capsys.readouterr().out
     points.share(save(s3_store, mine, 20, checkpoint))
     points.flush()
     assert [point.step for point in list_points(s3_store, "job-1", ["att-1"])] == [20]

@@ -32,7 +32,7 @@ def test_labels_are_names_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="'a100' is not of the form name=value"):
         WorkerSettings()
     monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "gpu=a100,gpu=h100")
-    with pytest.raises(ValidationError, match="a name appears twice"):
+    with pytest.raises(ValidationError, match="a label name appears twice"):
         WorkerSettings()
 
 

@@ -1,1 +1,1 @@
-"""One file per job kind, found by the kind's name: spec in, one `baichuan_core` call, artifacts out."""
+"""The handlers, one module per job kind: each turns a spec into a `baichuan_core` call that writes artifacts."""

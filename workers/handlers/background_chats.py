@@ -12,7 +12,7 @@ from workers.handlers.chat_server import ChatServer
 from workers.handlers.contract import Context
 
 MAX_COMPLETIONS = 8  # limit on open chat completions, because they slow the job down
-MAX_BATCH_TOKENS = 8_192  # limit on open completions times the longest length, see `GenerationOptions.batch_tokens`
+MAX_BATCH_TOKENS = 8_192  # limit on open completions times their longest length; see `GenerationOptions.batch_tokens`
 DRAIN_TIMEOUT_SECONDS = 60.0  # how long open chats may delay the end of the job
 
 
@@ -20,7 +20,8 @@ DRAIN_TIMEOUT_SECONDS = 60.0  # how long open chats may delay the end of the job
 def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None]:
     """Answer chats while the block runs; at its end, refuse new ones and finish open ones.
 
-    Nothing happens if the engine has no second batch: llama.cpp and vLLM would have to restart for a longer chat.
+    No chats are answered if the engine cannot run a second batch: llama.cpp and vLLM would have to restart for a longer
+    chat.
     """
     if context.chats is None or generator.choice.name != NATIVE_ENGINE:
         yield

@@ -1,4 +1,4 @@
-"""The files of an OpenAI API batch: each request appears exactly once, in the output file or the error file."""
+"""The result files of an OpenAI batch: each request appears exactly once, in the output file or the error file."""
 
 import json
 import time
@@ -45,7 +45,7 @@ class Batch:
 
 
 def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterable[str]) -> None:
-    """Write the output file and the error file into a folder, except for one that would be empty.
+    """Write the output file and the error file into a folder, but skip a file that would be empty.
 
     Args:
         output: The folder.

@@ -1,4 +1,4 @@
-"""Calibration data for a quantization: a text, or conversations in the fine-tuning format, as the model sees them."""
+"""Calibration data for a quantization: plain text, or encoded conversations in the fine-tuning format."""
 
 from baichuan_core.checkpoint import load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
@@ -16,7 +16,7 @@ def read_calibration(spec: QuantizeSpec, context: Context) -> Calibration:
     """Return the calibration data that a spec names, or the built-in text.
 
     Raises:
-        DatasetError: The file cannot be read, or has conversations that are malformed.
+        DatasetError: The file cannot be read or contains malformed conversations.
     """
     file = context.files.get("calibration_file")
     if file is None:

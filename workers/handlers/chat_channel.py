@@ -1,4 +1,4 @@
-"""Channel for an attempt's chats within its runner: passes calls to the handler, and replies to the worker."""
+"""Channel for an attempt's chats within its runner: passes calls to the handler and replies to the worker."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ from jobs.chats.messages import Call, Reply
 
 
 class ChatChannel:
-    """Calls that arrive for an attempt, and replies to them.
+    """Carries the calls that arrive for an attempt and the replies to them.
 
     Args:
         announce: Tells the worker whether the attempt accepts chats.
@@ -24,7 +24,7 @@ class ChatChannel:
         self._announce(True)
 
     def refuse_new(self) -> None:
-        """Tell clients to go elsewhere from now on; open chats continue."""
+        """Announce that the attempt accepts no new chats; open chats continue."""
         self._announce(False)
 
     def close(self) -> None:

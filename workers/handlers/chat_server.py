@@ -1,4 +1,4 @@
-"""Answers calls with a loaded model: all chats run in one event loop, and concurrent replies share a message."""
+"""Answers calls with a loaded model: all chats run in one event loop, and simultaneous replies share a message."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ChatCounts:
-    """Numbers of the chats and tokens that a chat server has handled; see `ServeResult`."""
+    """Counts of the chats and tokens that a chat server has handled; see `ServeResult`."""
 
     chats: int = 0
     aborted: int = 0
@@ -83,7 +83,7 @@ class ChatServer:
         return -1.0 if self._tasks else time.monotonic() - self._idle_since
 
     def raise_engine_error(self) -> None:
-        """Raise the engine's unexpected error if one has ended chats, because the engine may be broken."""
+        """Raise the unexpected engine error that has ended a chat, if any, because the engine may be broken."""
         if self._failure is not None:
             raise self._failure
 
@@ -115,7 +115,7 @@ class ChatServer:
 
     def _find_refusal(self, ask: Ask) -> Refused | None:
         if self._is_leaving:
-            return Refused(ask.id, 0, "leaving", "the job that answers chats is giving up its place")
+            return Refused(ask.id, 0, "leaving", "the job that answers chats is ending or being moved")
         count, running = _count_choices(ask.request), sum(self._completions.values())
         if running and running + count > self._limit:
             message = f"the runner already has {running} open completions, and accepts at most {self._limit}"

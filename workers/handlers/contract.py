@@ -1,4 +1,4 @@
-"""The interface of all handlers. They load torch, so only runner processes import them."""
+"""The interface of all handlers. Handlers load torch, so only runner processes import them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ R_co = TypeVar("R_co", bound=Result, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class HandlerPlacement:
-    """Devices and machines on which a handler runs.
+    """The devices and machines that a handler runs on.
 
     Attributes:
-        devices: Number of its devices on this machine.
+        devices: Number of devices that it uses on this machine.
         nodes: Number of machines that run the job together.
         node: Index of this machine.
         address: Address of machine 0.
@@ -40,23 +40,23 @@ class HandlerPlacement:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Inputs of a handler, named by the spec, and the folders for its output.
+    """The inputs that a spec names for its handler, and the folders for the handler's output.
 
     Attributes:
         models: Directories of checkpoints and adapters, by the spec's field; if `model` names an adapter, its directory
             is under `adapter` and its base's under `model`.
         files: Uploaded files, by the spec's field.
         output: Existing folder whose files become artifacts; a produced model goes to `output / "model"`.
-        checkpoints: Existing folder for resume points of later attempts.
+        checkpoints: Existing folder for resume points from which later attempts continue.
         earlier_checkpoints: The `checkpoints` folders of earlier attempts at this job, newest first.
         report: Callback for progress.
         loaded: Keeps the model that is loaded for inference, for this job and the next one.
         resume_points: Resume points of this attempt and of earlier ones, in the artifact store; None outside a runner.
-        should_pause: Whether the job must save what it needs to continue, and give up its place.
-        should_make_room: Whether other jobs are waiting, so that a serving job must end when it is idle.
+        should_pause: Returns whether the job must save what it needs to continue, and release its devices.
+        should_make_room: Returns whether other jobs are waiting, so that a serve job must end as soon as it is idle.
         placement: Devices and machines of the job.
-        chats: Calls to the attempt and its replies; None outside a runner.
-        hub_token: The worker's access to a model hub, if the job's kind may use it and the worker has one.
+        chats: Channel for calls to the attempt and for its replies; None outside a runner.
+        hub_token: The worker's token for a model hub, if the job's kind may use it and the worker has one.
         reserve_bytes: Bytes to leave free on the disk.
     """
 
@@ -83,18 +83,18 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R_co]):
-    """Result of a job, in addition to the files in `output`."""
+    """The result of a job, in addition to the files in `output`."""
 
     result: R_co
     model: ProducedModel | None = field(default=None)
 
 
 class GivenBackError(Exception):
-    """The job gives up its place, as requested; another attempt continues."""
+    """The job has released its devices, as requested; another attempt will continue it."""
 
 
 class Handler(Protocol):
-    """Interface of the modules in this folder."""
+    """The interface that the handler modules in this folder implement."""
 
     def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
         """Run the job."""

@@ -1,4 +1,4 @@
-"""Convert a checkpoint to another format."""
+"""Handler for convert jobs, which convert a checkpoint to another format."""
 
 from dataclasses import asdict
 

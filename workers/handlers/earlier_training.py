@@ -13,7 +13,7 @@ STATE_FILE = "trainer_state.json"
 
 
 def find_resume_point(context: Context) -> Path | None:
-    """Return the newest resume point of all earlier attempts, placed next to the best one; None if there are none.
+    """Return the newest resume point of all earlier attempts, linked next to the best one; None if there are none.
 
     Resume points on this machine are preferred, because they may be newer than the uploaded ones.
     """

@@ -1,4 +1,4 @@
-"""Evaluate a model."""
+"""Handler for evaluate jobs, which evaluate a model on a benchmark or on a text."""
 
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +22,7 @@ def output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
 
 
 def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | PerplexityResult]:
-    """Write evaluation.json and evaluation.md, and answers.jsonl for a benchmark."""
+    """Write evaluation.json, evaluation.md and, for a benchmark, answers.jsonl."""
     name = f"{spec.model} + {spec.adapter}" if spec.adapter else spec.model
     model = EvaluatedModel(context.models["model"], context.models.get("adapter"), name)
     other = EvaluatedModel(context.models["compare_with"], name=spec.compare_with) if spec.compare_with else None

@@ -1,4 +1,4 @@
-"""Fine-tune a checkpoint."""
+"""Handler for finetune jobs, which fine-tune a checkpoint."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,7 +13,7 @@ from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import describe_produced_model
 
 RECORDS_FOLDER = "training"
-SPEC_FIELD_BY_OPTION = {"lr_scheduler": "scheduler"}  # the spec's names for the library's options, if different
+SPEC_FIELD_BY_OPTION = {"lr_scheduler": "scheduler"}  # the spec's names for library options, where they differ
 OPTIONS_SET_BY_WORKER = ("device",)
 
 
@@ -42,13 +42,13 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
         )
     finally:
         if points:
-            points.flush()  # even after a failure, so that another machine can continue from them
+            points.flush()  # even after a failure, so that another machine can continue from the newest point
     model = describe_produced_model(context) if context.placement.node == 0 else None
     return Outcome(FinetuneResult(**asdict(report)), model)
 
 
 def make_distribution(spec: FinetuneSpec, placement: HandlerPlacement) -> Distribution:
-    """Return the distribution of the work over a job's devices: one process per device."""
+    """Return how the work is distributed over a job's devices: one process per device."""
     return Distribution(
         strategy=spec.strategy,
         deepspeed=spec.deepspeed,
@@ -61,7 +61,7 @@ def make_distribution(spec: FinetuneSpec, placement: HandlerPlacement) -> Distri
 
 
 def _find_training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:
-    """Return the training file, or several with their weights."""
+    """Return the training file, or several training files with their weights."""
     if spec.training_files is None:
         return context.files["training_file"]
     return {context.files[f"training_files.{n}"]: each.weight for n, each in enumerate(spec.training_files)}

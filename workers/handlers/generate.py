@@ -1,4 +1,4 @@
-"""Generate completions."""
+"""Handler for generate jobs, which generate completions."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Preview training data."""
+"""Handler for preview jobs, which show training data as a fine-tune would encode it."""
 
 from baichuan_core.finetuning import DatasetPreview, preview_dataset
 from jobs.results import PreviewResult
@@ -13,7 +13,7 @@ def output_bytes(_spec: PreviewSpec, _checkpoint_bytes: int) -> int:
 
 
 def run(spec: PreviewSpec, context: Context) -> Outcome[PreviewResult]:
-    """Encode the data as a fine-tune would."""
+    """Encode the data as a fine-tune would, and return a summary."""
     preview = preview_dataset(
         context.models["model"],
         context.files["training_file"],

@@ -9,7 +9,7 @@ def describe_produced_model(context: Context) -> ProducedModel:
     """Return a description of the model in the output folder, inferred from its files.
 
     Raises:
-        InvalidRequestError: It is not a complete checkpoint or adapter.
+        InvalidRequestError: The folder does not contain a complete checkpoint or adapter.
     """
     found = inspect_directory(context.model_output)
     return ProducedModel(MODEL_FOLDER, found.kind, found.details)

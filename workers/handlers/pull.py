@@ -1,4 +1,4 @@
-"""Download a model from a Hugging Face hub."""
+"""Handler for pull jobs, which download a model from a Hugging Face hub."""
 
 from baichuan_core.hub import Hub, pull
 from jobs.results import PullResult

@@ -1,4 +1,4 @@
-"""Quantize a checkpoint."""
+"""Handler for quantize jobs, which quantize a checkpoint with bitsandbytes."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,9 +26,9 @@ BLOCKS_FOLDER = "calibration"
 
 
 def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
-    """Estimate the minimum output size: a quarter of the input (4 of 16 bits); the engine checks exactly later.
+    """Estimate the minimum output size: a quarter of the input (4 of 16 bits); the engine makes an exact check later.
 
-    A calibration keeps its finished blocks until its end, and its report needs a plain copy for comparison.
+    A calibration keeps its finished blocks until it ends, and its report needs an uncalibrated copy for comparison.
     """
     return checkpoint_bytes // 4 * (1 + spec.calibration + (spec.calibration and spec.quality_report))
 
@@ -84,7 +84,7 @@ def _measure_quality(
 
 
 def _find_earlier_blocks(context: Context) -> Path | None:
-    """Return the folder of the blocks that an earlier attempt has calibrated."""
+    """Return the folder with the blocks that an earlier attempt has calibrated."""
     folders = (folder / BLOCKS_FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)
 

@@ -1,4 +1,4 @@
-"""Answer chats with a loaded model until no more arrive."""
+"""Handler for serve jobs, which answer chats with a loaded model until no more arrive."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
     """Load the model, then answer chats; each chat uses the checkpoint's own generation defaults.
 
     Raises:
-        GivenBackError: The job was asked to give up its place; all chats open at that time have been answered.
+        GivenBackError: The job was asked to release its devices; all chats open at that time have been answered.
     """
     context.report(Progress(0.0, "loading"))
     generator = TextGenerator(

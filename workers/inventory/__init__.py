@@ -1,4 +1,4 @@
-"""Finds a machine's computing resources, without importing torch."""
+"""Detects a machine's computing resources without importing torch."""
 
 from workers.inventory.declared import DeclaredDevice, read_declaration
 from workers.inventory.host import read_host_resources

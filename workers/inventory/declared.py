@@ -1,4 +1,4 @@
-"""Devices that the operator declares instead of those that NVML finds."""
+"""Devices that the operator declares; they are used instead of those that NVML finds."""
 
 import json
 from pathlib import Path
@@ -24,10 +24,10 @@ DEVICES_ADAPTER = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_le
 
 
 def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
-    """Read devices from JSON, or from the JSON file at a path.
+    """Read devices from a JSON list, or from the JSON file whose path is given.
 
     Raises:
-        ValueError: It is neither, a field is missing or wrong, or two devices share a UUID or an index.
+        ValueError: The text is neither, a field is missing or wrong, or two devices share a UUID or an index.
     """
     where = "the value"
     if not text.lstrip().startswith("["):

@@ -1,4 +1,4 @@
-"""The host: its memory and its cores."""
+"""The host's memory and CPU cores."""
 
 import os
 from typing import Any
@@ -9,7 +9,7 @@ from baichuan_core.host_memory import available_host_bytes, total_host_bytes
 def read_host_resources() -> dict[str, Any]:
     """Return the memory in bytes, total and available, and the number of cores that this process may use.
 
-    In a container with a memory limit, both are within that limit.
+    In a container with a memory limit, neither memory size exceeds that limit.
     """
     memory = min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), total_host_bytes())
     return {
@@ -20,7 +20,7 @@ def read_host_resources() -> dict[str, Any]:
 
 
 def cpu_device(host: dict[str, Any]) -> dict[str, Any]:
-    """Return the CPU of a machine without GPUs as a device, whose memory is the host's."""
+    """Return the CPU of a machine without GPUs as a device; its memory is the host's memory."""
     return {
         "type": "cpu",
         "index": 0,

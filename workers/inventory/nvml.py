@@ -1,4 +1,4 @@
-"""Reads GPUs through NVIDIA's management library."""
+"""Queries NVIDIA's management library (NVML) for GPUs."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Nvml:
-    """Reads the GPUs that this process may use.
+    """Queries NVML for the GPUs that this process may use.
 
     Args:
         library: The functions of `pynvml`; tests pass a recorded machine instead.
@@ -21,10 +21,10 @@ class Nvml:
         self._nvml = library
 
     def read(self, is_ours: Callable[[int], bool]) -> list[dict[str, Any]]:
-        """Return the visible GPUs with their memory and use; an empty list if there is no driver.
+        """Return the visible GPUs with their memory and utilization; an empty list if there is no driver.
 
         Args:
-            is_ours: Whether a process, by its id, is one of our runners.
+            is_ours: Returns whether a process id belongs to one of our runners.
         """
         with self._session() as works:
             return [self._describe(*each, is_ours) for each in self._list_visible()] if works else []

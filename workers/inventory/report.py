@@ -15,8 +15,8 @@ class Inventory:
     """The devices of a machine.
 
     Args:
-        declared: Devices that the operator declares; if empty, all that are found.
-        nvml: Reads the GPUs.
+        declared: Devices that the operator declares; if empty, all detected devices are used.
+        nvml: Queries the GPUs.
     """
 
     def __init__(self, declared: Sequence[DeclaredDevice] = (), nvml: Nvml | None = None) -> None:
@@ -24,7 +24,7 @@ class Inventory:
         self._nvml = nvml or Nvml()
 
     def devices(self, runners: Collection[int] = ()) -> list[dict[str, Any]]:
-        """Return the devices with their measured use, or the CPU if there is no GPU.
+        """Return the devices with their measured memory usage, or the CPU if there is no GPU.
 
         Args:
             runners: Process groups of our runners, whose memory does not count as used by others.

@@ -1,4 +1,4 @@
-"""Fine-tuning by several processes, called ranks, on one or more machines."""
+"""Fine-tuning with several processes, called ranks, on one or more machines."""
 
 from baichuan_core.finetuning.distributed.distribution import Distribution, DistributionPlan
 

@@ -1,4 +1,4 @@
-"""Check that all ranks have the same inputs and see the same directory."""
+"""Checks that all ranks have the same inputs and see the same directory."""
 
 import json
 import secrets

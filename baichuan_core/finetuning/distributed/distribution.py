@@ -19,13 +19,13 @@ class Distribution:
     Attributes:
         strategy: `single` is one process; `ddp` replicates the model (DistributedDataParallel); `fsdp2` shards it
             (torch's `fully_shard`); `zero2`, `zero3` and `zero3-offload` use DeepSpeed; `auto` chooses among `single`,
-            `ddp`, `fsdp2` and `zero3-offload` by their memory.
+            `ddp`, `fsdp2` and `zero3-offload` by the memory they need.
         deepspeed: A DeepSpeed configuration instead of a strategy; requires `strategy` to be `auto`.
         processes: Number of processes on this machine; None starts one per visible GPU, or one without a GPU.
         nodes: Number of machines.
         node_rank: Index of this machine; rank 0 runs on machine 0.
         master_addr: Address at which the other machines reach machine 0.
-        master_port: Free TCP port of machine 0; required with several machines. None chooses one.
+        master_port: Free TCP port of machine 0; required with several machines. None picks a free one.
     """
 
     strategy: Strategy = "auto"
@@ -55,17 +55,17 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class DistributionPlan:
-    """A distribution with all decisions made.
+    """A distribution in which every choice has been made.
 
     Attributes:
-        strategy: The strategy; a DeepSpeed configuration of the caller counts as `zero2` or `zero3`.
+        strategy: The strategy; a caller's DeepSpeed configuration counts as `zero2` or `zero3`.
         reason: Human-readable reason for the strategy.
         deepspeed: Complete DeepSpeed configuration; None for the other strategies.
         processes: Number of processes on this machine, which is the same on every machine.
         nodes: Number of machines.
         node_rank: Index of this machine.
         master_addr: Address of machine 0.
-        master_port: Port of machine 0; None chooses a free one.
+        master_port: Port of machine 0; None picks a free one.
     """
 
     strategy: ConcreteStrategy
@@ -89,7 +89,7 @@ class DistributionPlan:
 
     @property
     def shards_weights(self) -> bool:
-        """Whether each rank has only a part of the weights."""
+        """Whether each rank holds only part of the weights."""
         return self.strategy == "fsdp2" or (self.deepspeed is not None and self.zero_stage == 3)  # noqa: PLR2004
 
     @property

@@ -47,7 +47,7 @@ def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfl
     """Return a complete configuration that agrees with the options.
 
     Args:
-        given: A preset or a caller's configuration; the value "auto" is replaced by that of the options.
+        given: A preset or a caller's configuration; each "auto" is replaced by the value from the options.
         options: Options of the run.
         bfloat16: Whether the run computes in bfloat16.
 
@@ -110,7 +110,7 @@ def _check_zero_section(config: dict[str, Any]) -> None:
         raise _invalid_config_error(
             "zero_optimization.offload_param", "requires stage 3; set stage to 3 or remove this key"
         )
-    # Off, because `gather_trained_weights` gathers the result, tensor by tensor.
+    # Disabled, because `gather_trained_weights` gathers the weights one tensor at a time.
     zero["stage3_gather_16bit_weights_on_model_save"] = False
     config["zero_optimization"] = zero
     _check_zero_fields(zero)
@@ -118,7 +118,7 @@ def _check_zero_section(config: dict[str, Any]) -> None:
 
 def _check_zero_fields(zero: Mapping[str, Any]) -> None:
     """Check the names and types of ZeRO's fields with DeepSpeed's own class."""
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: PLC0415 - slow, and only ZeRO needs it
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: PLC0415 - slow to import; used only with ZeRO
     from pydantic import ValidationError  # noqa: PLC0415 - see above
 
     try:

@@ -1,4 +1,4 @@
-"""Gather the trained weights of all ranks, so that rank 0 can write them."""
+"""Gathers the trained weights of all ranks, so that rank 0 can write them."""
 
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ def gather_trained_weights(model: nn.Module, plan: DistributionPlan) -> dict[str
 
 
 def _gather_from_zero(model: nn.Module) -> dict[str, Tensor]:
-    from deepspeed.utils import safe_get_full_fp32_param  # noqa: PLC0415 - slow, and only ZeRO needs it
+    from deepspeed.utils import safe_get_full_fp32_param  # noqa: PLC0415 - slow to import; used only with ZeRO
 
     is_main = torch.distributed.get_rank() == 0
     found: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Communication of one rank with the others."""
+"""Communication between one rank and the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined] # public, but not marked as exported
 
 RANKS_PREFIX = "ranks"  # prefix of torch's keys in the launcher's store
-GROUP_TIMEOUT = timedelta(minutes=30)  # long, because the others wait while one rank loads or saves a large model
+GROUP_TIMEOUT = timedelta(minutes=30)  # long, because other ranks wait while one loads or saves a large model
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Prevent the import of DeepSpeed in runs that do not use it."""
+"""Prevents the import of DeepSpeed in runs that do not use it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

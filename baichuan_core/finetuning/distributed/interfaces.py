@@ -1,4 +1,4 @@
-"""Find the network interface through which this machine reaches another."""
+"""Finds the network interface through which this machine reaches another."""
 
 import fcntl
 import socket

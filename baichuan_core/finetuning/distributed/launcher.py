@@ -1,4 +1,4 @@
-"""Start the ranks of this machine, relay their progress, and stop all of them if one fails."""
+"""Starts the ranks of this machine, relays their progress, and stops all of them if one fails."""
 
 import os
 import selectors
@@ -159,7 +159,7 @@ def _wait_for_other_errors(ranks: list[RankProcess]) -> None:
 
 
 def choose_error(ranks: list[RankProcess]) -> Exception:
-    """Return the most helpful error: first one of ours or an out-of-memory error, then that of a killed rank."""
+    """Return the most helpful error: preferably one of ours or an out-of-memory error, else that of a killed rank."""
     failed = [rank for rank in ranks if rank.has_failed]
     for rank in failed:
         if isinstance(rank.error, BaichuanError):

@@ -41,7 +41,7 @@ class RankTask:
         group: This rank's index among all ranks.
         port: Port of the launcher's store on machine 0.
         on_gpu: Whether each rank has a GPU.
-        limits: Bytes that the launcher may use, by the index of the GPU, or 0 for the CPU.
+        limits: Bytes that the launcher may use on each device, by GPU index, or 0 for the CPU.
     """
 
     inputs: RunArguments
@@ -57,7 +57,7 @@ class RankTask:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read a line written by `encode`."""
+        """Decode a line written by `encode`."""
         fields: dict[str, Any] = json.loads(line)
         inputs = fields.pop("inputs")
         options = inputs.pop("options")
@@ -77,7 +77,7 @@ class RankTask:
 
 @dataclass(frozen=True, slots=True)
 class ResumePointSaved:
-    """Message that rank 0 has completed a resume point."""
+    """A message that rank 0 has completed a resume point."""
 
     folder: Path
 
@@ -98,7 +98,7 @@ def encode_message(message: Progress | ResumePointSaved | FinetuningReport | Exc
 
 
 def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningReport | Exception:
-    """Read a line written by `encode_message`; errors other than ours become `RuntimeError`."""
+    """Decode a line written by `encode_message`; unknown error classes become `RuntimeError`."""
     message = json.loads(line)
     content = message["content"]
     match message["kind"]:
@@ -117,7 +117,7 @@ def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningRepor
 
 
 def _find_error(base: type[BaichuanError], name: str) -> type[BaichuanError] | None:
-    """Return the class with this name among `base` and its subclasses."""
+    """Return the class with this name among `base` and its subclasses; None if there is none."""
     if base.__name__ == name:
         return base
     found = (_find_error(derived, name) for derived in base.__subclasses__())

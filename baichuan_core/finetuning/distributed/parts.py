@@ -1,4 +1,4 @@
-"""Split batches among ranks."""
+"""Splits batches among ranks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ MIN_EXAMPLE_TOKENS = 2  # minimum length of an example: with fewer tokens, there
 
 @dataclass(frozen=True, slots=True)
 class BatchPart:
-    """Makes tensors from one rank's part of a batch.
+    """Makes tensors from one rank's share of a batch.
 
-    With two ranks, rank 0 takes examples 0, 2, 4, ... and rank 1 takes 1, 3, 5, ... The parts of all ranks together are
-    the batch of a single process, including the last batch of an epoch.
+    With two ranks, rank 0 takes examples 0, 2, 4, ... and rank 1 takes 1, 3, 5, ... Together, their shares are the
+    batch of a single process, even for the last batch of an epoch.
 
     Attributes:
         collate: Makes tensors from examples.
@@ -30,8 +30,8 @@ class BatchPart:
     def __call__(self, examples: Sequence[EncodedExample]) -> dict[str, Tensor]:
         """Make the tensors for this rank.
 
-        If there is no example for this rank, it gets the first tokens of another one without labels, whose loss is 0:
-        every rank must run the model, because ranks exchange weights and gradients in each pass.
+        If there is no example for this rank, it gets the first tokens of another rank's example without labels, so that
+        their loss is 0: every rank must run the model, because ranks exchange weights and gradients in each pass.
         """
         part = list(examples[self.rank :: self.size])
         return self.collate(part or [_make_unlabelled_example(examples[0])])

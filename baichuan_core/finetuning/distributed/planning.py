@@ -1,4 +1,4 @@
-"""Decide how a run is distributed, before any process starts."""
+"""Decides how a run is distributed, before any process starts."""
 
 import os
 from collections.abc import Mapping
@@ -166,7 +166,7 @@ def _choose_strategy(
 
 
 def _find_equivalent_strategy(deepspeed: Mapping[str, Any]) -> ConcreteStrategy:
-    """Return the strategy whose memory use equals that of a complete DeepSpeed configuration."""
+    """Return the strategy that needs as much memory as a complete DeepSpeed configuration."""
     zero = deepspeed["zero_optimization"]
     if zero["stage"] < 3:  # noqa: PLR2004
         return "zero2"

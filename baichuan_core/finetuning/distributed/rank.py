@@ -1,4 +1,4 @@
-"""Run one rank, in the process that its launcher started."""
+"""Runs one rank, in the process that its launcher started."""
 
 import os
 import signal
@@ -76,7 +76,7 @@ def _limit_memory(task: RankTask) -> None:
 
 def _start_deepspeed(*, on_gpu: bool) -> None:
     """Make DeepSpeed use the group that this rank has joined."""
-    import deepspeed  # noqa: PLC0415 - slow, and only ZeRO needs it
+    import deepspeed  # noqa: PLC0415 - slow to import; used only with ZeRO
 
     if not on_gpu:
         # Otherwise DeepSpeed compiles this extension now. A rank that is killed while compiling leaves a lock file that

@@ -1,6 +1,6 @@
 """Script that a launcher starts for each rank: `rank_main.py MESSAGE_DESCRIPTOR LAUNCHER_PID`, with the task on stdin.
 
-It makes sure that the process dies with its launcher before it imports anything that takes seconds.
+Before it imports anything slow, it makes sure that the process dies with its launcher.
 """
 
 import ctypes

@@ -89,7 +89,7 @@ class RankProcess:
             os.close(descriptor)
 
     def describe_end(self) -> str:
-        """Describe in a few words how the rank ended."""
+        """Return a short description of how the rank ended."""
         code = self.process.poll()
         if self.error is not None:
             return f"failed: {self.error}"
@@ -111,14 +111,14 @@ class RankProcess:
 
     def _send(self, line: bytes) -> None:
         if self.process.stdin is not None:
-            with suppress(BrokenPipeError):  # the process has ended, which its exit code reports
+            with suppress(BrokenPipeError):  # the process has ended; its exit code shows why
                 self.process.stdin.write(line)
                 self.process.stdin.flush()
 
     def _read_message(self, line: bytes) -> Progress | ResumePointSaved | None:
         try:
             message = decode_message(line)
-        except (json.JSONDecodeError, KeyError, TypeError):  # a killed rank has written only part of a line
+        except (json.JSONDecodeError, KeyError, TypeError):  # a killed rank may have written only part of a line
             return None
         match message:
             case Progress() | ResumePointSaved():
@@ -136,5 +136,5 @@ class RankProcess:
 
 
 def _make_python_path(environment: Mapping[str, str]) -> str:
-    """Return a PYTHONPATH with which the rank imports the same package as this process."""
+    """Return a PYTHONPATH that makes the rank import the same package as this process."""
     return os.pathsep.join(filter(None, [str(IMPORT_ROOT), environment.get("PYTHONPATH")]))

@@ -1,4 +1,4 @@
-"""Coordinate the launchers of several machines: compare their plans and detect when one dies."""
+"""Coordinates the launchers of several machines: compares their plans, and detects when one dies."""
 
 import json
 import socket
@@ -32,7 +32,7 @@ class Rendezvous:
         """Open the store on machine 0, or connect to it.
 
         Raises:
-            RankFailedError: Machine 0 does not answer.
+            RankFailedError: Machine 0 is not responding.
             UnsupportedError: The port is in use.
         """
         self.plan = plan
@@ -67,7 +67,7 @@ class Rendezvous:
 
         Raises:
             UnsupportedError: The message names the field that differs.
-            RankFailedError: Machine 0 does not answer.
+            RankFailedError: Machine 0 is not responding.
         """
         if self.plan.nodes == 1:
             return
@@ -104,7 +104,7 @@ class Rendezvous:
         """Send a heartbeat and check those of all other machines, at most once per `HEARTBEAT_INTERVAL_SECONDS`.
 
         Raises:
-            RankFailedError: A machine has failed or no longer answers.
+            RankFailedError: A machine has failed or is no longer responding.
         """
         if self.plan.nodes == 1 or time.monotonic() < self._next_beat:
             return
@@ -126,11 +126,11 @@ class Rendezvous:
             if beats != known:
                 self._seen[node] = (beats, now + HEARTBEAT_TIMEOUT_SECONDS)
             elif now > deadline and not self._store.check([f"done/{node}"]):
-                problem = "no longer answers" if known else "has not joined"
-                raise RankFailedError(f"machine {node} {problem}; start the run again on all machines")
+                problem = "is no longer responding" if known else "has not joined"
+                raise RankFailedError(f"machine {node} {problem}; restart the run on all machines")
 
     def close(self) -> None:
-        """Report that this machine has finished; machine 0 waits for all others, because they use its store.
+        """Report that this machine has finished; machine 0 waits for all others, because they need its store.
 
         Raises:
             RankFailedError: Another machine has failed in the meantime.
@@ -144,8 +144,8 @@ class Rendezvous:
 
     def _machine_0_error(self) -> RankFailedError:
         return RankFailedError(
-            f"machine 0 does not answer at {self.plan.master_addr}:{self.port}; check master_addr and master_port, and"
-            " whether its launcher is running"
+            f"machine 0 is not responding at {self.plan.master_addr}:{self.port}; check master_addr and master_port,"
+            " and whether its launcher is running"
         )
 
 

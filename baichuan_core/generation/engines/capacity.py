@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.options import GenerationOptions
 
-# Slot sizes are rounded up to a multiple of this, so that slightly longer requests do not need a new engine.
+# Slot sizes are rounded up to a multiple of this, so that slightly longer requests do not require a restart.
 SLOT_TOKENS_STEP = 256
 
 
@@ -30,7 +30,7 @@ def is_capacity_sufficient(capacity: Capacity, needed: Capacity) -> bool:
 
 
 def grow_capacity(capacity: Capacity, needed: Capacity, settings: GenerationOptions) -> Capacity:
-    """Return the capacity to restart with: enough for both capacities if the settings allow it, otherwise `needed`."""
+    """Return the capacity after a restart: enough for both capacities if the settings allow it, otherwise `needed`."""
     both = _limit_capacity(
         max(capacity.slots, needed.slots), max(capacity.slot_tokens, needed.slot_tokens) - 1, settings
     )

@@ -1,4 +1,4 @@
-"""Choose the engine for a checkpoint."""
+"""The choice of an engine for a checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

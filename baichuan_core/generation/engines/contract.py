@@ -1,4 +1,4 @@
-"""The input and the interface of all engines. Prompts are token ids of our tokenizer, regardless of the engine."""
+"""The input and the interface that all engines share. Prompts are token ids from our tokenizer in every engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,18 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 class Sampling:
     """The sampling settings of one request, with no value left to a default.
 
-    They apply in vLLM's order: bias, repetition penalty, frequency and presence penalty, temperature, top-k, top-p.
+    They are applied in vLLM's order: bias, repetition penalty, frequency and presence penalties, temperature, top-k,
+    top-p.
 
     Attributes:
         temperature: Divisor of the logits, after bias and penalties; 0 always chooses the most probable token.
-        top_k: Choose among the k most probable tokens; 0 means all.
-        top_p: Choose among the most probable tokens whose probabilities sum to this fraction.
-        repetition_penalty: Divides positive logits, and multiplies negative ones, of all tokens in the prompt and in
-            the completion so far (Keskar et al. 2019), after the bias.
+        top_k: Number of most probable tokens to choose from; 0 means all.
+        top_p: Total probability of the most probable tokens to choose from; 1 means all tokens.
+        repetition_penalty: Divides the positive logits, and multiplies the negative logits, of all tokens in the prompt
+            and in the completion so far (Keskar et al. 2019), after the bias has been added.
         presence_penalty: Subtracted from the logits of all tokens in the completion so far, after the repetition
-            penalty. Tokens of the prompt do not count (as in OpenAI's API and in vLLM).
-        frequency_penalty: Subtracted from the logit of a token for each time it occurs in the completion so far.
+            penalty. Prompt tokens do not count (as in OpenAI's API and in vLLM).
+        frequency_penalty: Subtracted from a token's logit once for each time the token occurs in the completion so far.
         logit_bias: Pairs of a token id and a number that is added to its logit before everything else.
     """
 
@@ -39,20 +40,20 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """One requested completion. A request for `n` of them becomes `n` of these with equal `prompt_ids`.
+    """One requested completion. A request for `n` completions becomes `n` objects with the same `prompt_ids`.
 
     Attributes:
         index: Index of the request in the input.
         sample: Index of the completion within its request.
         prompt_ids: Token ids of the prompt; never empty.
-        limit: Maximum number of tokens of the completion; prompt and limit fit into the model's context.
-        seed: Seed of the random numbers, 63 bits. The same seed and prompt give the same text, alone or in any batch.
+        limit: Maximum number of tokens in the completion; together with the prompt, they fit in the model's context.
+        seed: 63-bit seed of the random numbers. The same seed and prompt give the same text, alone or in any batch.
         sampling: The sampling settings.
         stop: Texts that end the completion and are not part of it.
         logprobs: Number of alternatives to report with the log-probability of each token; None reports neither.
         may_continue: Whether a later prompt is likely to start with this prompt and its completion, such as the next
             turn of a chat. Engines keep the keys and values of such a completion as long as there is room.
-        lane: Number of the open batch to join, see `Lanes`; 0 unless the engine has several.
+        lane: Index of the open batch to join, see `Lanes`; 0 unless the engine has several.
     """
 
     index: int
@@ -79,7 +80,8 @@ class EngineSetup:
     Attributes:
         checkpoint: Directory of the model.
         config: The model's configuration.
-        settings: The run's options, none of them None; the limits and sampling of requests override them.
+        settings: The run's options with defaults filled in; the limits and sampling settings of each request override
+            them.
         end_token_ids: Tokens that end a completion.
         adapter: Directory of a LoRA adapter for the checkpoint.
     """
@@ -136,11 +138,11 @@ class Engine(Protocol):
         ...
 
     def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
-        """Add a completion to the batch; it starts in a later step, as soon as it fits.
+        """Add a completion to the batch; it starts in the first step in which it fits.
 
         Args:
             request: The request. Requests that are added between the same two steps start in whatever order is
-                fastest, but after all requests that were added before.
+                fastest, but after all requests that were added earlier.
             stream: Whether to report text as it is generated.
 
         Returns:
@@ -153,7 +155,7 @@ class Engine(Protocol):
         ...
 
     def step(self) -> Step:
-        """Let waiting completions join, compute at least one token of each running one, and return the outputs.
+        """Let waiting completions join, compute at least one token for each running one, and return the outputs.
 
         An engine that computes in another process waits for outputs, at most until `wake` is called.
 

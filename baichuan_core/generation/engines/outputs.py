@@ -25,16 +25,16 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """New text of a completion. The concatenated deltas of a completion are its text and its log-probabilities.
+    """New text of a completion. Concatenated, the deltas of a completion give its text and log-probabilities.
 
     A delta never ends inside a character, and text that may be the start of a stop string is held back until it is
-    certain. The log-probabilities of a token are in the delta that completes its text.
+    known not to be. The log-probabilities of a token are in the delta that completes its text.
 
     Attributes:
         index: Index of the request.
         sample: Index of the completion within its request.
         text: The new text; empty only if a token without text has log-probabilities.
-        logprobs: One entry per token of the text, if they were requested.
+        logprobs: One entry per token of the text, if log-probabilities were requested.
     """
 
     index: int
@@ -50,11 +50,11 @@ class Completion:
     Attributes:
         index: Index of its request.
         sample: Index of the completion within its request.
-        text: The text of the completion, without end token and stop string.
+        text: The text of the completion, without the end token or stop string.
         finish_reason: `stop` if an end token or stop string ended it, `length` if it reached its limit.
-        prompt_tokens: Number of tokens of the prompt.
+        prompt_tokens: Number of tokens in the prompt.
         completion_tokens: Number of tokens generated, including the end token.
-        logprobs: One entry per token of the text, if they were requested.
+        logprobs: One entry per token of the text, if log-probabilities were requested.
     """
 
     index: int
@@ -74,8 +74,8 @@ class Output:
         id: The id that `Engine.add_request` returned.
         tokens: Number of tokens generated since the last output of this completion.
         delta: New text, if the completion is streamed.
-        completion: The whole completion, in its last output.
-        error: The reason why this completion failed, in its last output; other completions continue.
+        completion: The whole completion; set only in its last output.
+        error: The error if this completion failed; set only in its last output. Other completions continue.
     """
 
     id: int
@@ -92,7 +92,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The outputs of all completions since the previous step; several outputs of one completion are in order."""
+    """The outputs of all completions since the previous step; the outputs of each completion are in order."""
 
     outputs: tuple[Output, ...] = ()
 

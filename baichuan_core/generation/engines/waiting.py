@@ -6,9 +6,9 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 
 
 class WaitingQueue:
-    """Queue of requests in order of arrival; of those that arrive together, the longest come first.
+    """Queue of requests in order of arrival; among requests that arrive together, the longest come first.
 
-    Otherwise a long one might have to run alone at the end.
+    Otherwise, a long request might have to run alone at the end.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class WaitingQueue:
         return len(self._arrived) + len(self._queue)
 
     def add(self, request_id: int, request: EncodedRequest) -> None:
-        """Add a request. All requests added between two calls of `peek` arrive together."""
+        """Add a request. All requests added between two calls to `peek` count as arriving together."""
         self._arrived.append((request_id, request))
 
     def remove(self, request_id: int) -> None:
@@ -28,7 +28,7 @@ class WaitingQueue:
         self._queue = deque(one for one in self._queue if one[0] != request_id)
 
     def peek(self) -> EncodedRequest:
-        """Return the next request; requests added later queue behind all those that are waiting now."""
+        """Return the next request; requests added later are queued behind all those that are waiting now."""
         self._queue += sorted(self._arrived, key=lambda one: (-one[1].max_tokens, one[0]))
         self._arrived = []
         return self._queue[0][1]

@@ -1,4 +1,4 @@
-"""Calibrated quantization: choose 4-bit codes, or the outlier threshold of int8, by running the model on a text.
+"""Calibrated quantization: 4-bit codes or the outlier threshold of int8 are chosen by running the model on a text.
 
 The result has the same format and size as without calibration.
 """

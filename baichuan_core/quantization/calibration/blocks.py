@@ -1,4 +1,4 @@
-"""Calibrate a model block by block, each on the outputs of the quantized blocks before it."""
+"""Calibrates a model block by block, running each block on the outputs of the quantized blocks before it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ class HiddenStates:
 
     Attributes:
         exact: Hidden states of the unquantized model.
-        quantized: Hidden states of the blocks quantized so far.
+        quantized: Hidden states computed by the blocks quantized so far.
     """
 
     exact: Tensor
@@ -110,7 +110,7 @@ class BlockCalibrator:
             on_progress: Called after each block.
 
         Raises:
-            CheckpointError: A block computes NaN or infinite numbers.
+            CheckpointError: A block produces NaN or infinite values.
         """
         done = finished.count
         states = HiddenStates(**finished.load_states(done)) if done else self._compute_first_states(rows)
@@ -134,7 +134,7 @@ class BlockCalibrator:
         return tensors
 
     def _quantize_group(self, number: int, layers: Sequence[str], states: HiddenStates) -> dict[str, Tensor]:
-        """Quantize layers that have the same inputs; return their stored tensors by name."""
+        """Quantize layers that have the same inputs; return the tensors to store, by name."""
         statistics = self._collect_statistics(layers[0], states)
         self._require_finite(statistics.second_moments, number)
         targets = {layer: self._compute_target(number, layer, statistics) for layer in layers}
@@ -177,7 +177,7 @@ class BlockCalibrator:
         return target
 
     def _quantize_layer(self, name: str, layer: str, target: Tensor, second_moments: Tensor) -> dict[str, Tensor]:
-        """Quantize a layer in place; return its stored tensors by name."""
+        """Quantize a layer in place; return the tensors to store, by name."""
         weight = self._quantized.weight(layer)
         offset = compute_scale_offset(weight) if self._double_quantization else None
         result = quantize_with_compensation(target, second_moments, self._book, offset)
@@ -196,6 +196,6 @@ class BlockCalibrator:
     def _require_finite(self, computed: Tensor, number: int) -> None:
         if not computed.isfinite().all():
             raise CheckpointError(
-                f"block {number} of {self._reader.checkpoint} computes NaN or infinite numbers on the calibration "
+                f"block {number} of {self._reader.checkpoint} produces NaN or infinite values on the calibration "
                 "text: use an earlier, undamaged checkpoint"
             )

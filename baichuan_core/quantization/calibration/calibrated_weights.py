@@ -1,4 +1,4 @@
-"""Calibrate a checkpoint, resuming an earlier run if there is one, and load the quantized weights."""
+"""Calibrates a checkpoint, resuming an earlier run if there is one, and loads the quantized weights."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ SAMPLED_VALUES_PER_TENSOR = 64  # number of values per tensor in a checkpoint's 
 
 
 class CalibratedWeights:
-    """The quantized weights of all blocks, loaded from disk on demand with one block in memory."""
+    """The quantized weights of all blocks, loaded from disk on demand, one block at a time."""
 
     def __init__(self, finished: FinishedBlocks, code: FourBitFormat) -> None:
         self._finished = finished
@@ -61,7 +61,7 @@ def calibrate(
         on_progress: Called after each block.
 
     Raises:
-        CheckpointError: A block computes NaN, or a folder contains blocks of a different calibration.
+        CheckpointError: A block produces NaN, or a folder contains blocks of a different calibration.
     """
     identity = {
         "checkpoint": _hash_checkpoint(reader, config),

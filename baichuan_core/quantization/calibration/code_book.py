@@ -14,12 +14,12 @@ MIN_GROUP_SCALE = 1e-30  # avoids a division by zero if all scales equal the off
 
 
 class CodeBook:
-    """NF4 or FP4 on one device.
+    """The NF4 or FP4 code book on one device.
 
     Attributes:
         name: "nf4" or "fp4".
         values: The sixteen values in ascending order, float32.
-        codes: bitsandbytes' code of each value, uint8.
+        codes: bitsandbytes' code for each value, uint8.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -75,7 +75,7 @@ class Scales:
 
 
 def quantize_scales(scales: Tensor, offset: Tensor) -> Scales:
-    """Quantize scales to 8 bits, with one float32 scale per 256 (double quantization, Dettmers et al. 2023, QLoRA).
+    """Quantize scales to 8 bits, with one float32 scale per 256 of them (double quantization, Dettmers et al. 2023).
 
     Args:
         scales: Float32 [out, in / 64].
@@ -85,7 +85,7 @@ def quantize_scales(scales: Tensor, offset: Tensor) -> Scales:
     distances = scales.reshape(-1) - offset
     count = distances.numel()
     padded = torch.nn.functional.pad(distances, (0, -count % SCALES_PER_GROUP)).reshape(-1, SCALES_PER_GROUP)
-    # The highest value is 1, but the lowest one, book[0], is above -1, so negative distances need a larger scale.
+    # The book's highest value is 1, but its lowest, book[0], is above -1, so negative distances need a larger scale.
     largest = torch.maximum(padded.amax(dim=1), padded.amin(dim=1) / book[0]).clamp(min=MIN_GROUP_SCALE)
     codes = torch.bucketize(padded / largest[:, None], (book[1:] + book[:-1]) / 2)
     dequantized = (book[codes] * largest[:, None]).reshape(-1)[:count] + offset

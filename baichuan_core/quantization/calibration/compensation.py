@@ -9,12 +9,12 @@ from baichuan_core.model.four_bits import BLOCK_SIZE
 
 from .code_book import CodeBook, Scales, quantize_scales
 
-# Columns per group: within a group, columns are updated one by one; the columns after it are updated once per group.
+# Columns per group: within a group, columns are updated one at a time; all later columns are updated once per group.
 COLUMNS_PER_UPDATE = 128
-# Candidate scales, as fractions of the block's largest magnitude; a smaller one clips outliers but rounds the
-# rest more finely.
+# Candidate scales, as fractions of the block's largest magnitude; a smaller scale clips outliers but rounds
+# all other values more finely.
 CANDIDATE_SCALES = tuple(0.7 + step / 30 for step in range(13))
-# As a fraction of the mean of the diagonal. With 0.01 (Frantar et al.), the KL divergence on other kinds of text is
+# Damping as a fraction of the diagonal's mean. With 0.01 (Frantar et al.), the KL divergence on other kinds of text is
 # a quarter higher.
 DAMPING_FRACTION = 0.1
 MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are all zero
@@ -22,7 +22,7 @@ MIN_DAMPING = 1e-20  # keeps the matrix invertible for a layer whose inputs are 
 
 @dataclass(frozen=True, slots=True)
 class CalibratedWeight:
-    """A weight [out, in] in 4 bits.
+    """A weight [out, in], quantized to 4 bits.
 
     Attributes:
         positions: Indices into the ascending values of the code book, uint8 [out, in].
@@ -40,7 +40,7 @@ def quantize_with_compensation(
 ) -> CalibratedWeight:
     """Quantize a matrix so that its outputs on the calibration inputs, rather than its values, change little.
 
-    GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column after the other, those with the largest inputs
+    GPTQ (Frantar et al. 2022, arXiv 2210.17323) rounds one column at a time, those with the largest inputs
     first, and adjusts the remaining columns to compensate for the error of each. Scales are chosen and quantized
     first, so that columns are rounded with the scales that a loaded checkpoint will have.
 
@@ -71,7 +71,7 @@ def add_damping(second_moments: Tensor, fraction: float = DAMPING_FRACTION) -> T
 def inverse_cholesky_factor(second_moments: Tensor, order: Tensor) -> Tensor:
     """Return the upper Cholesky factor [in, in] of the inverse of the damped and reordered second moments."""
     matrix = add_damping(second_moments)[order[:, None], order]
-    # Each result reuses the name of its input, which is freed early: these are a calibration's largest matrices.
+    # Reusing the name frees each input before the next step; these are the largest matrices of a calibration.
     matrix = torch.linalg.cholesky(matrix)
     matrix = torch.cholesky_inverse(matrix)
     factor: Tensor = torch.linalg.cholesky(matrix, upper=True)

@@ -1,4 +1,4 @@
-"""Save calibrated blocks on disk, so that a later run can resume."""
+"""Saves calibrated blocks to disk, so that a later run can resume."""
 
 import json
 import os
@@ -50,7 +50,7 @@ class FinishedBlocks:
 
     @property
     def count(self) -> int:
-        """Number of finished blocks whose following hidden states are available."""
+        """Number of finished blocks, up to the last one whose resulting hidden states are available."""
         done = 0
         while self._block_file(done).is_file():
             done += 1
@@ -83,7 +83,7 @@ class FinishedBlocks:
         if not file.is_file() or file.read_text(encoding="utf-8") != self._identity:
             raise CheckpointError(
                 f"{folder} contains blocks of another calibration (different weights, text or method): "
-                "start without it, or use a different folder for checkpoints"
+                "start without this folder, or use a different one for checkpoints"
             )
 
 

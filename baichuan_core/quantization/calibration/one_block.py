@@ -1,4 +1,4 @@
-"""Run one block of a model at a time, sublayer by sublayer, with the model's own code."""
+"""Runs one block of a model at a time, sublayer by sublayer, with the model's own code."""
 
 from contextlib import suppress
 from copy import deepcopy
@@ -49,13 +49,13 @@ class OneBlock:
 
     @torch.inference_mode()
     def run_attention(self, states: Tensor) -> Tensor:
-        """Run the attention sublayer: return the hidden states [batch, seq, hidden] plus its output."""
+        """Return the hidden states [batch, seq, hidden] plus the output of the attention sublayer."""
         after: Tensor = self._decoder(inputs_embeds=states, use_cache=False).last_hidden_state
         return after
 
     @torch.inference_mode()
     def run_mlp(self, states: Tensor) -> Tensor:
-        """Run the MLP sublayer: return the hidden states [batch, seq, hidden] after attention plus its output."""
+        """Return the hidden states after attention [batch, seq, hidden] plus the output of the MLP sublayer."""
         after: Tensor = states + self._block.mlp(self._block.post_attention_layernorm(states))
         return after
 
@@ -88,7 +88,7 @@ class _InputsFoundError(Exception):
 
 
 class _AttentionSublayer(nn.Module):
-    """Stand-in for the block in the decoder that runs only attention, with the decoder's mask and rotation."""
+    """Stand-in for the decoder's block that runs only attention, with the decoder's mask and rotation."""
 
     def __init__(self, block: BaichuanDecoderLayer) -> None:
         super().__init__()

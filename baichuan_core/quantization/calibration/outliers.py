@@ -1,4 +1,4 @@
-"""Choose the outlier threshold of int8 layers by running the model on a text."""
+"""Chooses the outlier threshold of int8 layers by running the model on a text."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from baichuan_core.progress import Progress, ProgressCallback
 from .blocks import BATCH_TOKENS, SUBLAYERS
 from .one_block import OneBlock
 
-# Fraction of the input columns left unquantized in each row of text; about 0.01 with LLM.int8()'s threshold.
+# Fraction of the input columns left unquantized in each row of token ids; about 0.01 with LLM.int8()'s threshold.
 FLOAT_COLUMN_FRACTION = 0.1
 MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 
@@ -20,7 +20,7 @@ MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 def find_outlier_threshold(
     reader: TensorReader, config: BaichuanConfig, rows: Tensor, *, device: torch.device, on_progress: ProgressCallback
 ) -> float:
-    """Find LLM.int8()'s threshold (Dettmers et al. 2022, arXiv 2208.07339) that leaves 10% of columns unquantized.
+    """Find the LLM.int8() threshold (Dettmers et al. 2022, arXiv 2208.07339) that leaves 10% of columns unquantized.
 
     Args:
         reader: The unquantized checkpoint.
@@ -30,7 +30,7 @@ def find_outlier_threshold(
         on_progress: Called after each block.
 
     Raises:
-        CheckpointError: A block computes NaN or infinite numbers.
+        CheckpointError: A block produces NaN or infinite values.
     """
     block, largest = OneBlock(config, device), []
     states = reader.read(EMBEDDING)[rows].float()
@@ -47,7 +47,7 @@ def find_outlier_threshold(
             few.copy_(now)
         if not states.isfinite().all():
             raise CheckpointError(
-                f"block {number} of {reader.checkpoint} computes NaN or infinite numbers on the calibration text: "
+                f"block {number} of {reader.checkpoint} produces NaN or infinite values on the calibration text: "
                 "use an earlier, undamaged checkpoint"
             )
         on_progress(Progress((number + 1) / config.num_hidden_layers, "calibrating", {"block": float(number + 1)}))

@@ -1,4 +1,4 @@
-"""Adjust a layer's weight to correct the errors of the layers before it."""
+"""Adjusts a layer's weight to correct the errors of the layers before it."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ DAMPING_FRACTION = 0.05
 def correct_weight(weight: Tensor, drift: Tensor, second_moments: Tensor) -> Tensor:
     """Move a weight towards one that maps the current inputs to the outputs of the unquantized model.
 
-    Move it half of the way to the least-squares solution, as in Arai and Ichikawa 2025 (arXiv 2504.09629, "Quantization
-    Error Propagation").
+    The weight is moved halfway to the least-squares solution, as in Arai and Ichikawa 2025 (arXiv 2504.09629,
+    "Quantization Error Propagation").
 
     Args:
         weight: Float32 [out, in].

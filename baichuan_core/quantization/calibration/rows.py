@@ -22,7 +22,7 @@ MIN_DISTINCT_TOKENS = 16
 class Calibration:
     """Calibration data for a quantization.
 
-    Choose a text similar to the intended use of the model. The result is deterministic: the same text gives the same
+    Choose a text similar to what the model will be used for. The result is deterministic: the same text gives the same
     bytes.
 
     Attributes:
@@ -32,8 +32,8 @@ class Calibration:
         length: Tokens per row, limited to the model's context length.
         seed: Seed for choosing rows from a longer text.
         built_in_fraction: Fraction of the rows to take from the built-in text in addition to `text` or `token_ids`, at
-            least 0 and below 1. An eighth limits the loss on other kinds of text at little cost to the chosen kind. It
-            requires the checkpoint's tokenizer.
+            least 0 and below 1. One eighth limits the quality loss on other kinds of text at little cost to the chosen
+            kind. A fraction above 0 requires the checkpoint's tokenizer.
     """
 
     text: Path | str | None = None

@@ -1,6 +1,6 @@
-"""Convert a calibrated weight to the tensors that bitsandbytes and transformers load.
+"""Converts a calibrated weight to the tensors that bitsandbytes and transformers load.
 
-They have the same names and sizes as without calibration.
+The tensors have the same names and sizes as without calibration.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def compute_scale_offset(weight: Tensor) -> Tensor:
     """Return the value that double quantization subtracts from the scales of a weight [out, in].
 
     This is the mean scale of uncalibrated quantization. The checkpoint stores it in decimal digits, so a different
-    value would change the size of the file.
+    value could change the size of the file.
     """
     return weight.cpu().reshape(-1, BLOCK_SIZE).abs().amax(dim=1).mean().to(weight.device)
 

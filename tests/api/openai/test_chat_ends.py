@@ -102,7 +102,7 @@ def test_a_chat_on_a_cold_model_reports_the_state_of_its_job(served: Served) -> 
     body = problem_of(cold, 503, "not_ready")
     assert 1 <= int(cold.headers["Retry-After"]) <= 120
     (job, _) = served.api.client.get("/v1/jobs?kind=serve").json()["data"]
-    assert f"'cold' is waiting for a worker: job {job['id']}" in body["detail"]
+    assert f"'cold' is waiting for a worker to take job {job['id']}: " in body["detail"]
     assert served.api.client.post("/v1/chat/completions", json=asked).status_code == 503
     assert len(served.api.client.get("/v1/jobs?kind=serve").json()["data"]) == 2
     with served.api.database.writing() as connection:

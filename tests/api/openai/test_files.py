@@ -28,7 +28,7 @@ def test_files_are_checked_by_their_purpose(client: openai.OpenAI) -> None:
 
 def test_prompts_are_checked_however_they_arrive(api: Api) -> None:
     good, bad = lines([{"prompt": "a"}, request_line("b")]), lines([{"prompt": "a"}, {"prompt": 1}])
-    reason = "line 2: prompt must be a string that is not empty"
+    reason = "line 2: prompt must be a non-empty string"
     with client_of(api, strict=False) as client:
         for content, found in ((good, ("processed", None)), (bad, ("error", reason))):
             file = {"file": ("p.jsonl", content)}
@@ -60,7 +60,7 @@ def test_artifacts_are_files(client: openai.OpenAI, api: Api) -> None:
     assert [file.id for file in client.files.list(limit=1)] == newest_first
     assert [file.id for file in client.files.list(limit=1, order="asc")] == newest_first[::-1]
     assert len([file.id for file in client.files.list(purpose="user_data")]) == 3
-    with pytest.raises(openai.ConflictError, match="is a file of model 'small'"):
+    with pytest.raises(openai.ConflictError, match="belongs to model 'small'"):
         client.files.delete(files["model/config.json"].id)
     assert client.files.delete(report.id).deleted
     with pytest.raises(openai.NotFoundError):

@@ -268,7 +268,7 @@ def test_a_missing_last_block_is_found_with_the_base(base: Path, tmp_path: Path)
 def test_other_methods_are_rejected_by_name(base: Path, tmp_path: Path, method: str) -> None:
     adapter = make_adapter(base, tmp_path / "adapter")
     rewrite_config(adapter, peft_type=method)
-    with pytest.raises(UnsupportedError, match=f"an adapter of the method {method}, but only LoRA"):
+    with pytest.raises(UnsupportedError, match=f"an adapter of type {method}, but only LoRA"):
         load_model(base, device="cpu", adapter=adapter)
     with pytest.raises(FileError, match=f"of the method {method}"):
         check_directory(adapter)

@@ -141,7 +141,9 @@ def test_an_adapter_of_another_shape_names_its_base(
 ) -> None:
     make_adapter(make_checkpoint("small"), tmp_path / "adapter", recorded=recorded)
     message = (
-        "made for small .* hidden size 64" if recorded else r"of shape \[2, 64\] for a layer of shape \[384, 128\]"
+        "made for small .* hidden size 64"
+        if recorded
+        else r"of shape \[2, 64\], which does not fit the layer of shape \[384, 128\]"
     )
     with pytest.raises(AdapterMismatchError, match=message):
         load_model(make_checkpoint("large", hidden_size=128), adapter=tmp_path / "adapter")

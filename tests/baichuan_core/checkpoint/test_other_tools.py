@@ -115,7 +115,7 @@ def test_gptq_and_awq_are_named_without_a_label(checkpoint: Path, tmp_path: Path
     save_file(tensors, packed / "model.safetensors")
     for directory, message in (
         (unlabelled, "quantization_config has bits but no quant_method, as GPTQ and AWQ"),
-        (autogptq, r"AutoGPTQ or AutoAWQ, because it contains quantize_config\.json"),
+        (autogptq, r"AutoGPTQ or AutoAWQ \(it contains quantize_config\.json\)"),
         (packed, r"GPTQ or AWQ \(it contains .*W_pack\.qweight"),
     ):
         with pytest.raises(UnsupportedError, match=message):

@@ -159,8 +159,8 @@ def test_the_metadata_of_the_file(make_deep: MakeDeep, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "layers", "fields", "message"),
     [
-        ("baichuan1-13b", 32, {}, "ALiBi and 32 layers, .* models with 40 layers"),
-        ("baichuan2-13b", 2, {}, "ALiBi and 2 layers, .* models with 40 layers"),
+        ("baichuan1-13b", 32, {}, "ALiBi and has 32 layers, .* models with 40 layers"),
+        ("baichuan2-13b", 2, {}, "ALiBi and has 2 layers, .* models with 40 layers"),
         ("baichuan2-7b", 2, {"hidden_act": "gelu"}, "hidden_act is gelu, but llama.cpp"),
         ("baichuan2-7b", 2, {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "dynamic"),
         ("baichuan2-7b", 2, {"intermediate_size": 80}, "rows of 80 values, but q4_0 requires a multiple of 32"),

@@ -84,7 +84,7 @@ def test_the_llama_format_can_be_converted_back(make_deep: MakeDeep, tmp_path: P
 
 
 def test_alibi_is_refused(make_deep: MakeDeep, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"has ALiBi.*Llama supports only RoPE"):
+    with pytest.raises(UnsupportedError, match=r"uses ALiBi.*Llama supports only RoPE"):
         convert(make_deep("baichuan2-13b", 1), tmp_path / "llama", "llama")
     assert not (tmp_path / "llama").exists()
 

@@ -151,7 +151,7 @@ def test_a_missing_replaced_module_is_named(make_checkpoint: MakeCheckpoint, tmp
     tensors = load_file(adapter / "adapter_model.safetensors")
     lost = next(name for name in tensors if "1.input_layernorm" in name)
     save_file({name: tensors[name] for name in tensors if name != lost}, adapter / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match=r"lacks model.layers.1.input_layernorm, which modules_to_save names"):
+    with pytest.raises(CheckpointError, match=r"lacks model.layers.1.input_layernorm, which modules_to_save lists"):
         convert(base, tmp_path / "merged", "merged", adapter=adapter)
 
 

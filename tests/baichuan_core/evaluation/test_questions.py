@@ -52,7 +52,7 @@ def test_a_malformed_row_names_file_and_line(content: bytes, says: str) -> None:
     [
         (
             b"id,question,A,B,C,D\n0,q,1,2,3,4\n",
-            "no column 'answer': C-Eval does not publish the answers of its test split",
+            "no column 'answer': C-Eval does not publish the answers to its test split",
         ),
         (b"id,question,A,B,C,answer\n0,q,1,2,3,A\n", "line 1 has no column 'd'"),
         (b"", "line 1 has no column 'question'"),
@@ -82,7 +82,7 @@ def test_subjects_and_questions_can_be_chosen(data: Path) -> None:
         ({"subjects": ["law"]}, "val/law_val.csv is missing from the data"),
         ({"subjects": ["magic"]}, "C-Eval has no subject 'magic'"),
         ({"shots": 6}, "dev/advanced_mathematics_dev.csv has 5 examples, but 6 shots were requested"),
-        ({"split": "test"}, "C-Eval does not publish the answers of its test split"),
+        ({"split": "test"}, "C-Eval does not publish the answers to its test split"),
     ],
 )
 def test_missing_data_is_named(data: Path, options: dict[str, object], says: str) -> None:

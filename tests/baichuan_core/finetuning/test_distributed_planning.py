@@ -229,7 +229,7 @@ def test_a_machine_without_heartbeats_is_named(
     monkeypatch.setattr(rendezvous_module, "HEARTBEAT_TIMEOUT_SECONDS", -1.0)
     second.require_all_machines()
     first.require_all_machines()  # it has seen a heartbeat
-    with pytest.raises(RankFailedError, match="machine 1 no longer answers"):
+    with pytest.raises(RankFailedError, match="machine 1 is no longer responding"):
         first.require_all_machines()
 
 

@@ -281,7 +281,7 @@ def test_weights_that_compute_nan_are_reported(checkpoint: Path, tmp_path: Path)
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     for options in (GREEDY, SAMPLED):
-        with pytest.raises(CheckpointError, match=r"computes NaN: .* use dtype"):
+        with pytest.raises(CheckpointError, match=r"produces NaN: .* use dtype"):
             generate(broken, prompts("a"), tmp_path / "out.jsonl", options)
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -327,7 +327,7 @@ def test_settings_of_the_checkpoint_that_are_not_used_are_logged(
     TextGenerator(copied, GREEDY)
     (message,) = [record.getMessage() for record in caplog.records]
     assert message.endswith(
-        "not used here: no_repeat_ngram_size=3, num_beams=4, presence_penalty=0.5, stop_strings=['x']"
+        "are ignored: no_repeat_ngram_size=3, num_beams=4, presence_penalty=0.5, stop_strings=['x']"
     )
 
 

@@ -214,7 +214,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
         fetch()
     server.status = None
     server.drops[WEIGHTS] = [5000] * 20
-    with pytest.raises(HubUnreachableError, match=r"does not answer .*: check the network"):
+    with pytest.raises(HubUnreachableError, match=r"is not responding .*: check the network"):
         fetch()
     server.drops.clear()
     assert fetch().received_bytes < (model / WEIGHTS).stat().st_size
@@ -356,5 +356,5 @@ def test_room_is_looked_for_before_the_weights_and_a_full_disk_is_named(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("baichuan_core.hub.downloads.os.fsync", fill)
-    with pytest.raises(InsufficientSpaceError, match="is full: delete what is no longer needed"):
+    with pytest.raises(InsufficientSpaceError, match="is full: delete files you no longer need"):
         fetch()

@@ -123,9 +123,9 @@ def test_invalid_sequences_are_rejected(model: BaichuanForCausalLM) -> None:
 @torch.no_grad()
 def test_a_model_that_computes_nan_is_rejected(model: BaichuanForCausalLM, ids: list[int]) -> None:
     model.model.norm.weight[3] = torch.nan
-    with pytest.raises(CheckpointError, match="computes NaN"):
+    with pytest.raises(CheckpointError, match="produces NaN"):
         token_log_likelihoods(model, [ids])
-    with pytest.raises(CheckpointError, match="computes NaN"):
+    with pytest.raises(CheckpointError, match="produces NaN"):
         next_token_log_likelihoods(model, [ids], CHOICES)
 
 

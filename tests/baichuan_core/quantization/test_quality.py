@@ -183,7 +183,7 @@ def test_a_model_that_computes_nan(make_checkpoint: MakeCheckpoint, tmp_path: Pa
     model.model.norm.weight[0] = torch.nan
     model.save_pretrained(base)
     report = quality_report(base, [quantized(base, tmp_path / "int8", "int8")], tmp_path / "report", device="cpu")
-    assert_only_likelihoods_are_missing(report, "computes NaN")
+    assert_only_likelihoods_are_missing(report, "produces NaN")
 
 
 def test_a_missing_checkpoint_is_rejected(base: Path, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_unsupported_combinations_are_rejected(make_checkpoint: MakeCheckpoint, 
         (
             make_checkpoint("tied", tie_word_embeddings=True),
             {"quantization": "nf4", "quantize_head": True},
-            "as output head",
+            "as its output head",
         ),
     ]
     for path, settings, message in cases:

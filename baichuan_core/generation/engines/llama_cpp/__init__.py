@@ -14,7 +14,10 @@ def find_unsupported_reason(setup: EngineSetup) -> str | None:
     if find_spec("xllamacpp") is None:
         return "the package xllamacpp is not installed (install the extra 'cpu')"
     if setup.adapter is not None:
-        return "a GGUF file cannot be used with a LoRA adapter (merge the adapter into its base, then convert that)"
+        return (
+            "a GGUF file cannot be used with a LoRA adapter (merge the adapter into its base model, then convert the"
+            " result)"
+        )
     if setup.settings.dtype != "auto":
         return "the dtype of a GGUF file cannot be changed (set 'dtype' to 'auto')"
     if (setup.settings.device or "cpu") != "cpu":
@@ -27,7 +30,7 @@ def find_unsupported_parameter(request: EncodedRequest) -> str | None:
     for name in ("presence_penalty", "frequency_penalty"):
         if value := getattr(request.sampling, name):
             return (
-                f"{name} is {value}, but llama.cpp would also count the tokens of the prompt; remove it, or use the"
+                f"{name} is {value}, but llama.cpp would also count the prompt's tokens; remove it, or use the"
                 " checkpoint from which the GGUF file was converted"
             )
     return None

@@ -1,4 +1,4 @@
-"""Connections to llama.cpp's server, one per completion, so that closing a connection frees its slot."""
+"""Separate connections to llama.cpp's server for each completion; closing them frees the completion's slot."""
 
 import json
 import socket
@@ -22,8 +22,8 @@ class CompletionCalls:
     """The HTTP requests of one completion, which another thread can abort.
 
     Attributes:
-        computes_unread: Whether a whole completion is being computed. If aborted, the server computes it to its end,
-            unlike a stream, which it stops.
+        computes_unread: Whether the server is computing a completion that is not streamed. When such a request is
+            aborted, the server still computes it to the end, whereas it stops an aborted stream.
     """
 
     def __init__(self, server: LlamaServer) -> None:
@@ -38,8 +38,8 @@ class CompletionCalls:
 
         Raises:
             CompletionAbortedError: Another thread called `abort`.
-            UnsupportedError: llama.cpp rejects the request, or its process failed.
-            MemoryOccupiedError: Its process was killed.
+            UnsupportedError: llama.cpp rejected the request, or its process failed.
+            MemoryOccupiedError: llama.cpp's process was killed.
         """
         self.computes_unread = body["n_predict"] > 1
         with self._send(body) as response:
@@ -48,12 +48,12 @@ class CompletionCalls:
         return answer
 
     def stream(self, body: Mapping[str, Any]) -> Generator[CompletionPiece]:
-        """Yield the pieces of a completion as they are generated. Closing the iterator stops the server's work on it.
+        """Yield the pieces of a completion as they are generated. Closing the iterator stops the generation.
 
         Raises:
             CompletionAbortedError: Another thread called `abort`.
-            UnsupportedError: llama.cpp rejects the request, or its process failed.
-            MemoryOccupiedError: Its process was killed.
+            UnsupportedError: llama.cpp rejected the request, or its process failed.
+            MemoryOccupiedError: llama.cpp's process was killed.
         """
         with self._send({**body, "stream": True}) as response:
             for line in response:

@@ -1,4 +1,4 @@
-"""Recover the tokens of incomplete characters, which llama.cpp's server omits from streams."""
+"""Recovery of tokens that llama.cpp's server omits from streams because they end inside a character."""
 
 import codecs
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ class ByteTokens:
 
     Example:
         The character "龘" (bytes E9 BE 98) is not in the vocabulary, so it takes three byte tokens.
-        The server reports only the last one, <0x98>, with the text "龘" and a count that is larger by three.
+        The server reports only the last one, <0x98>, with the text "龘" and a token count that has grown by three.
         `infer_omitted_tokens` infers <0xE9> and <0xBE> from the text.
     """
 
@@ -23,7 +23,7 @@ class ByteTokens:
         self._byte_to_token = {byte: token for token, byte in self._token_to_byte.items()}
 
     def infer_omitted_tokens(self, token: int, text: str, missing: int) -> list[int] | None:
-        """Infer the omitted tokens before `token`; return None if they are ambiguous.
+        """Infer the tokens omitted before `token`; return None if they are ambiguous.
 
         Args:
             token: The last token of `text`.

@@ -1,7 +1,7 @@
-"""A process that runs llama.cpp's server. It is started by the path of this file: importing the package imports torch.
+"""A process that runs llama.cpp's server. It is started by file path, because importing the package would import torch.
 
 It reads its settings from stdin as one line of JSON, and answers on stdout with one line: the server's address, or the
-reason why the model cannot be loaded. It exits when stdin closes, and so whenever its parent ends, for any reason.
+reason why the model cannot be loaded. It exits when stdin closes, which also happens whenever its parent process ends.
 """
 
 import json
@@ -16,7 +16,7 @@ SILENT_VERBOSITY = -1
 
 
 def main() -> None:
-    """Serve until stdin closes."""
+    """Run the server until stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # make libraries print to stderr, so that stdout contains only our answer
@@ -27,7 +27,7 @@ def main() -> None:
     else:
         print(json.dumps({"address": server.listening_address}), file=answers, flush=True)
         sys.stdin.read()
-    os._exit(0)  # exit without waiting for computations
+    os._exit(0)  # exit without waiting for running computations
 
 
 def make_parameters(settings: dict[str, Any]) -> Any:

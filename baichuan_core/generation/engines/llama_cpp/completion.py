@@ -18,7 +18,7 @@ INITIAL_LOGPROB_COUNT = 1000  # number of most probable tokens to request first;
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a completion needs to know about the vocabulary.
+    """The properties of the vocabulary that a completion needs.
 
     Attributes:
         bytes: The tokens that represent single bytes.
@@ -35,11 +35,11 @@ class RunningCompletion:
     """Reads one completion and reports its outputs.
 
     The completion is always streamed, because closing the connection of a stream frees the slot. A stream omits tokens
-    that end inside a character; they are inferred from the bytes of the text. If that is ambiguous, or the completion
-    ends inside a character, the whole completion is requested again, without a stream, which returns all tokens.
+    that end inside a character; they are inferred from the bytes of the text. If they are ambiguous, or the completion
+    ends inside a character, the whole completion is requested again without streaming, which returns all tokens.
 
     Attributes:
-        calls: Its HTTP requests.
+        calls: The completion's HTTP requests.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RunningCompletion:
         return self._transcript.finish_reason is None
 
     def _add_answer(self, answer: CompletionAnswer) -> None:
-        """Add the tokens of the whole completion that are not known yet."""
+        """Add those tokens of the whole completion that are not known yet."""
         known = len(self._transcript.ids)
         logprobs = self._list_logprobs(answer, known)
         self._add_tokens(answer.tokens[known:], logprobs, ended="length" if answer.stop_type == "limit" else "stop")
@@ -135,10 +135,10 @@ class RunningCompletion:
         return TokenLogprobs(token, entry["logprob"], tuple(best[: self._request.logprobs]))
 
     def _request_logprobs(self, before: Sequence[int], token: int) -> TokenLogprobs | None:
-        """Request the distribution of the token after `before`.
+        """Request the log-probability of `token` after the tokens `before`, and those of the alternatives.
 
-        An end token is forced as the answer, because the server reports no entry for a token of an incomplete
-        character. The reported probabilities are those before the bias that forces it.
+        An end token is forced as the answer, because the server reports no entry for a token that ends inside a
+        character. The reported probabilities are those before this bias is applied.
         """
         if self._request.logprobs is None:
             return None

@@ -21,8 +21,8 @@ from baichuan_core.tokenizer import BaichuanTokenizer
 class LlamaCppEngine:
     """A GGUF model with an open batch, see `Engine`. The server has a fixed number of slots of a fixed length.
 
-    A request that is too long for a slot waits, as do those behind it, until the running ones have ended; then the
-    server is restarted with longer slots.
+    A request that is too long for a slot waits, as do those behind it, until the running completions have ended; then
+    the server is restarted with longer slots.
     """
 
     def __init__(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> None:
@@ -121,7 +121,7 @@ class LlamaCppEngine:
         threading.Thread(target=completion.run, name="llama.cpp", daemon=True).start()
 
     def _ensure_server(self, needed: Capacity) -> None:
-        """Start a server with the needed capacity, unless one is running."""
+        """Start a server with the needed capacity, unless such a server is already running."""
         if self._server is not None and self._server.is_alive:
             if is_capacity_sufficient(self._server.capacity, needed):
                 return

@@ -29,7 +29,7 @@ class CompletionAnswer:
 
     @classmethod
     def from_response(cls, response: Mapping[str, Any]) -> "CompletionAnswer":
-        """Read the JSON object of a response."""
+        """Create an answer from the JSON object of a response."""
         return cls(
             tuple(response["tokens"]), response["stop_type"], tuple(response.get("completion_probabilities", ()))
         )
@@ -40,9 +40,9 @@ class CompletionPiece:
     """A piece of a streamed completion.
 
     Attributes:
-        token: Its last token. The server omits earlier ones that end inside a character.
-        text: The text of all its tokens, including omitted ones.
-        count: Number of tokens of the completion so far.
+        token: The last token of the piece. The server omits earlier tokens that end inside a character.
+        text: The text of all tokens of the piece, including omitted ones.
+        count: Number of tokens in the completion so far.
         entry: The log-probability of the last token in OpenAI's format with ids, if it was requested.
     """
 

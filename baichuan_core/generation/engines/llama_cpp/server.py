@@ -1,4 +1,4 @@
-"""Start llama.cpp's server in a separate process, where torch's idle threads do not slow it down."""
+"""llama.cpp's server in a separate process, where torch's idle threads do not slow it down."""
 
 import json
 import os
@@ -24,13 +24,13 @@ EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before the server's p
 
 
 class LlamaServer:
-    """A GGUF model behind a local port. Its process ends with this object or with this process.
+    """A GGUF model served on a local port. The server ends with this object or with the process that started it.
 
     Attributes:
-        capacity: The capacity that it was started with.
-        port: The port on 127.0.0.1 that it listens on.
-        headers: HTTP headers of every request, with a random key that keeps other processes out.
-        end: Kills the process and waits for it.
+        capacity: The capacity with which the server was started.
+        port: The server's port on 127.0.0.1.
+        headers: HTTP headers for every request, including a random key that keeps other processes out.
+        end: Kills the process and waits until it has ended.
     """
 
     def __init__(self, model: Path, capacity: Capacity, threads: int) -> None:
@@ -54,7 +54,7 @@ class LlamaServer:
         answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
         if "refusal" in answer:
             raise CheckpointError(
-                f"llama.cpp cannot load {model}: the file is damaged, too large for the memory, or of an unsupported "
+                f"llama.cpp cannot load {model}: the file is damaged, too large to fit in memory, or of an unsupported "
                 "architecture; convert the checkpoint again"
             )
         self.port = urlsplit(answer["address"]).port or 0
@@ -71,7 +71,7 @@ class LlamaServer:
         except subprocess.TimeoutExpired:
             return UnsupportedError("llama.cpp's server closed a connection; see the log for the cause")
         if code == -signal.SIGKILL:
-            # There was enough memory when the job was admitted, so other processes have taken it since.
+            # There was enough memory when the job was admitted, so other processes must have taken it since.
             return MemoryOccupiedError(
                 "llama.cpp's process was killed, most likely because memory ran out; "
                 "run fewer or shorter completions at the same time (batch_size, max_new_tokens), or use a smaller GGUF"

@@ -1,4 +1,4 @@
-"""This project's own engine, which runs the model on batches of rows; users choose it as `transformers`."""
+"""This project's own engine, which runs the model on batches of rows; users select it as `transformers`."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def find_unsupported_reason(setup: EngineSetup) -> str | None:
     if depends_on_length(setup.config):
         return (
             "its rope_type scales by the length of each prompt, but the prompts of a batch have different lengths "
-            '(set rope_type in config.json to "linear" or "yarn", or call generate() of the model with one prompt)'
+            '(set rope_type in config.json to "linear" or "yarn", or call generate() on the model with one prompt)'
         )
     if _has_torch_weights(setup.checkpoint):
         return None

@@ -17,7 +17,7 @@ class RowGroup:
     """Neighbouring rows of similar length.
 
     Attributes:
-        rows: The rows of the batch.
+        rows: The group's rows in the batch.
         keys: Number of keys of the longest row.
         equal: Whether all rows have this number of keys.
     """
@@ -72,8 +72,8 @@ class AttentionByGroups:
             key: [rows, heads, keys, head_dim].
             value: [rows, heads, keys, head_dim].
             attention_mask: [rows, 1 or heads, 1, keys], boolean (True means visible) or an additive bias. A boolean
-                mask must show each row exactly the keys up to its length.
-            scaling: Factor of the scores.
+                mask must let each row see exactly the keys up to that row's length.
+            scaling: Factor by which the scores are multiplied.
 
         Returns:
             The output [rows, 1, heads, head_dim], and None for the attention weights.

@@ -16,7 +16,7 @@ class CacheWindow:
     """The part of the cache that the next forward pass writes and reads.
 
     Attributes:
-        rows: First slot, and the slot after the last one.
+        rows: Index of the first slot, and one past that of the last.
         slots: The same slots as indices, [rows, 1].
         positions: Position to which each token is written, [rows, tokens].
         keys: Number of positions to read.
@@ -77,7 +77,7 @@ class SlotLayer(CacheLayerMixin):
         return self.cache.window.keys, 0
 
     def get_seq_length(self) -> int:
-        """Return 0; unused, because every forward pass gets positions and a mask, or starts from an empty row."""
+        """Return 0, which is never used: every forward pass gets positions and a mask, or starts from an empty row."""
         return 0
 
     def get_max_length(self) -> int:

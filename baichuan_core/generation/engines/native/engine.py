@@ -29,8 +29,8 @@ class NativeEngine:
 
     Attributes:
         model: The model.
-        free_others: Called when a row does not fit into memory even alone; frees the memory of other engines on this
-            device, and returns whether there was any.
+        free_others: Called when even a single row does not fit in memory; frees the memory that other engines use on
+            this device, and returns whether there was any to free.
     """
 
     free_others: Callable[[], bool]
@@ -52,7 +52,7 @@ class NativeEngine:
             settings: Options, of which only `batch_size` and `batch_tokens` are used here.
             end_token_ids: Tokens that end a completion.
             compiled: Whether to decode with compiled code, which on a GPU uses CUDA graphs to avoid launching every
-                kernel. None compiles on a GPU once enough steps have run or are about to run.
+                kernel separately. With None, decoding on a GPU is compiled once enough steps have run or are expected.
         """
         self.model = model
         self.free_others = lambda: False
@@ -134,7 +134,7 @@ class NativeEngine:
         return Step(tuple(outputs))
 
     def _queue_arrived_rows(self) -> None:
-        """Queue the rows that were added since the last step: find the prefixes they share, and sort them."""
+        """Queue the rows that were added since the last step, after finding the prefixes that they share."""
         if not self._arrived:
             return
         rows, self._arrived = self._arrived, []
@@ -159,7 +159,7 @@ class NativeEngine:
     def _choose_slot_count(self, rows: Sequence[Row]) -> int:
         """Return how many slots to allocate if `rows` do not fit into the existing ones.
 
-        Waiting rows get slots too. If requests keep arriving, the number of slots is at least doubled, so that
+        Waiting rows are counted too. If requests keep arriving, the number of slots is at least doubled, so that
         reallocation is rare.
         """
         wanted = len(rows) + self._schedule.count_waiting()
@@ -176,7 +176,7 @@ class NativeEngine:
 
     @torch.inference_mode()
     def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[Output]:
-        """Choose the next token of the rows from slot `first` on, and remove the rows that end."""
+        """Choose the next token for each row from slot `first` on, and remove the rows that end."""
         rows = self._slots.rows[first:]
         history = self._slots.get_history(first) if sampler.penalised else None
         completions = [row.transcript.ids for row in rows]
@@ -196,7 +196,7 @@ class NativeEngine:
         self._sampler = None
 
     def requeue_rows_and_free_memory(self) -> bool:
-        """Put all rows back in the queue, with their tokens so far, and free the memory of their keys and values.
+        """Put all rows back in the queue, keeping their tokens so far, and free the memory of their keys and values.
 
         Returns:
             Whether anything was freed.
@@ -208,10 +208,10 @@ class NativeEngine:
         return has_memory
 
     def _halve_batch(self, joining: Sequence[Row]) -> list[Output]:
-        """Put all rows back in the queue, with their tokens so far, and halve the number of rows that run at once.
+        """Put all rows back in the queue, keeping their tokens so far, and halve the number of rows that run at once.
 
         Returns:
-            The failure of a row that does not fit even alone and without saved prefixes.
+            An output with the error of a row that does not fit even alone and without saved prefixes, otherwise none.
         """
         had_saved_prefixes = bool(self._slots.prefixes.tokens)
         rows = list({row.id: row for row in (*self._slots.clear(), *joining)}.values())
@@ -223,13 +223,13 @@ class NativeEngine:
             if not had_saved_prefixes and not alone.prefix and not self.free_others():
                 del self._rows[alone.id]
                 return [Output(alone.id, 0, error=_build_out_of_memory_error())]
-            alone.prefix, alone.may_save = None, False  # the row alone needs all the memory
+            alone.prefix, alone.may_save = None, False  # this row needs all the memory for itself
         self._schedule.requeue(rows)
         return []
 
 
 def _add_token(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
-    """Add a token to a row and report it."""
+    """Add a token to a row and return the resulting output."""
     if token < 0:
         row.may_save = False
         return Output(row.id, 0, error=_build_nan_error())
@@ -245,7 +245,7 @@ def _add_token(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
 
 def _build_nan_error() -> BaichuanError:
     return CheckpointError(
-        "the model computes NaN: its weights are damaged, or its activations are too large for float16; copy"
+        "the model produces NaN: its weights are damaged, or its activations are too large for float16; copy"
         " the checkpoint again, or use dtype 'bfloat16' or 'float32'"
     )
 

@@ -1,4 +1,4 @@
-"""Forward passes of the model over the slots of a cache: prompts of several rows, or one more token of every row."""
+"""Forward passes with one cache slot per row: over the prompts of new rows, or over one more token of every row."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,15 +23,15 @@ class CachedModel:
     Example:
         prefill(0, [[5, 6, 7], [8]], starts=[0, 0])   slot 0: keys of 5 6 7    slot 1: keys of 8 and padding
         decode(newest=[9, 4], places=[3, 1])          slot 0: keys of 5 6 7 9  slot 1: keys of 8 4
-        The key of 4 has replaced the padding after 8, before anything has read it.
+        The key of 4 replaces the padding after 8 before anything reads it.
 
     Attributes:
         model: The model, in eval mode.
         device: The device of the first layer and of all inputs.
-        cache: Keys and values of all slots; empty until it is resized.
-        compiled: The compiled decoder for single-token steps, or None. It always runs with all slots and with few
-            different numbers of keys, so that it is compiled for few shapes. This costs little on a GPU, where a step
-            takes as long for few rows as for many.
+        cache: Keys and values of all slots; empty until the cache is resized.
+        compiled: The compiled decoder for single-token steps, or None. It always runs on all slots, and the number
+            of keys is rounded up, so that it is compiled for few shapes. This costs little on a GPU, where a step takes
+            as long for few rows as for many.
     """
 
     def __init__(self, model: BaichuanForCausalLM) -> None:
@@ -45,7 +45,7 @@ class CachedModel:
         self.cache = SlotCache(self.model.config.num_hidden_layers, CacheSize(0, 0))
 
     def prefill(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Feed each row's tokens from its position in `starts` on; return the last hidden states [rows, hidden].
+        """Feed each row's tokens from its start position on; return the last hidden states [rows, hidden].
 
         Rows are padded on the right. Padding writes keys after a row's end, which later tokens overwrite before they
         are read. A single row longer than `MAX_PREFILL_TOKENS` runs in chunks.
@@ -59,8 +59,8 @@ class CachedModel:
         longest = max(map(len, pieces))
         ids = torch.tensor([piece + [0] * (longest - len(piece)) for piece in pieces], device=self.device)
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(longest, device=self.device)
-        # Only the padding of shorter rows is clamped. It may overwrite a row's last position, which is never read: the
-        # last token of a completion is not fed back.
+        # Clamping affects only the padding of shorter rows. That padding may overwrite a row's last position, which is
+        # never read, because the last token of a completion is not fed back.
         positions.clamp_(max=self.cache.size.capacity - 1)
         chunk = MAX_PREFILL_TOKENS if len(pieces) == 1 else longest  # several rows together never exceed the maximum
         for begin in range(0, longest, chunk):
@@ -77,7 +77,7 @@ class CachedModel:
 
         Args:
             newest: The token of each row.
-            places: Its position in the row; the positions before it are already in the slot.
+            places: The token's position in each row; the positions before it are already in the slot.
         """
         count = len(newest)
         idle = 0 if self.compiled is None else self.cache.size.slots - count
@@ -102,7 +102,7 @@ class CachedModel:
         mask: Tensor | None,
         **settings: Any,
     ) -> Tensor:
-        """Run the decoder once: ids [rows, tokens] to hidden states [rows, tokens, hidden]."""
+        """Run the decoder once on ids [rows, tokens]; return the hidden states [rows, tokens, hidden]."""
         rows = (first, first + len(ids))
         slots = torch.arange(*rows, device=self.device)[:, None]
         self.cache.window = CacheWindow(rows, slots, positions, keys)

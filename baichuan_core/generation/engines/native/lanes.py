@@ -12,13 +12,13 @@ MAX_LANES = 4  # maximum number of open batches per model; completion ids encode
 class Lanes:
     """Native engines that share a model, see `Engine`. Each has its own slots and its own limit on tokens.
 
-    In each step, every lane that has work computes one step. A lane uses memory only while it has requests, and the
-    others give way before a request of lane 0 fails for lack of memory.
+    In each step, every lane that has work advances by one step. A lane uses memory only while it has requests. Before a
+    request in lane 0 fails for lack of memory, the other lanes free theirs.
 
     Example:
         lanes = Lanes(NativeEngine(model, ...))              lane 0, for a file of prompts
         chats = lanes.open(NativeEngine(model, ...))         lane 1
-        step()    lane 0 computes one token for each of its 32 rows, then lane 1 one token for its 2 rows
+        step()    lane 0 computes one token for each of its 32 rows, then lane 1 for each of its 2 rows
 
     Attributes:
         model: The loaded model.
@@ -33,7 +33,7 @@ class Lanes:
         """Add a lane and return its number; any thread may call this.
 
         Raises:
-            ValueError: There are `MAX_LANES` already.
+            ValueError: There are already `MAX_LANES` lanes.
         """
         if len(self._engines) == MAX_LANES:
             raise ValueError(f"a model can have at most {MAX_LANES} open batches")
@@ -57,7 +57,7 @@ class Lanes:
             engine.close()
 
     def add_request(self, request: EncodedRequest, *, stream: bool = False) -> int:
-        """See `Engine.add_request`; the request names its lane."""
+        """See `Engine.add_request`; `request.lane` selects the lane."""
         return self._engines[request.lane].add_request(request, stream=stream) * MAX_LANES + request.lane
 
     def abort(self, request_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Decide which prompts run in one forward pass."""
+"""The grouping of prompts into forward passes."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ def group_into_passes(lengths: Sequence[int], *, pass_overhead: int) -> list[lis
     """Split prompts into groups, one forward pass each, so that the total cost is minimal.
 
     The rows of a group are padded to the longest one, so a pass costs `rows * longest + pass_overhead` tokens. With
-    prompts sorted by length, each group is a run of neighbours, and dynamic programming finds the cheapest split.
+    prompts sorted by length, each group is a run of adjacent prompts, and dynamic programming finds the cheapest split.
 
     Example:
         Lengths 100, 10, 98 and 11 with a fixed cost of 32 per pass:
-        all in one pass cost 4 * 100 + 32 = 432;
+        a single pass costs 4 * 100 + 32 = 432;
         groups {100, 98} and {11, 10} cost (2 * 100 + 32) + (2 * 11 + 32) = 286, which is the minimum.
 
     Args:
@@ -24,7 +24,7 @@ def group_into_passes(lengths: Sequence[int], *, pass_overhead: int) -> list[lis
         pass_overhead: Fixed cost of a pass, in tokens.
 
     Returns:
-        Indices of the prompts of each group, the longest prompts first. A group of several prompts has at most
+        Indices of the prompts in each group, the longest prompts first. A group of several prompts has at most
         `MAX_PREFILL_TOKENS` tokens, including padding.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])

@@ -9,13 +9,13 @@ from baichuan_core.generation.engines.native.cache import SavedStates
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """A node of the tree: tokens that follow those of its parent, with their keys and values.
+    """A node of the radix tree: tokens that follow those of its parent, with their keys and values.
 
     Attributes:
         tokens: Token ids of the segment.
-        states: Their keys and values.
+        states: Keys and values of these tokens.
         parent: The segment before this one; None for the root, which is empty.
-        children: The segments that follow, by their first tokens.
+        children: The segments that follow, keyed by their first token.
         used: Value of the cache's use counter at the last use.
     """
 
@@ -31,8 +31,8 @@ class PrefixMatch:
     """A saved prefix of a prompt.
 
     Attributes:
-        length: Number of tokens of the prefix.
-        parts: The segments that it consists of, and how many tokens of each belong to it.
+        length: Number of tokens in the prefix.
+        parts: The segments that make up the prefix, and how many tokens of each belong to it.
     """
 
     length: int
@@ -43,12 +43,12 @@ class PrefixCache:
     """Saved keys and values in a radix tree, so that no token sequence is stored twice.
 
     A key or value depends only on the tokens up to its position. So every prefix of a saved sequence is usable, and
-    sequences with the same prefix share it. When the cache is full, segments that nothing follows are evicted, the
-    least recently used first.
+    sequences with the same prefix share it. When the cache is full, leaf segments are evicted, the least recently used
+    first.
 
     Example:
         A system prompt S was saved with two conversations, S+a and S+b: the tree is S with the children a and b.
-        The next turn of the first, S+a+c, finds S+a; only c is computed.
+        The next turn of the first conversation, S+a+c, finds S+a; only c is computed.
         When the cache is full, b is evicted before a, and S last.
 
     Attributes:
@@ -70,7 +70,7 @@ class PrefixCache:
         return match
 
     def add(self, ids: Sequence[int], save: Callable[[int, int], SavedStates]) -> None:
-        """Save a sequence, unless it is in the cache. May exceed `max_tokens` until the next call of `evict`.
+        """Save a sequence unless it is already cached. May exceed `max_tokens` until the next call to `evict`.
 
         Args:
             ids: Token ids.
@@ -100,7 +100,7 @@ class PrefixCache:
         return PrefixMatch(length, tuple(parts))
 
     def _mark_used(self, segment: Segment) -> None:
-        """Mark a segment and all segments before it as just used."""
+        """Mark a segment and all its ancestors as just used."""
         self._time += 1
         above: Segment | None = segment
         while above is not None:
@@ -111,7 +111,7 @@ class PrefixCache:
         """Evict segments until at most `max_tokens` tokens, or only the most recently used sequence, remain.
 
         Args:
-            max_tokens: By default the limit of the cache; 0 evicts the last sequence too.
+            max_tokens: By default, the cache's limit; 0 evicts the most recently used sequence too.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
         while self.tokens > limit:
@@ -135,7 +135,7 @@ class PrefixCache:
 
 
 def _split_segment(segment: Segment, length: int) -> Segment:
-    """Split a segment after `length` tokens and return the first part, which takes its place in the tree."""
+    """Split a segment after `length` tokens and return the first part, which replaces it in the tree."""
 
     def copy_states(first: int, last: int) -> SavedStates:
         return [tuple(tensor[:, first:last].clone() for tensor in layer) for layer in segment.states]

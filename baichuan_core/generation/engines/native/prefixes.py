@@ -1,4 +1,4 @@
-"""Find prefixes that several prompts share (system prompts, few-shot examples, n samples), to compute them once."""
+"""Prefixes that several prompts share (system prompts, few-shot examples, n samples) and that are computed once."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ class Prefix:
 
     Attributes:
         tokens: Token ids of the prefix.
-        parent: A shorter shared prefix that this one extends.
+        parent: A shorter shared prefix that this one extends, if any.
     """
 
     tokens: tuple[int, ...]
     parent: "Prefix | None"
 
     def iterate_with_ancestors(self) -> "Iterator[Prefix]":
-        """Return this prefix and those that it extends, longest first."""
+        """Yield this prefix and those that it extends, longest first."""
         prefix: Prefix | None = self
         while prefix:
             yield prefix
@@ -28,7 +28,7 @@ class Prefix:
 
 
 def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | None]:
-    """Find, for each prompt, the longest shared prefix worth computing once; it is shorter than the prompt.
+    """Find, for each prompt, the longest shared prefix worth computing separately; it is shorter than the prompt.
 
     The prefixes are the branching points of the tree of all prompts, except those that would save fewer than
     `MIN_SAVED_TOKENS` tokens.

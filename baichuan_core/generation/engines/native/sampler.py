@@ -1,4 +1,4 @@
-"""Sample tokens from logits; every row has its own settings and random numbers."""
+"""Sampling of tokens from logits; every row has its own settings and random numbers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one
 
 
 class Sampler:
-    """A sampler of one token per row, with the settings of each row as tensors.
+    """Samples one token per row; the settings of all rows are held in tensors.
 
-    Sampling inverts the cumulative distribution: given the row's random number u of this step, it chooses the first
-    token, in the order of ids, at which the sum of probabilities exceeds u. Small differences in the logits therefore
+    Sampling inverts the cumulative distribution: given the row's random number u for this step, it chooses the first
+    token, in the order of ids, at which the cumulative probability exceeds u. Small differences in the logits therefore
     rarely change the result, even if they change the order of nearly equal tokens. If a filter has to cut between
     tokens with equal probabilities, it keeps those with the lowest ids.
 
     Example:
-        Tokens 0, 1 and 2 have probabilities 0.2, 0.5 and 0.3, with sums 0.2, 0.7 and 1.0.
+        Tokens 0, 1 and 2 have probabilities 0.2, 0.5 and 0.3; the cumulative sums are 0.2, 0.7 and 1.0.
         u = 0.10 chooses token 0,
         u = 0.65 chooses token 1 and u = 0.90 chooses token 2.
     """
@@ -65,12 +65,12 @@ class Sampler:
             history: Prompt and completion of each row [rows, tokens], padded with any token of the same row; required
                 if a row has a repetition penalty.
             seeds: Seed of each row.
-            steps: Index of the next token within the completion of each row, from 0.
-            completions: Tokens of the completion of each row so far; required if a row has a presence or frequency
+            steps: Index of the next token in each row's completion, from 0.
+            completions: Tokens of each row's completion so far; required if a row has a presence or frequency
                 penalty.
 
         Returns:
-            Token ids [rows]; -1 for a row with a logit that is NaN.
+            Token ids [rows]; -1 for a row with a NaN logit.
         """
         scores = self._apply_penalties(logits, history, completions)
         best = _argmax(scores)
@@ -82,7 +82,7 @@ class Sampler:
         return chosen.masked_fill(broken, -1)[:, 0]
 
     def _apply_penalties(self, logits: Tensor, history: Tensor | None, completions: Sequence[Sequence[int]]) -> Tensor:
-        """Return the logits [rows, vocab] after bias, repetition penalty, and frequency and presence penalty."""
+        """Return the logits [rows, vocab] with bias and with repetition, frequency and presence penalties applied."""
         scores = logits
         if self._biases:
             scores = self._biases.add_to(scores.float())
@@ -100,7 +100,7 @@ class Sampler:
         return scores
 
     def _sample_tokens(self, scores: Tensor, noise: Tensor) -> Tensor:
-        """Apply temperature, top-k and top-p in transformers' order, then draw: [rows, vocab] to tokens [rows, 1]."""
+        """Apply temperature, top-k and top-p in transformers' order, then draw tokens [rows, 1] from [rows, vocab]."""
         if not self._any_filter:
             return _draw_index((scores / self._temperatures).softmax(dim=-1), noise)
         count = self._top_k if self._all_top_k else max(self._top_k, MIN_CANDIDATES)
@@ -173,7 +173,7 @@ class _LogitChanges:
 
 
 def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
-    """Divide positive scores of tokens that have occurred by the penalty, and multiply negative ones by it."""
+    """For tokens that have already occurred, divide positive scores by the penalty and multiply negative ones by it."""
     seen = scores.gather(-1, history)
     return scores.scatter(-1, history, torch.where(seen < 0, seen * penalties, seen / penalties))
 

@@ -1,4 +1,4 @@
-"""Decide which completions run at the same time."""
+"""The scheduling of completions: which of them run at the same time."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ class Row:
     """A completion that is waiting or running.
 
     Attributes:
-        id: Its id in the engine.
+        id: The row's id in the engine.
         request: The encoded request.
         transcript: The completion so far.
         tokens: Token ids of the prompt and of the completion so far.
         stream: Whether its text is reported as it is generated.
-        arrival: Number of the group of requests with which it arrived; earlier groups join first.
+        arrival: Number of the group of requests with which the row arrived; earlier groups join first.
         prefix: Prefix of the prompt that is computed once for several rows; None once the row has used it.
         may_save: Whether its keys and values may be kept for later rows.
     """
@@ -36,13 +36,13 @@ class Row:
 
 
 class Schedule:
-    """The queue of waiting rows, with the limits on what may run at the same time.
+    """The queue of waiting rows, with limits on how many rows may run at the same time.
 
     Rows that arrive together are ordered by size: those with the longest completions and prompts come first, so that
     a lack of memory is noticed at the start and not hours later. Rows that arrive later are queued behind all of them,
-    so that no row waits forever while others keep arriving. The next rows in the queue join as long as the number of
-    rows is within `slots` and the cache they need, rows times the longest of them, is within `tokens`. No row overtakes
-    one that does not fit yet; otherwise a stream of short rows could keep a long one waiting forever.
+    so that no row waits forever while others keep arriving. The next rows in the queue join as long as there are at
+    most `slots` rows, and the number of rows times the length of the longest is at most `tokens`. No row overtakes one
+    that does not fit yet; otherwise, a stream of short rows could keep a long one waiting forever.
 
     Example:
         With slots=4 and tokens=100, rows of at most 40 tokens wait.
@@ -51,7 +51,7 @@ class Schedule:
 
     Attributes:
         slots: Maximum number of rows that run at the same time.
-        tokens: Maximum of rows times the longest row.
+        tokens: Maximum of the number of rows times the length of the longest row.
         min_joining: Minimum number of rows that join together, because computing prompts takes a separate forward
             pass. Fewer rows join only if no row is running or no more are waiting.
     """
@@ -71,7 +71,7 @@ class Schedule:
         self._waiting += sorted(rows, key=_queue_order)
 
     def take_joining_rows(self, active: Sequence[Row]) -> list[Row]:
-        """Remove from the queue, and return, the rows that may join the active ones now."""
+        """Remove and return the queued rows that may join the active ones now."""
         count = self._count_fitting_rows(active)
         if active and count < min(self.min_joining, self.slots, len(self._waiting)):
             return []
@@ -91,7 +91,7 @@ class Schedule:
         self._waiting = deque(sorted([*rows, *self._waiting], key=_queue_order))
 
     def remove(self, row: Row) -> None:
-        """Remove a row from the queue. It may be missing if a forward pass failed while the row was joining."""
+        """Remove a row from the queue. It may be absent if a forward pass failed while the row was joining."""
         with suppress(ValueError):
             self._waiting.remove(row)
 

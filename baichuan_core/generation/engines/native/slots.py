@@ -41,8 +41,8 @@ class Slots:
 
         Args:
             model: The model, in eval mode.
-            kept_tokens: Maximum number of tokens of prefixes to keep for later rows; the most recently used prefix that
-                several rows share is always kept.
+            kept_tokens: Maximum total number of prefix tokens to keep for later rows; the most recently used prefix
+                that several rows share is always kept.
         """
         self.cached_model = CachedModel(model)
         self.device = model.device
@@ -87,9 +87,9 @@ class Slots:
     def add_rows(self, joining: Sequence[Row]) -> Tensor:
         """Compute the prompts of new rows in the next free slots.
 
-        Prefixes that several of these rows share are computed once and copied into their slots; prefixes that earlier
-        rows have saved are copied too. The remaining tokens are computed in one or more forward passes, grouped by
-        length so that padding costs little (see `group_into_passes`), so the order of rows may change.
+        Prefixes that several of these rows share are computed once and copied into their slots; prefixes saved by
+        earlier rows are copied too. The remaining tokens are computed in one or more forward passes. Rows are grouped
+        by length to limit padding (see `group_into_passes`), so their order may change.
 
         Args:
             joining: The new rows; `reserve` must have been called for them.
@@ -161,7 +161,7 @@ class Slots:
         """Find the saved prefix of `tokens`. The last token is always computed, because its logits are needed.
 
         A match of fewer than `MIN_SAVED_TOKENS` is ignored, because a forward pass without saved tokens needs no mask
-        and is faster. A shorter prefix counts only if it was computed for several rows, `shared`.
+        and is faster. A shorter prefix counts only if it was computed for several rows (`shared`).
 
         Example:
             The system prompt S (100 tokens) is saved and shared by all rows. For a row S+a,

@@ -21,7 +21,7 @@ def find_unsupported_reason(setup: EngineSetup) -> str | None:
     if not _supports_device(device):
         return f"the installed build of vLLM does not support {device}"
     if setup.adapter is not None:
-        return "it does not support adapters (merge the adapter into its base first)"
+        return "it does not support adapters (merge the adapter into its base model first)"
     return find_unsupported_model(setup.config)
 
 

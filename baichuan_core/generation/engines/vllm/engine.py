@@ -25,8 +25,8 @@ VLLM_ENVIRONMENT = {
     # On a CPU, vLLM would otherwise pin threads to cores that other processes may be using.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
-# Fraction of the GPU's memory that vLLM requires to be free. Minimal, because other processes use the GPU too and
-# `kv_cache_memory_bytes` sets the size of the cache.
+# Fraction of the GPU's memory that vLLM requires to be free. It is minimal, because other processes use the GPU too,
+# and `kv_cache_memory_bytes` sets the size of the cache.
 MIN_MEMORY_FRACTION = 0.01
 
 
@@ -53,7 +53,7 @@ def make_engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, A
 
 
 def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[int]) -> dict[str, Any]:
-    """Convert a request to vLLM's `SamplingParams`, without stop strings, which our transcript detects."""
+    """Convert a request to vLLM's `SamplingParams`, without stop strings, which `Transcript` detects."""
     sampling = request.sampling
     return {
         "n": 1,
@@ -74,7 +74,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
 
 
 def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
-    """Convert vLLM's mapping from ids to `Logprob` objects; it contains the best tokens and the chosen one."""
+    """Convert vLLM's mapping from ids to `Logprob` objects; it contains the most probable tokens and the chosen one."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
     return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
 
@@ -82,8 +82,8 @@ def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> Token
 class VllmEngine:
     """A checkpoint with an open batch, see `Engine`. vLLM has a fixed number of slots of a fixed length.
 
-    A request that is longer than a slot waits, as do those behind it, until the running ones have ended; then vLLM is
-    restarted with longer slots.
+    A request that is too long for a slot waits, as do those behind it, until the running completions have ended; then
+    vLLM is restarted with longer slots.
     """
 
     def __init__(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> None:
@@ -180,7 +180,7 @@ class VllmEngine:
         return Output(request_id, tokens, delta, transcript.build_completion())
 
     def _ensure_engine(self, needed: Capacity) -> None:
-        """Start vLLM with the needed capacity, unless it is running."""
+        """Start vLLM with the needed capacity, unless it is already running with enough."""
         if self._engine is not None:
             if is_capacity_sufficient(self._capacity, needed):
                 return
@@ -191,7 +191,7 @@ class VllmEngine:
 
 
 def _add_new_tokens(transcript: Transcript, news: Any) -> int:
-    """Add the new tokens up to the end of the completion, and return their number."""
+    """Add the new tokens up to the end of the completion, and return how many were added."""
     wanted = transcript.request.logprobs
     for place, token_id in enumerate(news.token_ids):
         found = None if wanted is None else read_logprobs(token_id, news.logprobs[place], wanted)

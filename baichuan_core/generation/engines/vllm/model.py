@@ -1,7 +1,7 @@
 """The Baichuan models implemented with vLLM's layers.
 
 vLLM included a Baichuan model up to version 0.23. A Baichuan block is a Llama block whose queries, keys and values come
-from one matrix, so this module contains only the differences: names of weights, ALiBi, and the normalized head.
+from one matrix, so this module contains only the differences: weight names, ALiBi, and the normalized head.
 """
 
 from collections.abc import Iterable, Iterator
@@ -83,7 +83,7 @@ class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # as above
         super().__init__(vllm_config=vllm_config, prefix=prefix, layer_type=BaichuanDecoderLayer)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load tensors under their published names."""
+        """Load weights that have the names of the published checkpoints."""
         loaded: set[str] = super().load_weights(_convert_to_llama(weights, self.config))
         return loaded
 
