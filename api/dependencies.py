@@ -102,7 +102,7 @@ def get_service(request: Request) -> Service:
 IfMatch = Annotated[str | None, Header(description="Respond with 412 unless the current ETag is one of these")]
 
 
-def refuse_if_match(if_match: IfMatch = None) -> None:
+def reject_if_match_header(if_match: IfMatch = None) -> None:
     """Reject an If-Match header on a resource that has no ETag, because the client expects a comparison.
 
     Raises:
@@ -112,7 +112,7 @@ def refuse_if_match(if_match: IfMatch = None) -> None:
         raise VersionConflictError("this resource has no ETag to compare with; leave If-Match out", param="If-Match")
 
 
-WithoutIfMatch = Depends(refuse_if_match)
+WithoutIfMatch = Depends(reject_if_match_header)
 
 
 @dataclass(frozen=True, slots=True)

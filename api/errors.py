@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from api.validation import FieldError, field_errors
+from api.validation import FieldError, to_field_errors
 from jobs import errors as domain
 from jobs.database import OUTAGE_ERRORS
 
@@ -106,7 +106,7 @@ def problem(
     return ProblemResponse(body, status, headers)
 
 
-def openai_error(error: domain.DomainError) -> dict[str, Any]:
+def to_openai_error(error: domain.DomainError) -> dict[str, Any]:
     """Return an error in OpenAI's format, for a response that has already begun with status 200."""
     return _openai_error(PROBLEM_TYPES[type(error)].status, error.code, error.message, error.param)
 
@@ -124,14 +124,14 @@ def internal_error(request_id: str) -> JSONResponse:
 
 def install_error_handlers(app: FastAPI) -> None:
     """Install the application's error handlers."""
-    app.add_exception_handler(domain.DomainError, _domain_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(domain.DomainError, _handle_domain_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_error)
     for outage in OUTAGE_ERRORS:
-        app.add_exception_handler(outage, _database_error)
+        app.add_exception_handler(outage, _handle_database_error)
 
 
-async def _domain_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_domain_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, domain.DomainError):
         raise error
     kind = PROBLEM_TYPES[type(error)]
@@ -162,11 +162,11 @@ def _error_headers(status: int, error: domain.DomainError) -> dict[str, str]:
             return {}
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise error
     request_id = request.state.request_id
-    fields = field_errors(error.errors())
+    fields = to_field_errors(error.errors())
     detail = "; ".join(f"{field.param}: {field.message}" if field.param else field.message for field in fields)
     if any(entry["type"] == "json_invalid" for entry in error.errors()):
         return problem(request_id, 400, "malformed_json", "Malformed JSON", detail)
@@ -186,7 +186,7 @@ HTTP_PROBLEMS = {
 }
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
@@ -207,7 +207,7 @@ def _allowed_methods(request: Request) -> str:
     return ", ".join(["HEAD", *known] if "GET" in known else known)
 
 
-async def _database_error(request: Request, error: Exception) -> JSONResponse:
+async def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
     request_id = request.state.request_id
     log.error("request %s: the database failed: %s", request_id, error)
     detail = "the database is not responding; try again, and see /readyz"

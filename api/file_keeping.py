@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from api.dependencies import Caller
 from api.lost_answers import PreviousTries
-from api.schemas.purposes import shown_purpose
+from api.schemas.purposes import to_displayed_purpose
 from api.uploads import ReceivedFile, translate_storage_errors
 from jobs.database import OUTAGE_ERRORS
 from jobs.inputs import check_file
@@ -46,10 +46,10 @@ def make_idempotent_adder(tries: PreviousTries, lifetime_seconds: int | None) ->
 async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
     """Record that the file is expected, then store it and add its row, so that a file without a row gets deleted."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
-    purpose = shown_purpose(arrived.purpose)
+    purpose = to_displayed_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)
     writer = caller.service.writer
-    await writer.run(lambda c: files.expect(c, record))
+    await writer.run(lambda c: files.expect_file(c, record))
     try:
         with translate_storage_errors():
             await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)

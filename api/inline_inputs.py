@@ -10,7 +10,7 @@ from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 from jobs.service import submission
 from jobs.service.submission import Submission, Submitted
-from jobs.service.unneeded import expect_input, give_up_input
+from jobs.service.unneeded import discard_input, expect_input
 from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, separate_input
 
 
@@ -41,10 +41,10 @@ async def _submit_with_input(
     except OutcomeUnknownError:
         raise  # the job may have been created, and then it needs its input
     except Exception:
-        await service.writer.run(lambda connection: give_up_input(connection, job_id))
+        await service.writer.run(lambda connection: discard_input(connection, job_id))
         raise
     if not submitted.created:  # a replay: the original request already stored the same input
-        await service.writer.run(lambda connection: give_up_input(connection, job_id))
+        await service.writer.run(lambda connection: discard_input(connection, job_id))
     return submitted
 
 

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from jobs.errors import DomainError, InvalidRequestError
-from jobs.inputs import RepeatedFieldFinder
+from jobs.inputs import DuplicateKeyFinder
 
 
 class JsonRoute(APIRoute):
@@ -47,11 +47,11 @@ class OpenAIRoute(JsonRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
-        repetition = RepeatedFieldFinder()
-        content = json.loads(body, object_pairs_hook=repetition.read_object, parse_constant=_refuse_constant)
-        if repetition.name is not None:
-            message = f"{repetition.name!r} is given more than once in the same object; keep only one"
-            raise InvalidRequestError(message, param=repetition.path)
+        duplicates = DuplicateKeyFinder()
+        content = json.loads(body, object_pairs_hook=duplicates.read_object, parse_constant=_refuse_constant)
+        if duplicates.name is not None:
+            message = f"{duplicates.name!r} is given more than once in the same object; keep only one"
+            raise InvalidRequestError(message, param=duplicates.path)
         return content
 
 

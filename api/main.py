@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import errors
 from api.dependencies import open_service
-from api.middleware import BodilessResponses, BodyLimit, OutermostMiddleware
+from api.middleware import BodilessResponseMiddleware, BodyLimitMiddleware, OutermostMiddleware
 from api.openai import batches, chats, fine_tuning, stored_chats, uploads
 from api.routes import (
     artifacts,
@@ -85,14 +85,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(dashboard.router)
     for resource in (*ROUTE_MODULES, *OPENAI_ROUTE_MODULES):
         app.include_router(resource.router)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, streamed=STREAMED_ROUTES)
-    app.add_middleware(BodilessResponses)
+    app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, streamed=STREAMED_ROUTES)
+    app.add_middleware(BodilessResponseMiddleware)
     app.add_middleware(OutermostMiddleware)
-    app.openapi = lambda: _describe_api(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _build_openapi_document(app)  # type: ignore[method-assign]
     return app
 
 
-def _describe_api(app: FastAPI) -> dict[str, Any]:
+def _build_openapi_document(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, with the common error format and the credentials that all of /v1 requires."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

@@ -122,7 +122,7 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
 
 
-class BodilessResponses:
+class BodilessResponseMiddleware:
     """Answers HEAD like GET but without the body, and `If-None-Match: *` with 304 if the resource exists.
 
     A Range header has no meaning for HEAD (RFC 9110, 14.2).
@@ -148,7 +148,7 @@ class BodilessResponses:
             if message["type"] == "http.response.start":
                 exists = message["status"] == HTTPStatus.OK
                 is_cut = is_head or (is_unwanted and exists)
-                await send(_not_modified(message) if is_unwanted and exists else message)
+                await send(_to_not_modified(message) if is_unwanted and exists else message)
                 if is_cut:
                     await send({"type": "http.response.body"})  # makes a stream see a disconnect and end
             elif not is_cut:
@@ -157,13 +157,13 @@ class BodilessResponses:
         await self._app({**scope, "method": "GET", "headers": headers}, receive, send_head)
 
 
-def _not_modified(start: Message) -> Message:
+def _to_not_modified(start: Message) -> Message:
     """Turn the start of a 200 response into that of a 304, without the headers that describe a body."""
     headers = [(name, value) for name, value in start["headers"] if not name.lower().startswith(b"content-")]
     return {**start, "status": HTTPStatus.NOT_MODIFIED, "headers": headers}
 
 
-class BodyLimit:
+class BodyLimitMiddleware:
     """Rejects bodies that are too large, except on routes that stream their bodies and have their own limits.
 
     Args:

@@ -88,7 +88,7 @@ class FormReader:
         if self._part.is_file:
             if self.filename is not None:
                 raise InvalidRequestError("send one file per request", param=name)
-            self.filename = _filename(options, disposition)
+            self.filename = _read_filename(options, disposition)
         elif name in self.fields:
             raise InvalidRequestError("this field is given twice; keep only one", param=name)
         elif name not in self._text_fields:
@@ -115,7 +115,7 @@ class FormReader:
         self.complete = True
 
 
-def _filename(options: Mapping[bytes, bytes], disposition: bytes) -> str:
+def _read_filename(options: Mapping[bytes, bytes], disposition: bytes) -> str:
     """Return the file's name as the client sent it.
 
     RFC 7578 forbids `filename*=UTF-8''...` in forms, so it is used only if there is no plain `filename`.

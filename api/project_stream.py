@@ -25,7 +25,7 @@ async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[byt
     idle_seconds = service.settings.stream_idle_seconds
     with service.hub.watch(caller.project_id) as project:
         while not service.closing.is_set():
-            part = await service.reader.call(feed.read_parts, FeedCursor(caller.project_id, position, PAGE_SIZE))
+            part = await service.reader.call(feed.read_slices, FeedCursor(caller.project_id, position, PAGE_SIZE))
             if position is None:
                 yield RETRY_FIELD + _render_marker("ready", part.position)
             elif part.reset:

@@ -27,7 +27,7 @@ class Credentials:
         return cls(request.headers.get("Authorization"), request.cookies.get(SESSION_COOKIE))
 
 
-def bearer_secret(header: str | None) -> str:
+def parse_bearer_secret(header: str | None) -> str:
     """Return the secret in an Authorization header.
 
     Raises:
@@ -46,7 +46,7 @@ async def authenticate(reader: CallBatcher, header: str | None) -> KeyRecord:
     Raises:
         AuthenticationError: the key is missing, unknown or revoked.
     """
-    return await reader.call(keys.authenticate, bearer_secret(header))
+    return await reader.call(keys.authenticate, parse_bearer_secret(header))
 
 
 async def identify(reader: CallBatcher, credentials: Credentials) -> KeyRecord:

@@ -79,12 +79,12 @@ async def receive_part(request: Request, store: ArtifactStore, settings: ApiSett
 @asynccontextmanager
 async def _receive_form(
     request: Request, form: FormReader, store: ArtifactStore, settings: ApiSettings
-) -> AsyncIterator[tuple["_Writer", Path]]:
+) -> AsyncIterator[tuple["_UploadWriter", Path]]:
     _check_content_length(request, store, settings)
     with translate_storage_errors():
         scratch = await asyncio.to_thread(store.scratch)
     with temporary_file(scratch) as (file, path):
-        writer = _Writer(file, store, settings)
+        writer = _UploadWriter(file, store, settings)
         async for data in request.stream():
             for piece in form.feed(data):
                 await writer.add(piece)
@@ -129,10 +129,10 @@ def read_filename(given: str, param: str) -> str:
     """
     if "\0" in given or "%00" in given:
         raise InvalidRequestError("the filename contains a NUL character; remove it", param=param)
-    return safe_filename(given)
+    return sanitize_filename(given)
 
 
-def safe_filename(given: str) -> str:
+def sanitize_filename(given: str) -> str:
     """Return the last path component of a name that a client sent, without control characters."""
     last = given.replace("\\", "/").rstrip("/").rpartition("/")[2]
     shown = "".join(character for character in last if unicodedata.category(character)[0] != "C").strip()
@@ -152,7 +152,7 @@ def temporary_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
             path.unlink(missing_ok=True)
 
 
-class _Writer:
+class _UploadWriter:
     """Hashes and writes chunks of at least a megabyte in a thread, and checks the size and the free disk space."""
 
     def __init__(self, file: BinaryIO, store: ArtifactStore, settings: ApiSettings) -> None:
@@ -196,7 +196,7 @@ class _Writer:
             self._file.write(data)
 
 
-def _finish_upload(form: FormReader, writer: _Writer, path: Path) -> ReceivedFile:
+def _finish_upload(form: FormReader, writer: _UploadWriter, path: Path) -> ReceivedFile:
     filename = _require_file(form, "file")
     purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
     return ReceivedFile(path, read_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())

@@ -24,7 +24,7 @@ class FieldError:
     message: str
 
 
-def field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+def to_field_errors(found: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     """Return the first 20 validation errors, worded for clients."""
     return [FieldError(_find_param(entry), _describe_error(entry)) for entry in found[:MAX_SHOWN_ERRORS]]
 

@@ -35,7 +35,7 @@ class Call(Generic[T]):
     timeout: httpx.Timeout | None = None
 
     @property
-    def is_repeatable(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether sending the request twice has the same effect as sending it once."""
         return self.method == "GET" or "Idempotency-Key" in self.headers
 

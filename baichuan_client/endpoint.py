@@ -10,7 +10,7 @@ from baichuan_client.errors import ConfigurationError
 
 URL_VARIABLE = "BAICHUAN_URL"
 KEY_VARIABLE = "BAICHUAN_API_KEY"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 API_PATH = "/v1"
 CONNECT_SECONDS = 5
 DEFAULT_TIMEOUT_SECONDS = 30
@@ -38,7 +38,7 @@ class Endpoint:
             raise ConfigurationError(f"the address {address!r} must begin with http:// or https://")
         if not secret:
             raise ConfigurationError(f"no API key for {address}: pass api_key, or set {KEY_VARIABLE}")
-        if not is_sendable(secret):
+        if not is_valid_header_value(secret):
             raise ConfigurationError("the API key contains invalid characters; copy it again")
         return cls(normalize_address(address), secret)
 
@@ -56,7 +56,7 @@ class Endpoint:
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {self.api_key}"},
             "timeout": httpx.Timeout(timeout, connect=CONNECT_SECONDS),
-            "trust_env": host not in LOOPBACK,  # a proxy cannot reach the loopback address of this machine
+            "trust_env": host not in LOOPBACK_HOSTS,  # a proxy cannot reach the loopback address of this machine
         }
 
 
@@ -65,6 +65,6 @@ def normalize_address(address: str) -> str:
     return address.rstrip("/").removesuffix(API_PATH).rstrip("/")
 
 
-def is_sendable(secret: str) -> bool:
+def is_valid_header_value(secret: str) -> bool:
     """Return whether this key can be sent in an HTTP header."""
     return secret.isascii() and secret.isprintable() and " " not in secret

@@ -9,7 +9,7 @@ import httpx
 from baichuan_client.call import Call
 from baichuan_client.calls import follow_job
 from baichuan_client.errors import ApiError, UnreachableError
-from baichuan_client.repetition import Outage
+from baichuan_client.retry_state import Outage
 from baichuan_client.schemas import Event
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -18,7 +18,7 @@ PAUSE_GROWTH = 1.3
 RECONNECT_SECONDS = 0.5
 
 
-class Wait:
+class JobWait:
     """The state of polling a job until it has ended, with growing pauses between polls."""
 
     def __init__(self, job: str, timeout: float | None) -> None:

@@ -22,7 +22,7 @@ class JobView(JobData):
         if self.state == JobState.CANCELLED:
             raise JobCancelledError(self)
 
-    def _choose(self, name: str, artifacts: list[Artifact]) -> Artifact:
+    def _find_artifact(self, name: str, artifacts: list[Artifact]) -> Artifact:
         """Return the artifact with this path.
 
         Raises:

@@ -10,7 +10,7 @@ from pydantic import PrivateAttr
 from baichuan_client import calls
 from baichuan_client.errors import ApiError, UnreachableError
 from baichuan_client.filters import EventType, JobFilters
-from baichuan_client.following import EventFeed, Wait
+from baichuan_client.following import EventFeed, JobWait
 from baichuan_client.job_view import JobView
 from baichuan_client.schemas import Artifact, Event
 from baichuan_client.session import Session
@@ -49,7 +49,7 @@ class Job(JobView):
             JobCancelledError: The job was cancelled.
             TimeoutError: The job did not end in time; it is not cancelled.
         """
-        polls = Wait(self.id, timeout)
+        polls = JobWait(self.id, timeout)
         while True:
             call = calls.get_job(self.id, self._update, polls.tag)
             try:
@@ -127,7 +127,7 @@ class Job(JobView):
         Raises:
             DownloadError: There is no such artifact, or the received bytes differ from the published ones.
         """
-        artifact = self._choose(name, self.artifacts())
+        artifact = self._find_artifact(name, self.artifacts())
         return self._session.fetch(Download.from_artifact(artifact, Path(path), progress))
 
     def _change(self, action: str) -> Self:

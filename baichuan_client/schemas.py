@@ -45,7 +45,7 @@ class Holder(Resource):
     bytes: int
 
 
-class Waiting(Resource):
+class WaitingReason(Resource):
     """The reason why a queued job is waiting."""
 
     cause: str
@@ -80,7 +80,7 @@ class JobData(Resource):
     attempts: int = 0
     max_attempts: int = 1
     requirements: Requirement | None = None
-    waiting: Waiting | None = None
+    waiting: WaitingReason | None = None
     progress: JobProgress | None = None
     error: JobErrorData | None = None
     model: str | None = None

@@ -12,7 +12,7 @@ from baichuan_client.call import Call
 from baichuan_client.endpoint import DEFAULT_TIMEOUT_SECONDS, Endpoint
 from baichuan_client.errors import ApiError, UnreachableError
 from baichuan_client.pages import Pages
-from baichuan_client.repetition import Repetition
+from baichuan_client.retry_state import RetryState
 from baichuan_client.transfers import CHUNK_BYTES, Download
 
 T = TypeVar("T")
@@ -41,16 +41,16 @@ class Session:
             ApiError: The service rejects the request or fails.
             UnreachableError: The service does not respond.
         """
-        repetition = Repetition(call, self.url)
+        retry_state = RetryState(call, self.url)
         while True:
             try:
                 response = self._http.request(**call.arguments())
             except httpx.RequestError as error:
-                delay = repetition.after_error(error)
+                delay = retry_state.delay_after_error(error)
             else:
                 if not response.is_error:
                     return response
-                delay = repetition.after_rejection(response)
+                delay = retry_state.delay_after_rejection(response)
             time.sleep(delay)
 
     def call(self, call: Call[T]) -> T:

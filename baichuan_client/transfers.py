@@ -13,10 +13,10 @@ import httpx
 from baichuan_client.call import Call
 from baichuan_client.calls import STREAM_TIMEOUT, file_path, job_path
 from baichuan_client.errors import DownloadError, UnreachableError
-from baichuan_client.repetition import MAX_TRIES, next_delay
+from baichuan_client.retry_state import MAX_TRIES, next_delay
 from baichuan_client.schemas import Artifact, File
 
-PART_SUFFIX = ".part"
+PARTIAL_FILE_SUFFIX = ".part"
 CHUNK_BYTES = 2**20
 
 Progress = Callable[[int, int], None]
@@ -41,7 +41,7 @@ class Download:
         self._size = size
         self._sha256 = sha256
         self._progress = progress
-        self._part = target.with_name(target.name + PART_SUFFIX)
+        self._part = target.with_name(target.name + PARTIAL_FILE_SUFFIX)
         self._done = 0
         self._failures = 0
 
@@ -84,7 +84,7 @@ class Download:
     def call(self) -> Call[None]:
         """Return the request for the missing bytes; the entity tag ensures that they belong to the same file."""
         headers = {"Range": f"bytes={self._done}-", "If-Range": f'"{self._sha256}"'} if self._done else {}
-        return Call("GET", self._path, _read_nothing, headers=headers, timeout=STREAM_TIMEOUT)
+        return Call("GET", self._path, _ignore_content, headers=headers, timeout=STREAM_TIMEOUT)
 
     @contextmanager
     def receiving(self, response: httpx.Response) -> Iterator[Callable[[bytes], None]]:
@@ -177,5 +177,5 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_nothing(_content: Any) -> None:
+def _ignore_content(_content: Any) -> None:
     """Return nothing, because the response is read in chunks."""

@@ -12,7 +12,7 @@ from checkpoint_files import (
     clean_file_fields,
     infer_norm_head,
     infer_position_embedding,
-    unknown_head,
+    unknown_head_message,
 )
 
 DEFAULT_CONTEXT_LENGTH = 4096
@@ -127,7 +127,7 @@ class BaichuanConfig(PreTrainedConfig):
             ValueError: The message contains the field and its valid values.
         """
         if self.norm_head is None:
-            raise ValueError(unknown_head(self.vocab_size))
+            raise ValueError(unknown_head_message(self.vocab_size))
         self._check_fields()
 
     def _check_sizes(self) -> None:

@@ -5,22 +5,22 @@ from contextlib import suppress
 from pathlib import Path
 
 MEMINFO_FILE = Path("/proc/meminfo")
-CONTROL_GROUP_FOLDER = Path("/sys/fs/cgroup")
+CGROUP_FOLDER = Path("/sys/fs/cgroup")
 UNLIMITED_BYTES = 2**63
 KIB = 1024
 
 
 def available_host_bytes() -> int:
     """Return the bytes that the system has available, or what a container's limit leaves if that is less."""
-    return min([_read_meminfo("MemAvailable"), *control_group_free_bytes(CONTROL_GROUP_FOLDER)])
+    return min([_read_meminfo("MemAvailable"), *cgroup_free_bytes(CGROUP_FOLDER)])
 
 
 def total_host_bytes() -> int:
     """Return the memory of the system in bytes, or a container's limit if that is less."""
-    return min([_read_meminfo("MemTotal"), *control_group_limits(CONTROL_GROUP_FOLDER)])
+    return min([_read_meminfo("MemTotal"), *cgroup_limits(CGROUP_FOLDER)])
 
 
-def control_group_free_bytes(root: Path) -> Iterator[int]:
+def cgroup_free_bytes(root: Path) -> Iterator[int]:
     """Yield the bytes that are free under the limit of the cgroup at `root`, if any; the page cache counts as free.
 
     Version 2 keeps its files in `root`, version 1 in the folder `memory`:
@@ -35,7 +35,7 @@ def control_group_free_bytes(root: Path) -> Iterator[int]:
         yield left + sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
-def control_group_limits(root: Path) -> Iterator[int]:
+def cgroup_limits(root: Path) -> Iterator[int]:
     """Yield the limit in bytes of the cgroup mounted at `root`, if it has one."""
     for folder, limit, _used, _prefix in _list_cgroup_layouts(root):
         with suppress(OSError, ValueError):

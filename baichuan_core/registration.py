@@ -13,7 +13,7 @@ from .model import BaichuanForCausalLM, BaichuanModel
 from .tokenizer import BaichuanTokenizer
 
 # Class names in the published tokenizer_config.json files.
-TOKENIZER, BAICHUAN1_7B_TOKENIZER = "BaichuanTokenizer", "BaiChuanTokenizer"
+TOKENIZER_CLASS, BAICHUAN1_7B_TOKENIZER_CLASS = "BaichuanTokenizer", "BaiChuanTokenizer"
 _read_tokenizer_config: Any = tokenization_auto.get_tokenizer_config
 # Arguments that determine which config.json belongs to a tokenizer_config.json.
 _LOCATION_ARGUMENTS = ("cache_dir", "token", "revision", "local_files_only", "subfolder", "proxies", "force_download")
@@ -23,7 +23,10 @@ _LOCATION_ARGUMENTS = ("cache_dir", "token", "revision", "local_files_only", "su
 def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:
     """Read a tokenizer's settings as transformers does, but replace a Baichuan model's own code with our class."""
     settings = _read_tokenizer_config(pretrained_model_name_or_path, *args, **kwargs)
-    if "auto_map" in settings or settings.get("tokenizer_class", TOKENIZER) not in (TOKENIZER, BAICHUAN1_7B_TOKENIZER):
+    if "auto_map" in settings or settings.get("tokenizer_class", TOKENIZER_CLASS) not in (
+        TOKENIZER_CLASS,
+        BAICHUAN1_7B_TOKENIZER_CLASS,
+    ):
         location = {name: kwargs[name] for name in _LOCATION_ARGUMENTS if name in kwargs}
         config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **location)
         family = config.get("model_type")
@@ -33,7 +36,7 @@ def _get_tokenizer_config(pretrained_model_name_or_path: str | PathLike[str], *a
         )
         if is_ours:
             settings.pop("auto_map", None)
-            settings["tokenizer_class"] = TOKENIZER
+            settings["tokenizer_class"] = TOKENIZER_CLASS
     return settings
 
 
@@ -51,6 +54,6 @@ AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM, exist_ok=True
 # `AutoTokenizer.register` is not enough: with `trust_remote_code`, transformers would still run a repository's own
 # tokenizer code.
 tokenization_auto.REGISTERED_TOKENIZER_CLASSES.update(
-    {TOKENIZER: BaichuanTokenizer, BAICHUAN1_7B_TOKENIZER: BaichuanTokenizer}
+    {TOKENIZER_CLASS: BaichuanTokenizer, BAICHUAN1_7B_TOKENIZER_CLASS: BaichuanTokenizer}
 )
 tokenization_auto.get_tokenizer_config = _get_tokenizer_config

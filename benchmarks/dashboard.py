@@ -30,7 +30,7 @@ from jobs.repository import keys
 from jobs.scheduling import Requirement
 from jobs.settings import Settings
 from jobs.specs import SPEC_ADAPTER
-from jobs.specs.searchable import describe_error, searchable_fields
+from jobs.specs.searchable import build_searchable_error, build_searchable_fields
 
 BATCH = 2000
 LIMIT = 30  # jobs on the first page of the list
@@ -114,8 +114,8 @@ def make_spec(number: int, label: str) -> dict[str, Any]:
 
 def _search_row(row: dict[str, Any]) -> dict[str, Any]:
     shared = {name: row[name] for name in ("project_id", "submitter", "created_at")}
-    error = describe_error(row["error"])
-    return {**shared, "job_id": row["id"], "fields": searchable_fields(row["spec"]), "error": error}
+    error = build_searchable_error(row["error"])
+    return {**shared, "job_id": row["id"], "fields": build_searchable_fields(row["spec"]), "error": error}
 
 
 def _label_row(row: dict[str, Any]) -> dict[str, Any]:

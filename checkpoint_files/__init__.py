@@ -2,12 +2,12 @@
 
 from .adapter_layers import (
     AdapterLayers,
+    assign_to_layers,
     find_adapter_weights,
     is_saved,
     refuse_integers,
     require_selected_layers,
     select_layers,
-    sort_tensors,
 )
 from .adapter_settings import AdapterSettings
 from .chat_templates import MORE_TEMPLATES
@@ -26,12 +26,12 @@ from .family import (
     infer_norm_head,
     infer_position_embedding,
     require_norm_head,
-    unknown_head,
+    unknown_head_message,
 )
 from .generation_values import check_end_tokens, read_generation_config
 from .json_files import as_whole_numbers, read_object
 from .tensors import check_tensors, stored_endings
-from .tokenizer_files import check_tokenizer_files, missing_row
+from .tokenizer_files import check_tokenizer_files, missing_row_message
 from .weights import find_weights, read_weight_map
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "PositionEmbedding",
     "UnsupportedFileError",
     "as_whole_numbers",
+    "assign_to_layers",
     "bitsandbytes_settings",
     "check_adapter_files",
     "check_checkpoint_files",
@@ -58,7 +59,7 @@ __all__ = [
     "infer_norm_head",
     "infer_position_embedding",
     "is_saved",
-    "missing_row",
+    "missing_row_message",
     "read_config",
     "read_generation_config",
     "read_object",
@@ -68,7 +69,6 @@ __all__ = [
     "require_norm_head",
     "require_selected_layers",
     "select_layers",
-    "sort_tensors",
     "stored_endings",
-    "unknown_head",
+    "unknown_head_message",
 ]

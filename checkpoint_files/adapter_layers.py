@@ -9,7 +9,7 @@ from typing import Literal, cast
 from .adapter_settings import AdapterSettings
 from .errors import FileError, UnsupportedFileError
 
-Part = Literal["A", "B", "magnitude"]
+TensorRole = Literal["A", "B", "magnitude"]
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 # Tools that save the model's own state dict, such as DeepSpeed's zero_to_fp32, keep peft's adapter name `.default`.
@@ -34,8 +34,8 @@ class AdapterLayer:
         shapes: Shape of each part.
     """
 
-    names: dict[Part, str] = field(default_factory=dict)
-    shapes: dict[Part, tuple[int, ...]] = field(default_factory=dict)
+    names: dict[TensorRole, str] = field(default_factory=dict)
+    shapes: dict[TensorRole, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def find_adapter_weights(adapter: Path) -> Path:
     raise FileError(f"{adapter} has no {' or '.join(WEIGHT_FILES)}: copy the whole adapter again")
 
 
-def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSettings, file: Path) -> AdapterLayers:
+def assign_to_layers(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSettings, file: Path) -> AdapterLayers:
     """Assign the tensors of an adapter's file to layers.
 
     Raises:
@@ -82,7 +82,7 @@ def sort_tensors(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSetting
             )
         if found := _MATRIX.match(name):
             layer = layers.setdefault(found["layer"], AdapterLayer())
-            _add_part(layer, cast("Part", found["side"] or "magnitude"), name, shape, file)
+            _add_part(layer, cast("TensorRole", found["side"] or "magnitude"), name, shape, file)
         elif (module := _SAVED_MODULE.match(name)) and is_saved(module["layer"], settings):
             saved[module["layer"]] = name
         else:
@@ -144,7 +144,7 @@ def require_selected_layers(
             raise FileError(f"{file} lacks {module}, which modules_to_save names: copy the whole adapter again")
 
 
-def _add_part(layer: AdapterLayer, part: Part, name: str, shape: tuple[int, ...], file: Path) -> None:
+def _add_part(layer: AdapterLayer, part: TensorRole, name: str, shape: tuple[int, ...], file: Path) -> None:
     if part in layer.names:
         raise FileError(f"{file} contains both {layer.names[part]} and {name}: remove the wrong one")
     layer.names[part], layer.shapes[part] = name, shape

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from .errors import FileError, UnsupportedFileError
-from .field_rules import SWITCH, Rule, check_fields, is_number, is_positive, is_texts, is_whole, is_whole_or_wholes
+from .field_rules import (
+    SWITCH,
+    Rule,
+    check_fields,
+    is_integer_or_list,
+    is_number,
+    is_positive,
+    is_string_list,
+    is_whole,
+)
 from .json_files import as_whole_numbers, read_object
 
 CONFIG_FILE = "adapter_config.json"
@@ -35,7 +44,7 @@ OTHER_FEATURES = (
 )
 # Settings that do not affect the result: notes, and settings that only initialization or training reads. The last
 # three were written by peft before 0.4.
-WITHOUT_EFFECT = (
+IGNORED_SETTINGS = (
     *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
     *("inference_mode", "lora_dropout", "bias", "fan_in_fan_out", "megatron_config", "megatron_core"),
     *("corda_config", "eva_config", "loftq_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying"),
@@ -122,7 +131,7 @@ def _refuse_other_features(content: Mapping[str, Any], file: Path) -> None:
         raise UnsupportedFileError(
             f"{file} sets {found[0]}, which is not supported because it is not plain LoRA: merge the adapter with peft"
         )
-    known = {*AdapterSettings.__dataclass_fields__, *OTHER_FEATURES, *WITHOUT_EFFECT}
+    known = {*AdapterSettings.__dataclass_fields__, *OTHER_FEATURES, *IGNORED_SETTINGS}
     if unknown := [name for name, value in content.items() if name not in known and value]:
         raise UnsupportedFileError(
             f"{file} sets {unknown[0]}, which is unknown and may change the result: merge the adapter with peft"
@@ -190,7 +199,7 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_names(value: Any) -> bool:
-    return isinstance(value, str) or is_texts(value)
+    return isinstance(value, str) or is_string_list(value)
 
 
 NAMES = Rule(_is_names, "a list of names or one regular expression")
@@ -198,8 +207,8 @@ RULES = {
     "target_modules": NAMES,
     "exclude_modules": NAMES,
     "layers_pattern": NAMES,
-    "modules_to_save": Rule(is_texts, "a list of names"),
-    "layers_to_transform": Rule(is_whole_or_wholes, "a block number or a list of block numbers"),
+    "modules_to_save": Rule(is_string_list, "a list of names"),
+    "layers_to_transform": Rule(is_integer_or_list, "a block number or a list of block numbers"),
     "use_rslora": SWITCH,
     "use_dora": SWITCH,
     "rank_pattern": Rule(

@@ -14,7 +14,7 @@ from .field_rules import (
     check_fields,
     is_number,
     is_positive,
-    is_texts,
+    is_string_list,
     is_token,
     is_whole,
     number_from,
@@ -72,7 +72,7 @@ BITSANDBYTES_RULES = {
     "bnb_4bit_compute_dtype": Rule(
         lambda value: isinstance(value, str) and value in DTYPES, "float16, bfloat16 or float32"
     ),
-    "llm_int8_skip_modules": Rule(is_texts, "a list of layer names"),
+    "llm_int8_skip_modules": Rule(is_string_list, "a list of layer names"),
     "llm_int8_threshold": Rule(is_number, "a number (the default of bitsandbytes is 6.0)", nullable=False),
 }
 _THETA = replace(number_from(MIN_THETA, MAX_THETA, hint="the published models have 10000"), nullable=False)

@@ -7,11 +7,11 @@ from typing import Any
 
 from .adapter_layers import (
     AdapterLayers,
+    assign_to_layers,
     find_adapter_weights,
     refuse_integers,
     require_selected_layers,
     select_layers,
-    sort_tensors,
 )
 from .adapter_settings import CONFIG_FILE, AdapterSettings
 from .config import read_config
@@ -102,7 +102,7 @@ def check_adapter_files(adapter: Path) -> AdapterLayers:
     settings = AdapterSettings.read(adapter)
     file = find_adapter_weights(adapter)
     headers = _read_tensor_headers(file)
-    found = sort_tensors({name: header.shape for name, header in headers.items()}, settings, file)
+    found = assign_to_layers({name: header.shape for name, header in headers.items()}, settings, file)
     refuse_integers({name: header.dtype for name, header in headers.items() if not header.is_float}, file)
     require_selected_layers(found.layers, _select_layers(settings, found), found.saved_modules, settings, file)
     return found

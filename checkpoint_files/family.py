@@ -68,11 +68,11 @@ def require_norm_head(config: Mapping[str, Any]) -> bool:
     """
     norm_head = infer_norm_head(config)
     if norm_head is None:
-        raise FileError(unknown_head(config.get("vocab_size")))
+        raise FileError(unknown_head_message(config.get("vocab_size")))
     return norm_head
 
 
-def unknown_head(vocabulary: object) -> str:
+def unknown_head_message(vocabulary: object) -> str:
     """Return the message for a configuration that does not indicate the kind of its output head."""
     return (
         f"norm_head is not set, and vocab_size {vocabulary} is not that of a published model: set norm_head to true if "

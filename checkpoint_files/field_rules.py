@@ -93,7 +93,7 @@ def whole_number_from(low: int, high: int, *, hint: str = "") -> "Rule":
     return Rule(lambda value: is_whole(value) and low <= value <= high, wants)
 
 
-def is_whole_or_wholes(value: Any) -> bool:
+def is_integer_or_list(value: Any) -> bool:
     """Whether a value is a whole number or a list of whole numbers."""
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
 
@@ -103,7 +103,7 @@ def is_switch(value: Any) -> bool:
     return value in (True, False)
 
 
-def is_texts(value: Any) -> bool:
+def is_string_list(value: Any) -> bool:
     """Whether a value is a list of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 

@@ -18,7 +18,7 @@ WRAPPERS = {
 STATE_PREFIX = "weight.quant_state.bitsandbytes__"
 
 
-class Tensors(Protocol):
+class TensorHeaders(Protocol):
     """Access to the headers of a checkpoint's tensors."""
 
     @property
@@ -42,7 +42,7 @@ class Tensors(Protocol):
         """Return the path of the file that contains a tensor."""
 
 
-def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any] | None) -> None:
+def check_tensors(tensors: TensorHeaders, sizes: Sizes, quantization: Mapping[str, Any] | None) -> None:
     """Check for missing, unknown and misshapen tensors before anything is loaded.
 
     In quantized checkpoints, a linear weight has additional tensors whose names begin with its own.
@@ -74,7 +74,7 @@ def check_tensors(tensors: Tensors, sizes: Sizes, quantization: Mapping[str, Any
         _require_floats(tensors, name)
 
 
-def _refuse_prefix(tensors: Tensors, expected: Mapping[str, Shape]) -> None:
+def _refuse_prefix(tensors: TensorHeaders, expected: Mapping[str, Shape]) -> None:
     """Raise FileError if all names have a prefix that training tools add."""
     for prefix, origin in WRAPPERS.items():
         if all(f"{prefix}{name}" in tensors.names for name in expected):
@@ -84,7 +84,7 @@ def _refuse_prefix(tensors: Tensors, expected: Mapping[str, Shape]) -> None:
             )
 
 
-def refuse_gptq(tensors: Tensors) -> None:
+def refuse_gptq(tensors: TensorHeaders) -> None:
     """Raise UnsupportedFileError if the tensors are those of GPTQ or AWQ."""
     if found := next((name for name in tensors.names if name.endswith(GPTQ_ENDINGS)), None):
         raise UnsupportedFileError(
@@ -93,7 +93,7 @@ def refuse_gptq(tensors: Tensors) -> None:
         )
 
 
-def holds_plain_weights(tensors: Tensors, sizes: Sizes) -> bool:
+def holds_plain_weights(tensors: TensorHeaders, sizes: Sizes) -> bool:
     """Return whether all linear weights are stored as floats, so that any `quantization_config` is a leftover.
 
     Fine-tuning scripts that load in 4 bits and save merged weights leave the settings in `config.json`.
@@ -105,7 +105,7 @@ def holds_plain_weights(tensors: Tensors, sizes: Sizes) -> bool:
     )
 
 
-def _check_shape(tensors: Tensors, name: str, shape: Shape) -> None:
+def _check_shape(tensors: TensorHeaders, name: str, shape: Shape) -> None:
     if (found := tensors.shape(name)) != shape:
         raise FileError(
             f"{name} in {tensors.checkpoint} has the shape {list(found)}, but config.json requires "
@@ -113,7 +113,7 @@ def _check_shape(tensors: Tensors, name: str, shape: Shape) -> None:
         )
 
 
-def _require_floats(tensors: Tensors, name: str) -> None:
+def _require_floats(tensors: TensorHeaders, name: str) -> None:
     """Reject integers that config.json does not declare as quantized, because they would be used as weights."""
     if not tensors.is_float(name):
         raise FileError(
@@ -122,7 +122,7 @@ def _require_floats(tensors: Tensors, name: str) -> None:
         )
 
 
-def _check_scales(tensors: Tensors, settings: Mapping[str, Any], weights: Mapping[str, Shape]) -> None:
+def _check_scales(tensors: TensorHeaders, settings: Mapping[str, Any], weights: Mapping[str, Shape]) -> None:
     """Check for codes without scales, because some of them would load and silently produce wrong results."""
     names = set(tensors.names)
     endings = stored_endings(

@@ -99,10 +99,10 @@ def _check_rows(
         )
     for token, token_id in _find_added_tokens(folder, settings, special, by_name, pieces).items():
         if token_id >= vocab_size and token != padding:
-            raise FileError(missing_row(folder, token, token_id, vocab_size))
+            raise FileError(missing_row_message(folder, token, token_id, vocab_size))
 
 
-def missing_row(folder: Path, token: str, token_id: int, vocab_size: int) -> str:
+def missing_row_message(folder: Path, token: str, token_id: int, vocab_size: int) -> str:
     """Return the message for a token that the model has no embedding for."""
     return (
         f"the tokenizer in {folder} has the added token {show(token)} with id {token_id}, but vocab_size in "

@@ -5,7 +5,7 @@ from cli.exit_codes import ExitCode
 from jobs.settings import InvalidSettingsError, Settings, read_settings
 
 
-def deployment_settings() -> Settings:
+def read_deployment_settings() -> Settings:
     """Read the settings.
 
     Raises:

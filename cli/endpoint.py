@@ -5,7 +5,14 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from baichuan_client.endpoint import KEY_VARIABLE, LOOPBACK, URL_VARIABLE, Endpoint, is_sendable, normalize_address
+from baichuan_client.endpoint import (
+    KEY_VARIABLE,
+    LOOPBACK_HOSTS,
+    URL_VARIABLE,
+    Endpoint,
+    is_valid_header_value,
+    normalize_address,
+)
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.private_file import write_private
@@ -53,7 +60,7 @@ def resolve(url: str | None, api_key: str | None) -> Endpoint:
     secret = api_key or os.environ.get(KEY_VARIABLE) or (known.api_key if known and known.url == address else None)
     if not secret:
         raise CommandError(f"no API key for {address}: set BAICHUAN_API_KEY or pass --key", ExitCode.UNAUTHENTICATED)
-    if not is_sendable(secret):
+    if not is_valid_header_value(secret):
         raise CommandError("the API key contains invalid characters; copy it again", ExitCode.UNAUTHENTICATED)
     return Endpoint(address, secret)
 
@@ -80,4 +87,4 @@ def _is_same_port(address: str, known: str) -> bool:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
     except ValueError:  # the port is not a number, or a bracket is missing
         return False
-    return places[0] == places[1] and all(urlsplit(url).hostname in LOOPBACK for url in (address, known))
+    return places[0] == places[1] and all(urlsplit(url).hostname in LOOPBACK_HOSTS for url in (address, known))

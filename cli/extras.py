@@ -16,7 +16,7 @@ EXTRAS = {
 }
 
 
-def find_missing(extra: str) -> list[str]:
+def find_missing_packages(extra: str) -> list[str]:
     """Return the packages of an extra that are not installed, without importing any."""
     return [package for package in EXTRAS[extra] if importlib.util.find_spec(package) is None]
 
@@ -31,7 +31,7 @@ def require_extras(command: str, *extras: str) -> None:
     Raises:
         CommandError: Some of the packages are not installed.
     """
-    missing = dict.fromkeys(package for extra in extras for package in find_missing(extra))
+    missing = dict.fromkeys(package for extra in extras for package in find_missing_packages(extra))
     if missing:
         message = (
             f"`{command}` needs packages that are not installed: {', '.join(missing)}; run {install_command(*extras)}"

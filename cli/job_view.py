@@ -39,11 +39,11 @@ def format_job_line(job: Any) -> str:
     if job["state"] == "succeeded" and job["model"]:
         parts.append(f"-> model {job['model']}")
     if job["error"]:
-        parts.append(error_text(job))
+        parts.append(format_error(job))
     return "  ".join(part for part in parts if part)
 
 
-def error_text(job: Any) -> str:
+def format_error(job: Any) -> str:
     """Return the job's error as `code: message`."""
     return f"{job['error']['code']}: {job['error']['message']}"
 
@@ -64,7 +64,7 @@ def _job_lines(job: Any) -> list[RenderableType]:
         ("━" * filled, colour), ("━" * (BAR_WIDTH - filled), "bright_black"), no_wrap=True, overflow="ellipsis"
     )
     bar.append("  ".join(["", *filter(None, figures)]), style="default")
-    return [head, bar, Text(error_text(job), style="red")] if job["error"] else [head, bar]
+    return [head, bar, Text(format_error(job), style="red")] if job["error"] else [head, bar]
 
 
 def _current_progress(job: Any) -> Any:

@@ -25,11 +25,19 @@ PATH_PLACEHOLDERS = {
     "training_file": PLACEHOLDER_FILE_ID,
     "validation_file": PLACEHOLDER_FILE_ID,
 }
-JOB_FIELDS = {*JobSpec.model_fields, *PATH_PLACEHOLDERS, "kind", "preset", "training_files", "strategy", "deepspeed"}
-LIBRARY_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fields
+EXCLUDED_FIELDS = {
+    *JobSpec.model_fields,
+    *PATH_PLACEHOLDERS,
+    "kind",
+    "preset",
+    "training_files",
+    "strategy",
+    "deepspeed",
+}
+LIBRARY_OPTION_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fields
 
 
-def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
+def build_finetune_arguments(body: Mapping[str, Any]) -> dict[str, Any]:
     """Convert spec fields, given under our names or the published ones, to arguments for `baichuan_core.finetune`.
 
     Raises:
@@ -38,7 +46,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
     try:
         fields = translate_published_names(body)
         paths = {name: str(fields[name]) for name in PATH_PLACEHOLDERS if fields.get(name) is not None}
-        data = _read_weights(fields.pop("training_files", None))
+        data = _collect_weights(fields.pop("training_files", None))
         if data:
             fields["training_files"] = [{"file": f"file-{n:026}", "weight": data[file]} for n, file in enumerate(data)]
         spec = FinetuneSpec.model_validate({**fields, **{name: PATH_PLACEHOLDERS[name] for name in paths}})
@@ -49,8 +57,8 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
         raise CommandError(str(error), ExitCode.USAGE) from error
     if "output_model" not in paths:
         raise CommandError("--output-model is missing; pass a new directory for the result", ExitCode.USAGE)
-    values = spec.model_dump(exclude=JOB_FIELDS)
-    options = {LIBRARY_NAMES.get(name, name): value for name, value in values.items()}
+    values = spec.model_dump(exclude=EXCLUDED_FIELDS)
+    options = {LIBRARY_OPTION_NAMES.get(name, name): value for name, value in values.items()}
     options["dtype"] = None if spec.dtype == "auto" else spec.dtype
     return {
         "checkpoint": paths["model"],
@@ -61,7 +69,7 @@ def describe_run(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
+def _collect_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:
     """Return the weights of training files, keyed by path.
 
     Raises:
@@ -75,7 +83,7 @@ def _read_weights(files: Sequence[Mapping[str, Any]] | None) -> dict[str, float]
     return weights
 
 
-def describe_distribution(
+def build_distribution_fields(
     *,
     strategy: str | None,
     deepspeed: str | None,

@@ -101,11 +101,11 @@ def run() -> None:
         say(f"error: {error}")
         sys.exit(error.code)
     except UnicodeEncodeError as error:
-        say(f"error: {_describe_encoding(error)}")
+        say(f"error: {_explain_encoding_error(error)}")
         sys.exit(ExitCode.USAGE)
 
 
-def _describe_encoding(error: UnicodeEncodeError) -> str:
+def _explain_encoding_error(error: UnicodeEncodeError) -> str:
     """Explain why text cannot be sent; in arguments, bytes that are not UTF-8 appear as surrogates."""
     for argument in sys.argv[1:]:
         if any("\ud800" <= character <= "\udfff" for character in argument):

@@ -94,7 +94,7 @@ def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[st
     if not found:
         return body
     passed = {*RENAMED_OPTIONS, *DATA_OPTIONS}  # passed to click under our names
-    fields: dict[str, Any] = {name: _typed_value(name, value) for name, value in found.items() if name not in passed}
+    fields: dict[str, Any] = {name: _parse_value(name, value) for name, value in found.items() if name not in passed}
     if found.get("deepspeed"):
         preset = found["deepspeed"] in DEEPSPEED_PRESETS
         fields["deepspeed"] = found["deepspeed"] if preset else _read_deepspeed(Path(found["deepspeed"]))
@@ -105,7 +105,7 @@ def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[st
     return body | fields
 
 
-def _typed_value(name: str, value: str) -> str | int | float | bool:
+def _parse_value(name: str, value: str) -> str | int | float | bool:
     """Convert text to a number or boolean if possible, because the service reads JSON strictly."""
     if value in ("True", "False"):
         return value == "True"

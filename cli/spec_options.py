@@ -102,7 +102,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     Raises:
         CommandError: an assignment has no '='.
     """
-    return {name: _json_or_text(value) for name, value in (_split_assignment(item, "--set") for item in assignments)}
+    return {
+        name: _parse_json_or_text(value) for name, value in (_split_assignment(item, "--set") for item in assignments)
+    }
 
 
 def _create_option(name: str, info: FieldInfo) -> SpecOption:
@@ -171,7 +173,7 @@ def _split_weight(item: str) -> dict[str, Any]:
         return {"file": item}
 
 
-def _json_or_text(value: str) -> Any:
+def _parse_json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:

@@ -23,7 +23,7 @@ def upload(client: Client, path: Path, purpose: str) -> Any:
         raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.USAGE) from error
 
 
-def resolve_file_id(client: Client, given: str, purpose: str) -> str:
+def upload_if_local(client: Client, given: str, purpose: str) -> str:
     """Return the id of a file given by id or local path; a local file is uploaded."""
     if FILE_ID_PATTERN.fullmatch(given) and not Path(given).exists():
         return given

@@ -11,7 +11,7 @@ from .precision import Dtype, Precision, Quantization
 from .remedies import PRECISIONS, find_smaller_models, find_smaller_trainings
 from .rewriting import estimate_calibration, estimate_conversion, estimate_quantization
 from .shape import PRESETS, Shape, ShapeError, read_config
-from .sharding import TRAINING_STRATEGIES, RankFootprint, TrainingStrategy, rank_footprint
+from .sharding import TRAINING_STRATEGIES, RankFootprint, TrainingStrategy, estimate_rank_footprint
 from .strategies import Cluster, StrategyChoice, choose_strategy, explain_insufficient_memory
 
 __all__ = [
@@ -39,12 +39,12 @@ __all__ = [
     "estimate_finetuning",
     "estimate_inference",
     "estimate_quantization",
+    "estimate_rank_footprint",
     "estimate_scoring",
     "explain_insufficient_memory",
     "find_smaller_models",
     "find_smaller_trainings",
     "in_gib",
     "max_kept_prefix_tokens",
-    "rank_footprint",
     "read_config",
 ]

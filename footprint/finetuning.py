@@ -109,7 +109,7 @@ def estimate_finetuning(shape: Shape, precision: Precision, training: Training) 
     return max(at_loss, in_last_block, after_backward, key=lambda peak: peak.total)
 
 
-def sharded_activations(shape: Shape, precision: Precision, training: Training) -> int:
+def sharded_activation_bytes(shape: Shape, precision: Precision, training: Training) -> int:
     """Return the bytes of the activations if sharded weights are gathered in the compute dtype."""
     return max(
         _loss_peak_bytes(shape, precision, training, casts_weights=False), _last_block_bytes(shape, precision, training)

@@ -16,8 +16,8 @@ SCALE_BYTES = 4  # float32
 # quantization stores each absmax in one byte, with one float32 scale per 256 absmax values.
 WEIGHTS_PER_BLOCK = 64
 SCALES_PER_NESTED_BLOCK = 256
-CODE_BOOK_BYTES = 16 * 4
-NESTED_CODE_BOOK_BYTES = 256 * 4 + 4  # the codebook and the mean absmax
+CODEBOOK_BYTES = 16 * 4
+NESTED_CODEBOOK_BYTES = 256 * 4 + 4  # the codebook and the mean absmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class Precision:
         blocks = -(-elements // WEIGHTS_PER_BLOCK)
         scales = blocks * SCALE_BYTES
         if self.double_quantization:
-            scales = blocks + -(-blocks // SCALES_PER_NESTED_BLOCK) * SCALE_BYTES + NESTED_CODE_BOOK_BYTES
-        return -(-elements // 2) + scales + CODE_BOOK_BYTES
+            scales = blocks + -(-blocks // SCALES_PER_NESTED_BLOCK) * SCALE_BYTES + NESTED_CODEBOOK_BYTES
+        return -(-elements // 2) + scales + CODEBOOK_BYTES
 
     def weight_bytes(self, shape: Shape) -> int:
         """Return the bytes of all weights of a loaded model."""

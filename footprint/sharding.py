@@ -26,7 +26,7 @@ from .finetuning import (
     MOMENTS_PER_WEIGHT,
     Training,
     estimate_finetuning,
-    sharded_activations,
+    sharded_activation_bytes,
 )
 from .precision import Precision
 from .shape import Shape
@@ -55,7 +55,7 @@ class RankFootprint:
     host: int = 0
 
 
-def rank_footprint(
+def estimate_rank_footprint(
     shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, rank_count: int
 ) -> RankFootprint:
     """Estimate the memory that one rank needs.
@@ -96,7 +96,7 @@ def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank
         + gathered,
         gradients=_divide_among_ranks(trained * FLOAT32_BYTES, rank_count) + exchanged,
         optimizer=_divide_among_ranks(trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT, rank_count),
-        activations=sharded_activations(shape, precision, training),
+        activations=sharded_activation_bytes(shape, precision, training),
     )
 
 
@@ -112,7 +112,7 @@ def _estimate_zero(
     gradients = _divide_among_ranks(trained * element_bytes, rank_count)
     buckets = BUCKET_COUNT * element_bytes * min(trained, BUCKET_ELEMENTS)
     step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // rank_count), SUB_GROUP_ELEMENTS)
-    activations = sharded_activations(shape, precision, training)
+    activations = sharded_activation_bytes(shape, precision, training)
     if strategy == "zero2":
         # Stage 2's optimizer step is not split into groups.
         step = 0 if element_bytes == FLOAT32_BYTES else _divide_among_ranks(trained * FLOAT32_BYTES, rank_count)

@@ -8,9 +8,9 @@ from .finetuning import Training
 from .precision import Precision
 from .remedies import PRECISIONS
 from .shape import Shape
-from .sharding import RankFootprint, TrainingStrategy, rank_footprint
+from .sharding import RankFootprint, TrainingStrategy, estimate_rank_footprint
 
-CONTEXT_BYTES_PER_GPU = 2**30  # bytes per GPU for CUDA's context and NCCL's buffers
+OVERHEAD_BYTES_PER_GPU = 2**30  # bytes per GPU for CUDA's context and NCCL's buffers
 MAX_DEVICES = 4096  # upper limit when searching for a sufficient number of devices
 
 
@@ -41,7 +41,7 @@ class Cluster:
     @property
     def rank_bytes(self) -> int:
         """Device memory that is available to one rank."""
-        return max(0, self.device_bytes - CONTEXT_BYTES_PER_GPU) if self.on_gpu else self.host_bytes // self.devices
+        return max(0, self.device_bytes - OVERHEAD_BYTES_PER_GPU) if self.on_gpu else self.host_bytes // self.devices
 
     @property
     def rank_host_bytes(self) -> int:
@@ -87,7 +87,7 @@ def choose_strategy(
         The choice, or None if nothing fits; see `explain_insufficient_memory`.
     """
     candidates = {
-        name: rank_footprint(shape, precision, training, name, cluster.rank_count)
+        name: estimate_rank_footprint(shape, precision, training, name, cluster.rank_count)
         for name in _list_candidates(precision, cluster, may_shard=may_shard)
     }
     for least in (False, True):
@@ -120,7 +120,7 @@ def explain_insufficient_memory(
         may_shard: Whether the weights may be sharded.
     """
     names = _list_candidates(precision, cluster, may_shard=may_shard) if strategy is None else (strategy,)
-    needs = {each: rank_footprint(shape, precision, training, each, cluster.rank_count) for each in names}
+    needs = {each: estimate_rank_footprint(shape, precision, training, each, cluster.rank_count) for each in names}
     needed = [f"{_describe_needs(needs[each], least=True)} with {each}" for each in names]
     host = f" and {in_gib(cluster.rank_host_bytes)} of host memory" if cluster.on_gpu else ""
     remedies = [
@@ -168,7 +168,7 @@ def _find_remedies(
     if precision.quantization is None:
         devices = 2 * cluster.rank_count
         while devices <= MAX_DEVICES:
-            needs = rank_footprint(shape, precision, training, "fsdp2", devices)
+            needs = estimate_rank_footprint(shape, precision, training, "fsdp2", devices)
             if needs.device.least <= cluster.rank_bytes:
                 yield f"fsdp2 on {devices} such devices", needs
                 break
@@ -179,6 +179,6 @@ def _find_remedies(
         lora = replace(training, method="lora")
         if base.weight_bytes(shape) >= precision.weight_bytes(shape) and training.method == "lora":
             continue
-        needs = rank_footprint(shape, base, lora, replicas, cluster.rank_count)
+        needs = estimate_rank_footprint(shape, base, lora, replicas, cluster.rank_count)
         if cluster.has_room_for(needs, least=True):
             yield f"method lora on {base.label} with {replicas}", needs

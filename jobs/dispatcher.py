@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
-from jobs.maintenance import BulkOperations, Janitor
+from jobs.maintenance import BulkOperationRunner, Janitor
 from jobs.maintenance.reaper import reap
 from jobs.records import QueuedJob
 from jobs.repository import jobs, workers
@@ -37,7 +37,7 @@ class Dispatcher:
         self._announcer = Announcer(self._transport.announce)
         self._database.on_news = self._announcer.add
         self._janitor = Janitor(self._database, settings)
-        self._bulk_operations = BulkOperations(self._database, settings)
+        self._bulk_operations = BulkOperationRunner(self._database, settings)
         self._holder = new_id("dsp")
         self._stopping = threading.Event()
         self._expired_at: dict[str, float] = {}

@@ -10,7 +10,7 @@ from jobs.state import JobState
 Json = Mapping[str, Any]
 BulkAction = Literal["cancel", "retry", "delete"]
 ChatState = Literal["running", "succeeded", "failed", "cancelled"]
-FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
+FeedEventType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
 # Reasons for waiting that go away when another job ends; see `jobs.scheduling.explanation`.
@@ -330,13 +330,13 @@ class FeedRecord:
     project_id: str
     position: int
     job_id: str | None
-    type: FeedType
+    type: FeedEventType
     data: Json
     created_at: int
 
 
 @dataclass(frozen=True, slots=True)
-class BulkRecord:
+class BulkOperationRecord:
     """An operation on all jobs that match a filter.
 
     Attributes:

@@ -13,14 +13,14 @@ from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Announcer, Transport, Waker, celery_app
 from workers.celery_app import build_worker, delete_queue, reconnect
 from workers.delivery_watch import DeliveryWatch
-from workers.execution import Execution
+from workers.execution import AttemptExecutor
 from workers.heartbeat import Heartbeat, describe_worker
 from workers.inventory import Inventory
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
 from workers.tasks import register_task
-from workers.tidying import Tidying
+from workers.tidying import DiskCleaner
 
 log = logging.getLogger("workers")
 
@@ -44,8 +44,8 @@ def main() -> None:
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
     exchange = ChatExchange(settings.redis)
-    execution = Execution(settings, worker, database, starter, residents, exchange, waker.wake)
-    tidying = Tidying(database, open_store(settings), settings)
+    execution = AttemptExecutor(settings, worker, database, starter, residents, exchange, waker.wake)
+    tidying = DiskCleaner(database, open_store(settings), settings)
 
     def stop() -> None:
         execution.drain()

@@ -13,10 +13,10 @@ HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - only a name; runners of some kin
 SECRET_NAMES = frozenset({HUB_TOKEN_VARIABLE, "HF_TOKEN_PATH", "HF_HUB_TOKEN"})
 # Prefixes of the variables that hold object store credentials. A runner gets them over its pipe, never in its
 # environment.
-STORE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
+STORE_VARIABLE_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
 
 
-def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ()) -> dict[str, str]:
+def build_runner_environment(environment: Mapping[str, str], more: Sequence[str] = ()) -> dict[str, str]:
     """Return the environment variables of this process that a runner may see.
 
     Args:
@@ -32,9 +32,9 @@ def runner_environment(environment: Mapping[str, str], more: Sequence[str] = ())
     return {name: value for name, value in environment.items() if is_allowed(name)}
 
 
-def store_variables(environment: Mapping[str, str]) -> dict[str, str]:
+def select_store_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that hold the object store's credentials."""
-    return {name: value for name, value in environment.items() if name.startswith(STORE_PREFIXES)}
+    return {name: value for name, value in environment.items() if name.startswith(STORE_VARIABLE_PREFIXES)}
 
 
 def hub_token(environment: Mapping[str, str]) -> str | None:
@@ -42,6 +42,6 @@ def hub_token(environment: Mapping[str, str]) -> str | None:
     return environment.get(HUB_TOKEN_VARIABLE, "").strip() or None
 
 
-def device_variables(uuids: Sequence[str]) -> dict[str, str]:
+def build_device_variables(uuids: Sequence[str]) -> dict[str, str]:
     """Return the variables that make exactly these devices visible to CUDA; an empty list hides all devices."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(uuids)}

@@ -18,7 +18,7 @@ from jobs.service.claims import Claim
 from jobs.service.dispatching import requeue
 from jobs.settings import Settings
 from jobs.state import Event, JobState
-from workers.environment import hub_token, store_variables
+from workers.environment import hub_token, select_store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseExpiredError
 from workers.messages import Assignment, Failed, Finished, ModelKept, Storage
@@ -27,16 +27,16 @@ from workers.rendezvous import offer_address
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
-from workers.supervision import AttemptOutcome, StopReason, Supervision
+from workers.supervision import AttemptOutcome, RunnerSupervisor, StopReason
 
-GATHER_POLL_SECONDS = 0.2
+NODE_POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class Execution:
+class AttemptExecutor:
     """Runs the attempts of one worker; `run` is called in a separate thread for each attempt."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Execution:
             artifact_root=settings.artifacts,
             cache=cache_folder(settings).resolve(),
             cache_bytes=settings.cache_bytes,
-            variables=store_variables(os.environ),
+            variables=select_store_variables(os.environ),
             model_roots=settings.allowed_model_roots,
             free_space_reserve_bytes=settings.free_space_reserve_bytes,
         )
@@ -112,7 +112,7 @@ class Execution:
                         answer = attempts.poll_claim(connection, attempt_id, self._worker.id, self._settings)
                 if not isinstance(answer, ClaimStatus):
                     return answer
-                if self._draining.wait(GATHER_POLL_SECONDS):
+                if self._draining.wait(NODE_POLL_SECONDS):
                     self._requeue(attempt_id)
                     return None
             except OUTAGE_ERRORS as error:
@@ -147,11 +147,11 @@ class Execution:
         remains: tuple[Runner, ModelKept] | tuple[None, None] = None, None
         try:
             for runner in [resident.runner, None] if resident else [None]:
-                supervision = Supervision(claim, lease, self._worker, self._draining, self._runners, self._exchange)
-                outcome = supervision.watch(self._starter.start(assignment, runner))
-                if not supervision.died_without_message:
+                supervisor = RunnerSupervisor(claim, lease, self._worker, self._draining, self._runners, self._exchange)
+                outcome = supervisor.watch(self._starter.start(assignment, runner))
+                if not supervisor.died_without_message:
                     break  # otherwise the resident died before it received the attempt: use a new runner
-            remains = supervision.remains or remains
+            remains = supervisor.remains or remains
         finally:
             self._residents.end_attempt(claim, resident, *remains)
         return outcome
@@ -176,7 +176,7 @@ class Execution:
         """Keep this node's lease until the first node has published; the attempt needs the leases of all its nodes."""
         log.info("%s: node %d has finished", claim.attempt.id, claim.allocation.node)
         while lease.directive in (Directive.CONTINUE, Directive.YIELD):
-            time.sleep(GATHER_POLL_SECONDS)
+            time.sleep(NODE_POLL_SECONDS)
 
     def _publish(self, claim: Claim, lease: Lease, finished: Finished) -> None:
         attempt_id = claim.attempt.id

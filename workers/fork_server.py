@@ -22,7 +22,7 @@ MAX_TOKEN_BYTES = 64
 def main(arguments: list[str]) -> None:
     """Entry point of `python -m workers.fork_server SOCKET KINDS`: fork runners until the worker closes its socket."""
     descriptor, kinds = arguments
-    tether.end_with_parent()
+    tether.die_with_parent()
     channel = socket.socket(fileno=int(descriptor))
     from workers import runner  # noqa: PLC0415 - the process must be tied to the worker before any slow import
 

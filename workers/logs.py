@@ -3,7 +3,7 @@
 MAX_LINE_BYTES = 8192
 
 
-class LineReader:
+class LineSplitter:
     """Splits the bytes of one stream into lines of text.
 
     If a progress bar overwrites a line with carriage returns, only the final state of the line is kept.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from jobs.chats.messages import Call
-from workers.logs import LineReader
+from workers.logs import LineSplitter
 from workers.messages import (
     MAKE_ROOM_COMMAND,
     PAUSE_COMMAND,
@@ -89,7 +89,7 @@ class Runner:
     pipes: RunnerPipes
     _open: set[int] = field(init=False)
     _partial: bytes = b""
-    _lines: dict[int, tuple[str, LineReader]] = field(init=False)
+    _lines: dict[int, tuple[str, LineSplitter]] = field(init=False)
     _closed: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _has_pipes: bool = True
@@ -98,8 +98,8 @@ class Runner:
         """Start listening to the runner's pipes."""
         self.pipes.close_runner_ends()
         self._lines = {
-            self.pipes.stdout: ("stdout", LineReader()),
-            self.pipes.stderr: ("stderr", LineReader()),
+            self.pipes.stdout: ("stdout", LineSplitter()),
+            self.pipes.stderr: ("stderr", LineSplitter()),
         }
         self._open = {self.pipes.messages, *self._lines}
 

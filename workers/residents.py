@@ -150,7 +150,7 @@ class Residents:
         for device in devices:
             used = device.get("used_bytes")
             if used is not None and device["memory_bytes"] - used < self._worker.memory_reserve_bytes:
-                self._close(self._find_oldest_on(device["uuid"]), f"device {device['uuid']} is short of memory")
+                self._close(self._find_longest_idle_on(device["uuid"]), f"device {device['uuid']} is short of memory")
 
     def process_groups(self) -> frozenset[int]:
         """Return the process groups of all residents."""
@@ -166,7 +166,7 @@ class Residents:
         """Return the idle residents, longest idle first."""
         return sorted((each for each in self._residents if not each.is_busy), key=lambda each: each.idle_since)
 
-    def _find_oldest_on(self, uuid: str) -> list[Resident]:
+    def _find_longest_idle_on(self, uuid: str) -> list[Resident]:
         with self._lock:
             return [each for each in self._list_idle() if uuid in each.devices][:1]
 
@@ -179,7 +179,7 @@ class Residents:
         """
         capacity, free = self._measure_memory()
         with self._lock:
-            reserved = _add_up(_get_demand(each) for each in self._running.values())
+            reserved = _sum_by_pool(_get_demand(each) for each in self._running.values())
         mine, present = _get_demand(allocation), chosen.bytes if chosen else {}
         victims: list[Resident] = []
         for pool, count in mine.items():
@@ -262,10 +262,10 @@ def _is_dead(runner: Runner) -> bool:
 
 def _get_demand(allocation: AllocationRecord) -> BytesByPool:
     on_devices = ({_get_pool(device["uuid"]): int(device["reserved_bytes"])} for device in allocation.devices)
-    return _add_up([*on_devices, {HOST_POOL: allocation.host_bytes}])
+    return _sum_by_pool([*on_devices, {HOST_POOL: allocation.host_bytes}])
 
 
-def _add_up(parts: Iterable[BytesByPool]) -> dict[str, int]:
+def _sum_by_pool(parts: Iterable[BytesByPool]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
         for pool, count in part.items():

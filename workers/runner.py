@@ -33,10 +33,10 @@ from jobs.records import AllocationRecord
 from jobs.results import JobProgress
 from jobs.scheduling import LoadedModel
 from jobs.service.metrics import to_point
-from workers.environment import device_variables
+from workers.environment import build_device_variables
 from workers.failures import make_failure
 from workers.handlers.chat_channel import ChatChannel
-from workers.handlers.contract import Context, GivenBackError, import_handler
+from workers.handlers.contract import Context, DevicesReleasedError, import_handler
 from workers.memory import require_memory
 from workers.messages import (
     CALL_PREFIX,
@@ -161,7 +161,7 @@ class AttemptRunner:
         """Run an attempt; return the message for the worker, even after a failure."""
         try:
             return self._run_attempt(assignment)
-        except (TrainingPausedError, GivenBackError):
+        except (TrainingPausedError, DevicesReleasedError):
             return Paused()
         except BaseException as exception:  # noqa: BLE001 - the job's owner must learn of any failure
             failure = make_failure(exception)
@@ -232,7 +232,7 @@ def _flush_output() -> None:
 
 
 def _set_up_environment(assignment: Assignment) -> None:
-    visible = device_variables(_cuda_devices(assignment.claim.allocation))
+    visible = build_device_variables(_cuda_devices(assignment.claim.allocation))
     os.environ.update(visible)
     for name, value in visible.items():
         if value:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from typing import Any, Protocol
 
 from jobs.identifiers import new_id
-from workers.environment import runner_environment
+from workers.environment import build_runner_environment
 from workers.inventory import Inventory
 from workers.messages import Assignment
 from workers.process import Process, Runner, RunnerPipes
@@ -47,7 +47,7 @@ class RunnerStarter:
     def __init__(self, worker: WorkerSettings) -> None:
         spare = worker.start_method == "spawn" or (worker.start_method == "auto" and Inventory().has_gpu())
         source = SpareProcess if spare else ForkServer
-        self._source: RunnerSource = source(worker.kinds, runner_environment(os.environ, worker.runner_variables))
+        self._source: RunnerSource = source(worker.kinds, build_runner_environment(os.environ, worker.runner_variables))
 
     def warm_up(self) -> None:
         """Begin the imports, so that the first job need not wait for them; return at once."""
@@ -158,13 +158,13 @@ class ForkServer:
         self._kinds = ",".join(kinds)
         self._environment = environment
         self._lock = threading.Lock()
-        self._server: _Connection | None = None
+        self._server: _ForkServerConnection | None = None
 
     def warm_up(self) -> None:
         """See `RunnerSource`."""
         with self._lock:
             if self._server is None or not self._server.alive:
-                self._server = _Connection(self._kinds, self._environment)
+                self._server = _ForkServerConnection(self._kinds, self._environment)
 
     def start(self) -> Runner:
         """See `RunnerSource`."""
@@ -182,7 +182,7 @@ class ForkServer:
         return Runner(process, pipes)
 
 
-class _Connection:
+class _ForkServerConnection:
     """One fork server process and the socket over which it reports on its children."""
 
     def __init__(self, kinds: str, environment: Mapping[str, str]) -> None:

@@ -31,12 +31,12 @@ class StopReason(Enum):
     ABANDONED = auto()  # this worker no longer holds the attempt
 
 
-IMMEDIATE_STOPS = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
+IMMEDIATE_STOP_REASONS = {Directive.STOP: StopReason.STOPPED, Directive.ABANDON: StopReason.ABANDONED}
 
 AttemptOutcome = Finished | Failed | StopReason
 
 
-class Supervision:
+class RunnerSupervisor:
     """Supervises one attempt. Directives, draining and time limits apply even while the runner is starting.
 
     Attributes:
@@ -121,25 +121,25 @@ class Supervision:
         return self._final_message.kept if isinstance(self._final_message, Finished | Failed) else None
 
     @property
-    def _is_given_back(self) -> bool:
+    def _is_released(self) -> bool:
         """Whether the runner was ended because the job is to run elsewhere, later, or not at all."""
-        return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOPS
+        return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOP_REASONS
 
     def _stop_reason(self, runner: Runner | None) -> AttemptOutcome | None:
         """Return the reason to end the runner now; None if the runner may continue."""
         directive = self._lease.directive
-        if reason := IMMEDIATE_STOPS.get(directive):
+        if reason := IMMEDIATE_STOP_REASONS.get(directive):
             return reason
         if self._final_message is not None:
             return None
         if directive is Directive.YIELD or self._draining.is_set():
-            return self._give_back(runner)
+            return self._request_release(runner)
         if directive is Directive.MAKE_ROOM and runner is not None and not self._makes_room:
             self._makes_room = True
             runner.ask_to_make_room()
         return self._too_late if time.monotonic() >= self._ends_at else None
 
-    def _give_back(self, runner: Runner | None) -> AttemptOutcome | None:
+    def _request_release(self, runner: Runner | None) -> AttemptOutcome | None:
         """Ask the runner to pause if it can, and release the job once the runner has had time to do so."""
         if runner is None or not self._can_pause:
             return StopReason.RELEASED
@@ -199,7 +199,7 @@ class Supervision:
         if self._served is None:
             return
         died = self._final_message is None or isinstance(self._final_message, Failed)
-        if died and not self._is_given_back:
+        if died and not self._is_released:
             self._served.close("failed", "the runner exited before the answer was complete; try again")
         else:
             self._served.close("leaving", "the job that answers chats is ending or being moved; try again")

@@ -3,10 +3,10 @@
 from celery import Celery
 
 from jobs.transport import TASK_NAME
-from workers.execution import Execution
+from workers.execution import AttemptExecutor
 
 
-def register_task(app: Celery, execution: Execution) -> None:
+def register_task(app: Celery, execution: AttemptExecutor) -> None:
     """Register the application's only task, which runs an attempt."""
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]

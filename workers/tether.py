@@ -12,7 +12,7 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent() -> None:
+def die_with_parent() -> None:
     """Have this process killed when its parent exits, or at once if the parent has already exited."""
     if sys.platform == "linux":
         parent = os.getppid()

@@ -8,12 +8,12 @@ from jobs.database import Database
 from jobs.service.workspaces import list_unneeded
 from jobs.settings import Settings
 
-TIDY_INTERVAL_SECONDS = 60.0
+CLEANUP_INTERVAL_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
-class Tidying:
+class DiskCleaner:
     """A thread that limits the size of the cache and deletes unneeded workspaces that exist only on this machine."""
 
     def __init__(self, database: Database, store: ArtifactStore, settings: Settings) -> None:
@@ -47,4 +47,4 @@ class Tidying:
                 self.tidy()
             except Exception as error:  # noqa: BLE001 - any failure is retried
                 log.warning("disk cleanup failed, will retry: %s", error)
-            self._stopping.wait(TIDY_INTERVAL_SECONDS)
+            self._stopping.wait(CLEANUP_INTERVAL_SECONDS)

@@ -120,12 +120,12 @@ class BatchObject(Identified):
             id=job.id,
             created_at=to_seconds(job.created_at),
             input_file_id=str(job.spec.get("input_file")),
-            status=_status(job),
+            status=_to_status(job),
             in_progress_at=to_optional_seconds(job.started_at),
-            output_file_id=_file_id(published.artifacts, OUTPUT_FILE),
-            error_file_id=_file_id(published.artifacts, ERROR_FILE),
+            output_file_id=_find_file_id(published.artifacts, OUTPUT_FILE),
+            error_file_id=_find_file_id(published.artifacts, ERROR_FILE),
             errors=_errors(job),
-            usage=_usage(job),
+            usage=_build_usage(job),
             request_counts=_count_requests(job),
             baichuan=JobSummary.of(job, caller),
             **_stored_fields(job.openai or {}),
@@ -151,12 +151,12 @@ def _stored_fields(openai: Json) -> dict[str, object]:
     return {name: openai.get(name) for name in ("endpoint", "model", "metadata")}
 
 
-def _status(job: JobDetails) -> Status:
+def _to_status(job: JobDetails) -> Status:
     is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in FINALIZING_STAGES
     return "finalizing" if is_writing else STATUSES[job.state]
 
 
-def _file_id(artifacts: Sequence[ArtifactRecord], path: str) -> str | None:
+def _find_file_id(artifacts: Sequence[ArtifactRecord], path: str) -> str | None:
     return next((artifact.id for artifact in artifacts if artifact.path == path), None)
 
 
@@ -167,7 +167,7 @@ def _errors(job: JobDetails) -> BatchErrors | None:
     return BatchErrors(data=[BatchErrorObject(code=failure.code, message=failure.message)])
 
 
-def _usage(job: JobDetails) -> BatchUsage | None:
+def _build_usage(job: JobDetails) -> BatchUsage | None:
     if job.state is not JobState.SUCCEEDED or job.result is None:
         return None
     read, written = int(job.result.get("prompt_tokens") or 0), int(job.result.get("completion_tokens") or 0)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from jobs.specs.fields import WITHOUT_NUL
+from jobs.specs.fields import NUL_VALIDATOR
 
 
 class Body(BaseModel):
@@ -13,8 +13,8 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), WITHOUT_NUL]
-MetadataValue = Annotated[str, StringConstraints(max_length=512), WITHOUT_NUL]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), NUL_VALIDATOR]
+MetadataValue = Annotated[str, StringConstraints(max_length=512), NUL_VALIDATOR]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 

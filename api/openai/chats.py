@@ -54,7 +54,7 @@ async def create_text(body: TextBody, request: Request, caller: FromCaller) -> R
 async def _answer(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Response:
     answer = await _open_answer(body, request, caller, prefix)
     if isinstance(body, ChatBody) and body.store:
-        answer.keep = lambda: _describe_stored(body, answer)
+        answer.keep = lambda: _build_stored_chat(body, answer)
     if body.stream:
         counts = body.includes_usage
         writer = ChunkWriter(answer.row.id, answer.created, body.model, is_chat=prefix == CHAT_PREFIX, counts=counts)
@@ -77,7 +77,7 @@ async def _open_answer(body: ChatBody | TextBody, request: Request, caller: Call
     Raises:
         DomainError: No runner answers; the error names the parameter at fault.
     """
-    began, fields = time.monotonic(), _spec_fields(body)
+    began, fields = time.monotonic(), _build_spec_fields(body)
     wanted = WantedAnswer(
         answer_id=new_id(prefix),
         endpoint=request.url.path,
@@ -94,7 +94,7 @@ async def _open_answer(body: ChatBody | TextBody, request: Request, caller: Call
         raise fields.rename_param(error, ServeSpec) from None
 
 
-def _spec_fields(body: CompletionBody) -> SpecFields:
+def _build_spec_fields(body: CompletionBody) -> SpecFields:
     given: Mapping[str, Any] = {
         "kind": "serve",
         "model": body.model,
@@ -104,7 +104,7 @@ def _spec_fields(body: CompletionBody) -> SpecFields:
     return SpecFields(given, PARAMETER_NAMES, ())
 
 
-def _describe_stored(body: ChatBody, answer: Answer) -> Json:
+def _build_stored_chat(body: ChatBody, answer: Answer) -> Json:
     """Return the JSON to store for a chat that the client asked to store."""
     shown = build_chat_completion(answer.row.id, answer.created, body.model, answer.choices, answer.usage)
     stored = {"messages": body.messages, "metadata": body.metadata, "answer": shown.model_dump(mode="json")}

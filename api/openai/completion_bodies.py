@@ -18,7 +18,7 @@ DEFAULT_TEXT_TOKENS = 16  # OpenAI's default for text completions
 MAX_SEED = 2**31
 
 
-def _rule_validator(name: str) -> BeforeValidator:
+def _build_rule_validator(name: str) -> BeforeValidator:
     """Return a validator for a parameter, with the same rule as in batch files; null means that it is not set."""
 
     def check(value: Any) -> Any:
@@ -41,14 +41,14 @@ def _accept_only(*neutral: object) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _read_messages(value: Any) -> Any:
+def _normalize_messages(value: Any) -> Any:
     """Join the text parts of each message, and drop empty fields, which clients send back with earlier answers."""
     if not isinstance(value, list):
         return value
-    return [_read_message(message) if isinstance(message, dict) else message for message in value]
+    return [_normalize_message(message) if isinstance(message, dict) else message for message in value]
 
 
-def _read_message(message: dict[str, Any]) -> dict[str, Any]:
+def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
     role = "system" if message.get("role") == "developer" else message.get("role")
     rest = {name: part for name, part in message.items() if name not in ("role", "content") and part not in (None, [])}
     return {"role": role, "content": _join_parts(message.get("content")), **rest}
@@ -97,19 +97,19 @@ OptionalCount = int | None
 class CompletionBody(Body):
     """Parameters that chat and text completions share."""
 
-    model: Annotated[str, _rule_validator("model")]
-    max_tokens: Annotated[OptionalCount, _rule_validator("max_tokens")] = None
-    temperature: Annotated[OptionalNumber, _rule_validator("temperature")] = Field(
+    model: Annotated[str, _build_rule_validator("model")]
+    max_tokens: Annotated[OptionalCount, _build_rule_validator("max_tokens")] = None
+    temperature: Annotated[OptionalNumber, _build_rule_validator("temperature")] = Field(
         None, description="By default, the model's own temperature"
     )
-    top_p: Annotated[OptionalNumber, _rule_validator("top_p")] = None
-    top_k: Annotated[OptionalCount, _rule_validator("top_k")] = Field(None, description="Not in OpenAI's API")
-    presence_penalty: Annotated[OptionalNumber, _rule_validator("presence_penalty")] = None
-    frequency_penalty: Annotated[OptionalNumber, _rule_validator("frequency_penalty")] = None
-    logit_bias: Annotated[dict[str, float] | None, _rule_validator("logit_bias")] = None
-    seed: Annotated[OptionalCount, _rule_validator("seed")] = Field(None, description="Random by default")
-    stop: Annotated[str | list[str] | None, _rule_validator("stop")] = None
-    n: Annotated[OptionalCount, _rule_validator("n")] = None
+    top_p: Annotated[OptionalNumber, _build_rule_validator("top_p")] = None
+    top_k: Annotated[OptionalCount, _build_rule_validator("top_k")] = Field(None, description="Not in OpenAI's API")
+    presence_penalty: Annotated[OptionalNumber, _build_rule_validator("presence_penalty")] = None
+    frequency_penalty: Annotated[OptionalNumber, _build_rule_validator("frequency_penalty")] = None
+    logit_bias: Annotated[dict[str, float] | None, _build_rule_validator("logit_bias")] = None
+    seed: Annotated[OptionalCount, _build_rule_validator("seed")] = Field(None, description="Random by default")
+    stop: Annotated[str | list[str] | None, _build_rule_validator("stop")] = None
+    n: Annotated[OptionalCount, _build_rule_validator("n")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -142,10 +142,10 @@ class CompletionBody(Body):
 class ChatBody(CompletionBody):
     """A chat to answer."""
 
-    messages: Annotated[list[dict[str, Any]], _rule_validator("messages"), BeforeValidator(_read_messages)]
-    max_completion_tokens: Annotated[OptionalCount, _rule_validator("max_completion_tokens")] = None
+    messages: Annotated[list[dict[str, Any]], _build_rule_validator("messages"), BeforeValidator(_normalize_messages)]
+    max_completion_tokens: Annotated[OptionalCount, _build_rule_validator("max_completion_tokens")] = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[OptionalCount, _rule_validator("top_logprobs")] = None
+    top_logprobs: Annotated[OptionalCount, _build_rule_validator("top_logprobs")] = None
     store: bool | None = Field(None, description="Whether to store the messages and the answer for later retrieval")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None

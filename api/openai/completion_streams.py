@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.connections import run_while_connected
-from api.errors import openai_error
+from api.errors import to_openai_error
 from api.openai.answers import Answer, CompletionDelta
 from api.openai.completion_objects import DONE_EVENT, ChunkWriter, write_error
 from jobs.errors import DomainError
@@ -67,7 +67,7 @@ class CompletionStream(Response):
                     await emit(KEEPALIVE_COMMENT)
         except DomainError as error:
             answer.fail(error)
-            await emit(write_error(openai_error(error)), more=False)
+            await emit(write_error(to_openai_error(error)), more=False)
             return
         count = self._writer.write_usage(answer.usage).encode() if self._counts else b""
         await emit(count + DONE_EVENT, more=False)

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from api.validation import field_errors
+from api.validation import to_field_errors
 from jobs.errors import DomainError, InvalidRequestError
 from jobs.specs import JobSpec
 
@@ -61,7 +61,7 @@ class SpecFields:
         try:
             return kind.model_validate({**extension.fields, **self.given})
         except ValidationError as error:
-            first = field_errors(error.errors())[0]
+            first = to_field_errors(error.errors())[0]
             raise InvalidRequestError(first.message, param=self.find_parameter(first.param)) from None
 
     def find_parameter(self, field: str | None) -> str:

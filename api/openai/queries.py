@@ -8,7 +8,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.schemas.requests import Cursor
-from api.validation import field_errors
+from api.validation import to_field_errors
 from jobs.errors import InvalidRequestError
 
 METADATA_FIELD = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -81,5 +81,5 @@ def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False)
     try:
         return kind.model_validate({**fields, "metadata": metadata})
     except ValidationError as error:
-        first = field_errors(error.errors())[0]
+        first = to_field_errors(error.errors())[0]
         raise InvalidRequestError(first.message, param=first.param) from None

@@ -16,7 +16,7 @@ from jobs.errors import DomainError, InvalidRequestError, NotReadyError, Serving
 from jobs.identifiers import new_id
 from jobs.records import CAPACITY_CAUSES, JobRecord
 from jobs.service import chats
-from jobs.service.chats import NewChat, ServingPlace
+from jobs.service.chats import NewChat, ServingStatus
 from jobs.service.serving_attempts import ServingAttempt
 from jobs.service.submission import Submission
 from jobs.specs import ServeSpec
@@ -74,13 +74,13 @@ async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
     """
     caller.service.chats.enter(caller.project_id)
     try:
-        return await _Search(caller, wanted).run()
+        return await _AttemptSearch(caller, wanted).run()
     except BaseException:
         caller.service.chats.leave(caller.project_id)
         raise
 
 
-class _Search:
+class _AttemptSearch:
     """Searches for an attempt to answer one request; `_job` is the last known state of the job that will serve it."""
 
     def __init__(self, caller: Caller, wanted: WantedAnswer) -> None:
@@ -116,10 +116,12 @@ class _Search:
     def _sort_key(self, attempt: ServingAttempt) -> tuple[bool, int]:
         return not attempt.is_dedicated, self._service.chats.loads[attempt.attempt_id]
 
-    async def _find_place(self) -> ServingPlace:
+    async def _find_place(self) -> ServingStatus:
         project_id, spec = self._caller.project_id, self._wanted.spec
         job_id = self._job.id if self._job else None
-        return await self._service.reader.run(lambda connection: chats.find_place(connection, project_id, spec, job_id))
+        return await self._service.reader.run(
+            lambda connection: chats.get_serving_status(connection, project_id, spec, job_id)
+        )
 
     async def _ask_attempt(self, attempt: ServingAttempt) -> Answer | None:
         """Ask an attempt for the answer; return None if this attempt does not answer, but another one may."""
@@ -186,7 +188,7 @@ class _Search:
         chat.put_back(later)
         return sum(started.values())
 
-    async def _require_job(self, place: ServingPlace) -> None:
+    async def _require_job(self, place: ServingStatus) -> None:
         """Ensure that there is a job that will serve the model."""
         self._job = place.job
         if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):

@@ -62,7 +62,7 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
     if tries.count and key is None:
         count, within = tries.count, tries.within_seconds
         found = await caller.service.writer.run(
-            lambda c: openai_jobs.claim_repeated_request(c, new, count=count, within_seconds=within)
+            lambda c: openai_jobs.claim_retried_job(c, new, count=count, within_seconds=within)
         )
         if found is not None:
             return found

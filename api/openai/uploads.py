@@ -18,7 +18,7 @@ from api.json_bodies import OpenAIRoute
 from api.openai.bodies import Body
 from api.responses import json_response
 from api.schemas.pages import Identified
-from api.schemas.purposes import PURPOSES, shown_purpose
+from api.schemas.purposes import PURPOSES, to_displayed_purpose
 from api.schemas.resources import FileObject
 from api.schemas.times import to_seconds
 from api.uploads import (
@@ -101,7 +101,7 @@ class UploadObject(Identified):
             created_at=to_seconds(upload.created_at),
             expires_at=to_seconds(upload.expires_at),
             filename=upload.filename,
-            purpose=shown_purpose(upload.purpose),
+            purpose=to_displayed_purpose(upload.purpose),
             status=UploadStatus(upload.status).value,
             file=None if file is None else FileObject.of(file),
         )

@@ -14,13 +14,13 @@ DASHBOARD_PATH = "/dashboard/"
 ASSETS = "assets/"  # names of files in this folder contain a hash of the content
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 NO_CACHE = "no-cache"
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self';"
     " connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
 SECURITY_HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -38,13 +38,13 @@ def find_bundle() -> Path:
 
 
 @router.get("/")
-async def go_to_dashboard() -> Response:
+async def redirect_to_dashboard() -> Response:
     """Redirect browsers to the dashboard."""
     return RedirectResponse(DASHBOARD_PATH, 307, SECURITY_HEADERS)
 
 
 @router.get("/dashboard")
-async def go_to_folder() -> Response:
+async def redirect_to_folder() -> Response:
     """Redirect browsers to the address with a trailing slash, because the page's relative links depend on it."""
     return RedirectResponse(DASHBOARD_PATH, 308, SECURITY_HEADERS)
 

@@ -69,7 +69,7 @@ async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: Fr
 
 async def _read_lines(service: Service, job: JobKey, after: int, last: int) -> AsyncIterator[bytes]:
     while True:
-        found = await _log_page(service, job, after)
+        found = await _read_log_page(service, job, after)
         lines = [str(line) for event in found if event.sequence <= last for line in event.data.get("lines", ())]
         if lines:
             yield ("\n".join(lines) + "\n").encode("utf-8", "replace")
@@ -78,7 +78,7 @@ async def _read_lines(service: Service, job: JobKey, after: int, last: int) -> A
         after = found[-1].sequence
 
 
-async def _log_page(service: Service, job: JobKey, after: int) -> list[EventRecord]:
+async def _read_log_page(service: Service, job: JobKey, after: int) -> list[EventRecord]:
     return await service.reader.run(
         lambda c: jobs.list_events(c, job, after=after, limit=LOG_PAGE_SIZE, types=("log",))
     )

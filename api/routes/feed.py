@@ -45,6 +45,6 @@ async def follow_events(
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(follow_project(caller, after), 200, headers, "text/event-stream")
     place = FeedCursor(caller.project_id, after, query.limit)
-    part = await caller.service.reader.call(feed.read_parts, place)
+    part = await caller.service.reader.call(feed.read_slices, place)
     page = FeedPage(data=[FeedEvent.of(each) for each in part.entries], position=part.position, reset=part.reset)
     return json_response(page)

@@ -28,7 +28,7 @@ async def readyz(request: Request) -> Response:
     """Return 200 if the database is reachable, migrated and writable. Jobs are accepted even while Redis is down."""
     service = get_service(request)
     fault, redis = await asyncio.gather(
-        asyncio.to_thread(_database_fault, service), asyncio.to_thread(service.transport.is_reachable)
+        asyncio.to_thread(_find_database_fault, service), asyncio.to_thread(service.transport.is_reachable)
     )
     if fault:
         headers = {"Retry-After": "1"}
@@ -36,7 +36,7 @@ async def readyz(request: Request) -> Response:
     return json_response(Readiness(redis="ok" if redis else "unreachable"))
 
 
-def _database_fault(service: Service) -> str | None:
+def _find_database_fault(service: Service) -> str | None:
     try:
         migrated = service.database.is_migrated()
         if migrated:

@@ -30,7 +30,7 @@ async def sign_in(new: NewSession, request: Request) -> Response:
         token, session = await service.writer.run(lambda c: sessions.sign_in(c, key, lifetime))
     else:
         link = new.link or ""
-        token, session = await service.writer.run(lambda c: sessions.follow_link(c, link, lifetime))
+        token, session = await service.writer.run(lambda c: sessions.redeem_link(c, link, lifetime))
     request.state.key = session.key
     answer = json_response(_to_session_object(session), 201, NO_STORE)
     answer.set_cookie(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from api.schemas.jobs import JobSummary
 from api.schemas.pages import Identified
 from api.schemas.times import to_optional_seconds, to_seconds
-from jobs.records import BulkAction, BulkRecord, Json
+from jobs.records import BulkAction, BulkOperationRecord, Json
 
 
 class BulkPreview(BaseModel):
@@ -44,7 +44,7 @@ class BulkOperation(Identified):
     finished_at: int | None
 
     @classmethod
-    def of(cls, bulk: BulkRecord) -> Self:
+    def of(cls, bulk: BulkOperationRecord) -> Self:
         """Return the operation as clients see it."""
         return cls(
             id=bulk.id,

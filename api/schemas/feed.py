@@ -8,14 +8,14 @@ from api.schemas.pages import Identified
 from api.schemas.times import to_seconds
 from jobs.records import FeedRecord, Json
 
-FeedType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
+FeedEventType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
 class FeedEvent(Identified):
     """One change in a project. Events are numbered without gaps: the next event's `id` is larger by one."""
 
     object: Literal["event"] = "event"
-    type: FeedType = Field(
+    type: FeedEventType = Field(
         description="state: a job was submitted or changed its state (data: from, to, event, kind);"
         " progress: a running job reported its progress (data: fraction, stage, metrics);"
         " log: the job printed lines (data: first_line, last_line);"

@@ -21,9 +21,9 @@ from jobs.scheduling import Requirement
 from jobs.specs import AnySpec
 from jobs.state import AttemptState, JobState
 
-_SPECS = get_args(get_args(AnySpec)[0])
+_SPEC_CLASSES = get_args(get_args(AnySpec)[0])
 MODEL_PRODUCING_KINDS = frozenset(
-    get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPECS if spec.produces_model
+    get_args(spec.model_fields["kind"].annotation)[0] for spec in _SPEC_CLASSES if spec.produces_model
 )
 
 
@@ -92,7 +92,7 @@ class JobSummary(Identified):
     @classmethod
     def of(cls, job: JobRecord, caller: KeyRecord) -> Self:
         """Return the job as the caller sees it in a list; the job must belong to the caller's project."""
-        return cls(**_summary_fields(job, caller))
+        return cls(**_build_summary_fields(job, caller))
 
 
 class JobObject(JobSummary):
@@ -110,10 +110,10 @@ class JobObject(JobSummary):
     @classmethod
     def from_details(cls, job: JobDetails, caller: KeyRecord) -> Self:
         """Return the job with its spec and result as the caller sees it; it must belong to the caller's project."""
-        return cls(**_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
+        return cls(**_build_summary_fields(job, caller), spec=job.spec, result=read_result(job.kind, job.result))
 
 
-def _summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
+def _build_summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
     return {
         "id": job.id,
         "kind": job.kind,

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from api.schemas.pages import Identified
-from api.schemas.purposes import shown_purpose
+from api.schemas.purposes import to_displayed_purpose
 from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.models.details import ModelDetails, read_details
 from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
@@ -33,7 +33,7 @@ class FileObject(Identified):
             bytes=file.bytes,
             created_at=to_seconds(file.created_at),
             filename=file.filename,
-            purpose=shown_purpose(file.purpose),
+            purpose=to_displayed_purpose(file.purpose),
             sha256=file.sha256,
             status="error" if file.status == "error" else "processed",
             status_details=file.status_details,

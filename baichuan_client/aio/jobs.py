@@ -11,7 +11,7 @@ from baichuan_client import calls
 from baichuan_client.aio.session import AsyncSession
 from baichuan_client.errors import ApiError, UnreachableError
 from baichuan_client.filters import EventType, JobFilters
-from baichuan_client.following import EventFeed, Wait
+from baichuan_client.following import EventFeed, JobWait
 from baichuan_client.job_view import JobView
 from baichuan_client.schemas import Artifact, Event
 from baichuan_client.transfers import Download, Progress
@@ -40,7 +40,7 @@ class AsyncJob(JobView):
 
     async def wait(self, timeout: float | None = None) -> Self:  # noqa: ASYNC109 - named as in `Job.wait`
         """Wait until the job has ended and return it; see `Job.wait`."""
-        polls = Wait(self.id, timeout)
+        polls = JobWait(self.id, timeout)
         while True:
             call = calls.get_job(self.id, self._update, polls.tag)
             try:
@@ -101,7 +101,7 @@ class AsyncJob(JobView):
 
     async def download(self, name: str, path: str | Path, *, progress: Progress | None = None) -> Path:
         """Fetch an artifact and check its hash; see `Job.download`. `progress` is called in other threads."""
-        artifact = self._choose(name, await self.artifacts())
+        artifact = self._find_artifact(name, await self.artifacts())
         return await self._session.fetch(Download.from_artifact(artifact, Path(path), progress))
 
     async def _change(self, action: str) -> Self:

@@ -12,7 +12,7 @@ from baichuan_client.call import Call
 from baichuan_client.endpoint import DEFAULT_TIMEOUT_SECONDS, Endpoint
 from baichuan_client.errors import ApiError, UnreachableError
 from baichuan_client.pages import Pages
-from baichuan_client.repetition import Repetition
+from baichuan_client.retry_state import RetryState
 from baichuan_client.transfers import CHUNK_BYTES, Download
 
 T = TypeVar("T")
@@ -36,16 +36,16 @@ class AsyncSession:
 
     async def send(self, call: Call[Any]) -> httpx.Response:
         """Return a successful response; see `Session.send`."""
-        repetition = Repetition(call, self.url)
+        retry_state = RetryState(call, self.url)
         while True:
             try:
                 response = await self._http.request(**call.arguments())
             except httpx.RequestError as error:
-                delay = repetition.after_error(error)
+                delay = retry_state.delay_after_error(error)
             else:
                 if not response.is_error:
                     return response
-                delay = repetition.after_rejection(response)
+                delay = retry_state.delay_after_rejection(response)
             await asyncio.sleep(delay)
 
     async def call(self, call: Call[T]) -> T:

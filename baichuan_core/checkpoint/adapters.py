@@ -16,14 +16,14 @@ from baichuan_core.model.quantization import prepare_dora_layers
 from checkpoint_files import (
     AdapterLayers,
     AdapterSettings,
+    assign_to_layers,
     find_adapter_weights,
     is_saved,
     refuse_integers,
     require_selected_layers,
     select_layers,
-    sort_tensors,
 )
-from checkpoint_files.adapter_layers import Part
+from checkpoint_files.adapter_layers import TensorRole
 from checkpoint_files.layout import HEAD, expected_tensors, linear_layers
 
 from .base_identity import IDENTITY_FILE, BaseIdentity
@@ -34,7 +34,11 @@ from .validation import is_quantized
 
 ADAPTER_NAME = "default"
 # For each part of an adapter layer, the suffix that peft gives the name of its tensor.
-PEFT_NAMES: Mapping[Part, str] = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
+PEFT_SUFFIXES: Mapping[TensorRole, str] = {
+    "A": "lora_A.weight",
+    "B": "lora_B.weight",
+    "magnitude": "lora_magnitude_vector",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class LoraAdapter:
 
     directory: Path
     settings: AdapterSettings
-    layers: Mapping[str, Mapping[Part, Tensor]]
+    layers: Mapping[str, Mapping[TensorRole, Tensor]]
     saved_modules: Mapping[str, Tensor]
 
     @classmethod
@@ -66,7 +70,7 @@ class LoraAdapter:
             settings = AdapterSettings.read(directory)
             file = find_adapter_weights(directory)
         with TensorReader(directory, file) as reader, translate_file_errors():
-            found = sort_tensors({name: reader.shape(name) for name in reader.names}, settings, file)
+            found = assign_to_layers({name: reader.shape(name) for name in reader.names}, settings, file)
             refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
             replaced = {module: reader.shape(name) for module, name in found.saved_modules.items()}
@@ -111,7 +115,7 @@ class LoraAdapter:
 
     def _state_dict(self) -> dict[str, Tensor]:
         matrices = {
-            f"{layer}.{PEFT_NAMES[part]}": tensor
+            f"{layer}.{PEFT_SUFFIXES[part]}": tensor
             for layer, parts in self.layers.items()
             for part, tensor in parts.items()
         }

@@ -34,7 +34,7 @@ class ModelSource:
     dtype: DtypeName = "auto"
     device: str | None = None
 
-    def stamp_files(self) -> tuple[FileStamp, ...]:
+    def read_file_stamps(self) -> tuple[FileStamp, ...]:
         """Return the path, size, mtime, ctime and inode of every file, to detect modified and replaced files."""
         folders = [self.checkpoint] if self.adapter is None else [self.checkpoint, self.adapter]
         files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_file()]
@@ -108,14 +108,14 @@ class ModelKeeper:
         Raises:
             TokenizerError, CheckpointError: See `load_tokenizer`.
         """
-        stamps = ModelSource(checkpoint).stamp_files()
+        stamps = ModelSource(checkpoint).read_file_stamps()
         if self._tokenizer is None or self._tokenizer[0] != stamps:
             self._tokenizer = stamps, load_tokenizer(checkpoint)
         return self._tokenizer[1]
 
     def get_or_start(self, source: ModelSource, engine: str, start: Callable[[], T], *, variant: Hashable = None) -> T:
         """Return the cached result if source, engine and variant match; otherwise call `start` and cache its result."""
-        stamps = source.stamp_files()
+        stamps = source.read_file_stamps()
         kept = self.kept
         key = (source, stamps, engine, variant)
         if kept is not None and (kept.source, kept.stamps, kept.engine, kept.variant) == key:
@@ -132,7 +132,7 @@ class ModelKeeper:
         return (
             kept is not None
             and (kept.source, kept.engine) == (source, NATIVE_ENGINE)
-            and kept.stamps == source.stamp_files()
+            and kept.stamps == source.read_file_stamps()
         )
 
     def release(self) -> None:

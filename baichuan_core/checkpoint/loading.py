@@ -11,14 +11,14 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import CheckpointError, TokenizerError, UnsupportedError
 from baichuan_core.model import BaichuanForCausalLM
-from baichuan_core.model.eight_bit_ends import EightBitRows
+from baichuan_core.model.eight_bit_embedding_and_head import EightBitMatrix
 from baichuan_core.model.quantization import (
     QuantizationMethod,
     make_quantization_settings,
     require_four_bit_shapes,
 )
 from baichuan_core.tokenizer import BaichuanTokenizer, read_generation_settings
-from checkpoint_files import FileError, check_end_tokens, check_tokenizer_files, missing_row
+from checkpoint_files import FileError, check_end_tokens, check_tokenizer_files, missing_row_message
 from checkpoint_files.layout import linear_layers
 
 from .adapters import LoraAdapter
@@ -69,7 +69,7 @@ def load_model(
     devices = _resolve_devices(device, device_map)
     with TensorReader(checkpoint) as reader:
         check_tensors(reader, config)
-    _require_kernels(config, settings, devices)
+    _require_four_bit_kernels(config, settings, devices)
     lora = None if adapter is None else LoraAdapter.read(adapter, checkpoint)
     _require_unquantized_base(lora, quantization)
     config.quantize_head = quantize_head or config.quantize_head
@@ -123,7 +123,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
         tokenizer.pad_token = tokenizer.unk_token
     for token, token_id in tokenizer.added_tokens_encoder.items():
         if token_id >= embeddings:
-            raise TokenizerError(missing_row(checkpoint, token, token_id, embeddings))
+            raise TokenizerError(missing_row_message(checkpoint, token, token_id, embeddings))
     return tokenizer
 
 
@@ -194,7 +194,7 @@ def _check_custom_settings(settings: BitsAndBytesConfig) -> BitsAndBytesConfig:
     return settings
 
 
-def _require_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None, devices: DeviceMap) -> None:
+def _require_four_bit_kernels(config: BaichuanConfig, settings: BitsAndBytesConfig | None, devices: DeviceMap) -> None:
     """Reject layers for which the 4-bit CPU kernels would fail in the first forward pass."""
     saved = config.quantization_config if is_quantized(config) else {}
     four_bits = settings.load_in_4bit if settings is not None else saved.get("load_in_4bit")
@@ -219,7 +219,7 @@ def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:
         if type(parameter) is torch.nn.Parameter and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     for module in model.modules():
-        if isinstance(module, EightBitRows):
+        if isinstance(module, EightBitMatrix):
             module.dtype = dtype
 
 

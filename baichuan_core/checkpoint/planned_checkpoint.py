@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .parallel_writer import PlacedTensor, PlannedTensor, write_placed_tensors
-from .writer import ALIGNMENT_BYTES, DEFAULT_SHARD_BYTES, METADATA_ENTRY, make_header_entry, shard_names, write_index
+from .writer import (
+    ALIGNMENT_BYTES,
+    DEFAULT_SHARD_BYTES,
+    METADATA_ENTRY,
+    list_shard_names,
+    make_header_entry,
+    write_index,
+)
 
 
 def write_checkpoint(
@@ -27,7 +34,7 @@ def write_checkpoint(
     shards = _split_into_shards(tensors, shard_bytes)
     placed: list[PlacedTensor] = []
     weight_map: dict[str, str] = {}
-    for name, shard in zip(shard_names(len(shards)), shards, strict=True):
+    for name, shard in zip(list_shard_names(len(shards)), shards, strict=True):
         placed += _create_shard(directory / name, shard)
         weight_map |= {tensor.name: name for tensor in shard}
     write_index(directory, weight_map, sum(tensor.nbytes for tensor in tensors))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from baichuan_core.errors import CheckpointError
-from baichuan_core.model.four_bits import bitsandbytes_functional
+from baichuan_core.model.four_bits import import_bitsandbytes_functional
 
 _CODES, _STATE = ".weight.data", ".weight.quant_state"
 
@@ -64,7 +64,7 @@ def _import_layer(codes: object, state: object, name: str, file: Path) -> dict[s
 
 def _build_state(state: Any) -> Any:
     absmax, shape, dtype, block_size, nested, quant_type, code = state
-    functional = bitsandbytes_functional()
+    functional = import_bitsandbytes_functional()
     if nested is None:
         offset, state2 = None, None
     else:

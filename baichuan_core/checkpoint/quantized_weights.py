@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.model.eight_bit_ends import quantize_to_scaled_codes
+from baichuan_core.model.eight_bit_embedding_and_head import quantize_to_scaled_codes
 from baichuan_core.model.eight_bits import dequantize_rows, quantize_rows_in_float16
-from baichuan_core.model.four_bits import bitsandbytes_functional, quantize_to_four_bits
+from baichuan_core.model.four_bits import import_bitsandbytes_functional, quantize_to_four_bits
 from baichuan_core.model.quantization import QuantizationMethod
 
 
@@ -55,6 +55,6 @@ def _quantize_to_int8(weight: Tensor) -> QuantizedWeight:
 
 def _quantize_to_four_bits(weight: Tensor, method: QuantizationMethod, double_quantization: bool) -> QuantizedWeight:
     codes, state = quantize_to_four_bits(weight, method, double_quantization=double_quantization)
-    dequantized = bitsandbytes_functional().dequantize_4bit(codes, state)
+    dequantized = import_bitsandbytes_functional().dequantize_4bit(codes, state)
     state_tensors = {f"weight.{ending}": tensor for ending, tensor in state.as_dict(packed=True).items()}
     return QuantizedWeight({"weight": codes, **state_tensors}, dequantized)

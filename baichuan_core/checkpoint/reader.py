@@ -28,7 +28,7 @@ from checkpoint_files.weights import (
 
 from .file_errors import translate_file_errors
 from .published_int4 import import_published_int4, is_published_int4
-from .rows_in_file import RowReader, RowsInFile
+from .rows_in_file import FileRowReader, RowReader
 
 
 class TensorReader:
@@ -130,7 +130,7 @@ class TensorReader:
         )
         return tensor
 
-    def row_reader(self, name: str) -> RowReader:
+    def make_row_reader(self, name: str) -> RowReader:
         """Return a function that reads rows of a tensor from any thread while this reader is open."""
         tensor, file = self.read(name), self._file_by_name[name]
         with self._lock:
@@ -138,7 +138,7 @@ class TensorReader:
                 self._offsets[file] = _find_offsets(file) if not self.imported_int4 else {}
             offset = self._offsets[file].get(name)
             if offset is not None:
-                return RowsInFile(file, self._open_descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
+                return FileRowReader(file, self._open_descriptor(file), offset, tensor.dtype, tuple(tensor.shape))
 
         def read_rows(start: int, stop: int) -> Tensor:
             whole = self.read(name)

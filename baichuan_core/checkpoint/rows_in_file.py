@@ -15,7 +15,7 @@ RowReader = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class RowsInFile:
+class FileRowReader:
     """Reader for the rows of a tensor that is stored contiguously in a file.
 
     Attributes:

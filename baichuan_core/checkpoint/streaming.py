@@ -10,7 +10,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name
 
-from baichuan_core.model.eight_bit_ends import EightBitRows, quantize_to_scaled_codes
+from baichuan_core.model.eight_bit_embedding_and_head import EightBitMatrix, quantize_to_scaled_codes
 from baichuan_core.model.quantization import create_quantized_parameter
 
 # Name under which the quantizer below is registered with transformers; it is never written to a saved configuration.
@@ -55,7 +55,7 @@ class StreamingQuantizer(Bnb4BitHfQuantizer):
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
         """Return whether `QuantizeTensor` has to convert a tensor of the checkpoint."""
         module, name = get_module_from_name(model, param_name)
-        return name == "weight" and (isinstance(module, EightBitRows) or hasattr(module, "source_cls"))
+        return name == "weight" and (isinstance(module, EightBitMatrix) or hasattr(module, "source_cls"))
 
     def get_quantize_ops(self) -> ConversionOps:
         """Return the operation that quantizes a tensor."""
@@ -83,7 +83,7 @@ class QuantizeTensor(ConversionOps):
         ((name, dense),) = input_dict.items()
         weight: Tensor = dense[0] if isinstance(dense, list) else dense
         layer, _ = get_module_from_name(kwargs["model"], name)
-        if isinstance(layer, EightBitRows):
+        if isinstance(layer, EightBitMatrix):
             codes, scale = quantize_to_scaled_codes(weight)
             return {name: [codes], f"{name.removesuffix('weight')}scale": [scale]}
         return {name: [create_quantized_parameter(weight, self._settings, layer)]}

@@ -68,7 +68,7 @@ class TensorWriter:
         """Close the last shard, give the shards their final names and, if there are several, write the index."""
         self._close_shard()
         weight_map: dict[str, str] = {}
-        for name, shard in zip(shard_names(len(self._finished)), self._finished, strict=True):
+        for name, shard in zip(list_shard_names(len(self._finished)), self._finished, strict=True):
             shard.path.rename(self._directory / name)
             weight_map |= dict.fromkeys(shard.names, name)
         write_index(self._directory, weight_map, self.bytes_written)
@@ -93,7 +93,7 @@ def tensor_writer(directory: Path, names: list[str], shard_bytes: int = DEFAULT_
     writer.finish()
 
 
-def shard_names(count: int) -> list[str]:
+def list_shard_names(count: int) -> list[str]:
     """Return the file names that transformers expects for `count` shards."""
     if count == 1:
         return ["model.safetensors"]

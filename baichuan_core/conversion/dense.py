@@ -33,7 +33,7 @@ SCALE_NAMES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 def plan_stored(reader: TensorReader, name: str) -> PlannedTensor:
     """Return a tensor to be written exactly as it is stored."""
     tensor = reader.read(name)
-    return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.row_reader(name))
+    return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.make_row_reader(name))
 
 
 class DenseTensors:
@@ -65,12 +65,12 @@ class DenseTensors:
         return self._requested_dtype or self._reader.read(FINAL_NORM).dtype
 
     def tensor(self, name: str) -> PlannedTensor:
-        """Return one tensor in the requested dtype; raise the same errors as `exact_tensor`."""
-        exact = self.exact_tensor(name)
+        """Return one tensor in the requested dtype; raise the same errors as `plan_exact_tensor`."""
+        exact = self.plan_exact_tensor(name)
         is_stored = exact.dtype == self._reader.read(name).dtype
         return exact if is_stored and self._requested_dtype is None else cast_tensor(exact, self.dtype)
 
-    def exact_tensor(self, name: str) -> PlannedTensor:
+    def plan_exact_tensor(self, name: str) -> PlannedTensor:
         """Return one tensor in float32 if it is quantized, otherwise as it is stored.
 
         Raises:

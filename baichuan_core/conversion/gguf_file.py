@@ -63,7 +63,7 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
-    write_placed_tensors(_lay_out(file, tensors), on_bytes)
+    write_placed_tensors(_place_tensors(file, tensors), on_bytes)
 
 
 def _add_model_metadata(writer: Any, config: BaichuanConfig, name: str, gguf_type: GgufType) -> None:
@@ -126,7 +126,7 @@ def _add_tensor(writer: Any, tensor: GgufTensor) -> None:
     writer.add_tensor_info(planned.name, planned.shape, numpy_dtype, planned.nbytes, raw_dtype=kind)
 
 
-def _lay_out(file: Path, tensors: Sequence[GgufTensor]) -> list[PlacedTensor]:
+def _place_tensors(file: Path, tensors: Sequence[GgufTensor]) -> list[PlacedTensor]:
     """Place the tensors one after another following the header, each at a multiple of GGUF's alignment."""
     pad, alignment = gguf.GGUFWriter.ggml_pad, gguf.GGUF_DEFAULT_ALIGNMENT
     offset = pad(file.stat().st_size, alignment)

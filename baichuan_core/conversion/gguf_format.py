@@ -14,7 +14,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
 from .dense import DenseTensors
-from .rows import cast_tensor, normalize_tensor, require_finite, select_part
+from .rows import cast_tensor, normalize_tensor, require_finite, select_stacked_matrix
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Architecture = Literal["baichuan", "llama"]
@@ -84,18 +84,18 @@ def plan_gguf_tensors(source: DenseTensors, config: BaichuanConfig, gguf_type: G
 
 
 def _rename_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
-    yield replace(source.exact_tensor(EMBEDDING), name="token_embd.weight")
+    yield replace(source.plan_exact_tensor(EMBEDDING), name="token_embd.weight")
     for block in range(config.num_hidden_layers):
         ours, theirs = f"model.layers.{block}", f"blk.{block}"
-        packed = source.exact_tensor(f"{ours}.self_attn.W_pack.weight")
+        packed = source.plan_exact_tensor(f"{ours}.self_attn.W_pack.weight")
         for number, letter in enumerate("qkv"):
-            tensor = select_part(packed, f"{theirs}.attn_{letter}.weight", number, 3)
+            tensor = select_stacked_matrix(packed, f"{theirs}.attn_{letter}.weight", number, 3)
             rotated = config.position_embedding == "rope" and letter != "v"
             yield _interleave_halves(tensor, config.head_dim) if rotated else tensor
         for our_name, gguf_name in GGUF_BLOCK_NAMES.items():
-            yield replace(source.exact_tensor(f"{ours}.{our_name}.weight"), name=f"{theirs}.{gguf_name}.weight")
-    yield replace(source.exact_tensor(FINAL_NORM), name="output_norm.weight")
-    head = source.exact_tensor(EMBEDDING if config.tie_word_embeddings else HEAD)
+            yield replace(source.plan_exact_tensor(f"{ours}.{our_name}.weight"), name=f"{theirs}.{gguf_name}.weight")
+    yield replace(source.plan_exact_tensor(FINAL_NORM), name="output_norm.weight")
+    head = source.plan_exact_tensor(EMBEDDING if config.tie_word_embeddings else HEAD)
     head = normalize_tensor(cast_tensor(head, torch.float32)) if config.norm_head else head
     yield replace(head, name="output.weight")
 

@@ -13,7 +13,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
 from .dense import DenseTensors
-from .rows import normalize_tensor, select_part
+from .rows import normalize_tensor, select_stacked_matrix
 
 PACKED_SUFFIX = ".self_attn.W_pack.weight"
 
@@ -61,7 +61,9 @@ def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator
         tensor = source.tensor(name)
         if name.endswith(PACKED_SUFFIX):
             for number, letter in enumerate("qkv"):
-                yield select_part(tensor, name.replace(PACKED_SUFFIX, f".self_attn.{letter}_proj.weight"), number, 3)
+                yield select_stacked_matrix(
+                    tensor, name.replace(PACKED_SUFFIX, f".self_attn.{letter}_proj.weight"), number, 3
+                )
         else:
             yield normalize_tensor(tensor) if name == HEAD and config.norm_head else tensor
     if config.tie_word_embeddings and config.norm_head:

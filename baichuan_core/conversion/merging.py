@@ -14,7 +14,7 @@ from baichuan_core.checkpoint.adapters import compute_initial_matrices
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from checkpoint_files.adapter_layers import Part
+from checkpoint_files.adapter_layers import TensorRole
 
 from .dense import DenseTensors
 from .rows import require_finite
@@ -39,7 +39,7 @@ class LowRankUpdate:
     initial: Callable[[], tuple[Tensor, Tensor]] | None
 
 
-class Adapter:
+class AdapterMerger:
     """A LoRA adapter to merge into its base model.
 
     Args:
@@ -73,10 +73,10 @@ class Adapter:
             elif parts is None:
                 yield tensor
             else:
-                exact = source.exact_tensor(name)
+                exact = source.plan_exact_tensor(name)
                 yield _add_update(tensor, exact, self._build_update(layer, parts, exact))
 
-    def _build_update(self, layer: str, parts: Mapping[Part, Tensor], exact: PlannedTensor) -> LowRankUpdate:
+    def _build_update(self, layer: str, parts: Mapping[TensorRole, Tensor], exact: PlannedTensor) -> LowRankUpdate:
         settings = self._adapter.settings
         magnitude = parts.get("magnitude")
         return LowRankUpdate(

@@ -26,7 +26,7 @@ from baichuan_core.model.quantization import make_quantization_settings
 from .dense import DenseTensors, plan_stored
 from .gguf_format import GgufType, choose_architecture, plan_gguf_tensors
 from .llama_format import build_llama_config, plan_llama_tensors
-from .merging import Adapter
+from .merging import AdapterMerger
 from .rows import normalize_tensor
 
 ROWS_PER_NORM_BATCH = 64
@@ -42,7 +42,7 @@ class ConversionSource:
         self.config = config
         self.reader = reader
         if reader.imported_int4:
-            _describe_imported_weights(config, reader)
+            _update_quantization_config(config, reader)
 
     def plan_stored(self) -> list[PlannedTensor]:
         """Return all tensors, to be written as they are stored."""
@@ -93,7 +93,7 @@ def plan_dequantization(source: ConversionSource, dtype: DtypeName) -> Conversio
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
     tensors = [dense.tensor(name) for name in dense.names]
-    _describe_dense_weights(source.config, dense.dtype)
+    _mark_config_as_dense(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
 
@@ -102,8 +102,8 @@ def plan_merge(source: ConversionSource, adapter: Path | None, dtype: DtypeName)
     if adapter is None:
         raise UnsupportedError('the target "merged" requires an adapter: set adapter to its directory')
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
-    tensors = list(Adapter(adapter, source.checkpoint, source.config).merge(dense))
-    _describe_dense_weights(source.config, dense.dtype)
+    tensors = list(AdapterMerger(adapter, source.checkpoint, source.config).merge(dense))
+    _mark_config_as_dense(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
 
@@ -135,7 +135,7 @@ def plan_gguf(source: ConversionSource, gguf_type: GgufType) -> ConversionPlan:
     def write(directory: Path, on_bytes: ByteCallback) -> None:
         from .gguf_file import write_gguf  # noqa: PLC0415 - only this target needs the package `gguf`
 
-        _describe_dense_weights(source.config, dense.dtype)
+        _mark_config_as_dense(source.config, dense.dtype)
         source.config.norm_head = False
         _save_config_and_companions(source, directory)
         write_gguf(directory, source.checkpoint, source.config, name, tensors, gguf_type, on_bytes)
@@ -169,7 +169,7 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
     return replace(scale, rows=compute_rows)
 
 
-def _describe_imported_weights(config: BaichuanConfig, reader: TensorReader) -> None:
+def _update_quantization_config(config: BaichuanConfig, reader: TensorReader) -> None:
     """Replace the configuration's published description of the 4-bit format with the description used today."""
     stored_settings = getattr(config, "quantization_config", None) or {}
     settings = make_quantization_settings(
@@ -180,7 +180,7 @@ def _describe_imported_weights(config: BaichuanConfig, reader: TensorReader) -> 
     config.quantization_config = settings.to_dict()
 
 
-def _describe_dense_weights(config: BaichuanConfig, dtype: torch.dtype) -> None:
+def _mark_config_as_dense(config: BaichuanConfig, dtype: torch.dtype) -> None:
     if is_quantized(config):
         del config.quantization_config
     config.quantize_head = False

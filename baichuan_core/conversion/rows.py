@@ -36,7 +36,7 @@ def normalize_rows(weight: Tensor) -> Tensor:
     return quotients.to(weight.dtype)
 
 
-def select_part(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTensor:
+def select_stacked_matrix(tensor: PlannedTensor, name: str, number: int, parts: int) -> PlannedTensor:
     """Select one of several matrices stacked in a tensor, e.g. the queries (0), keys (1) or values (2) of `W_pack`."""
     length = tensor.shape[0] // parts
     begin = number * length

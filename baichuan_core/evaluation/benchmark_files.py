@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from .answers import Answer
 from .benchmark_report import BenchmarkReport, ModelAccuracy
-from .result_files import REPORT_FILE, TABLE_FILE, write_text
+from .result_files import REPORT_FILE, TABLE_FILE, write_text_atomically
 from .statistics import Accuracy, AccuracyDifference
 
 ANSWERS_FILE = "answers.jsonl"
@@ -20,9 +20,9 @@ def write_benchmark_files(
     report: BenchmarkReport, answers: Sequence[Mapping[str, Sequence[Answer]]], output: Path
 ) -> None:
     """Write `answers.jsonl`, `evaluation.md` and, last, `evaluation.json`."""
-    write_text(output / ANSWERS_FILE, "".join(_format_answer_lines(answers)))
-    write_text(output / TABLE_FILE, format_table(report))
-    write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
+    write_text_atomically(output / ANSWERS_FILE, "".join(_format_answer_lines(answers)))
+    write_text_atomically(output / TABLE_FILE, format_table(report))
+    write_text_atomically(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
 
 
 def format_table(report: BenchmarkReport) -> str:

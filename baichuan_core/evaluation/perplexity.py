@@ -23,7 +23,7 @@ from baichuan_core.text_file import read_text_file
 
 from .loading import load_model_for_evaluation
 from .options import EvaluatedModel, PerplexityOptions
-from .result_files import REPORT_FILE, TABLE_FILE, write_text
+from .result_files import REPORT_FILE, TABLE_FILE, write_text_atomically
 from .statistics import compute_mean_interval
 
 DEFAULT_WINDOW_TOKENS = 2048
@@ -128,8 +128,8 @@ def evaluate_perplexity(
             _require_same_tokens(mine, theirs, content)
             report = _evaluate_two_models(mine, theirs, windows, options, keeper, on_progress)
     on_progress(Progress(1.0, "writing"))
-    write_text(output / TABLE_FILE, _format_table(report))
-    write_text(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
+    write_text_atomically(output / TABLE_FILE, _format_table(report))
+    write_text_atomically(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
     return report
 
 

@@ -7,7 +7,7 @@ REPORT_FILE = "evaluation.json"
 TABLE_FILE = "evaluation.md"
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Write a UTF-8 file under a temporary name and rename it once it is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from baichuan_core.checkpoint import make_directory
 
 from .answers import Answer, Prompt
-from .result_files import write_text
+from .result_files import write_text_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class SavedAnswers:
         if self.folder is None:
             return
         make_directory(self.folder)
-        write_text(self.folder / f"{key}.json", json.dumps([asdict(answer) for answer in answers]))
+        write_text_atomically(self.folder / f"{key}.json", json.dumps([asdict(answer) for answer in answers]))
 
 
 def hash_questions(

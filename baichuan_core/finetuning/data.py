@@ -15,7 +15,7 @@ from baichuan_core.finetuning.example_store import (
     ExampleStore,
     StoredExamples,
 )
-from baichuan_core.finetuning.formats import Conversation, Conversations
+from baichuan_core.finetuning.formats import Conversation, ConversationFile
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, encode_training_turns
 
 NEWLINE = "\n"
@@ -69,7 +69,7 @@ def load_training_data(
         DatasetError: The data is malformed, or no example has an answer; the message names the line.
         InsufficientSpaceError: The disk of `store` is full.
     """
-    conversations = Conversations(path)
+    conversations = ConversationFile(path)
     data = encode_training_data(tokenizer, conversations, max_length=max_length, chat_format=chat_format, store=store)
     return replace(data, format=conversations.format or data.format)
 
@@ -202,7 +202,7 @@ def encode_conversation(
     """
     chat_format = chat_format or ChatFormat()
     if chat_format.style != "baichuan2":
-        return _encode_as_prompted(tokenizer, conversation, chat_format, max_length)
+        return _encode_as_chat_prompt(tokenizer, conversation, chat_format, max_length)
     eos = tokenizer.eos_token_id
     input_ids: list[int] = []
     labels: list[int] = []
@@ -226,7 +226,7 @@ def _truncate(input_ids: list[int], labels: list[int], max_length: int, *, has_a
     return EncodedExample(input_ids[:max_length], labels[:max_length], uncut_length, has_answer)
 
 
-def _encode_as_prompted(
+def _encode_as_chat_prompt(
     tokenizer: BaichuanTokenizer, conversation: Conversation, chat_format: ChatFormat, max_length: int
 ) -> EncodedExample:
     """Encode a conversation exactly as in the model's chat prompts, for chat formats other than Baichuan 2's."""

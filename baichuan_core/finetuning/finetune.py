@@ -218,7 +218,7 @@ def _run(
     ):
         if run.resume_from is not None:
             check_resume_point(run.resume_from, identity)
-        arguments = run.make_arguments(options)
+        arguments = run.make_training_arguments(options)
         model = load_trainable_model(checkpoint, options, hardware, plan)
         trained = count_parameters(model)
         if staging is not None:

@@ -48,7 +48,7 @@ class Conversation:
 
 
 @dataclass(slots=True)
-class Conversations:
+class ConversationFile:
     """The examples of a file; each iteration reads the file again, one example at a time.
 
     Attributes:
@@ -67,7 +67,7 @@ class Conversations:
                 archive or a git-LFS pointer), or has a malformed example; the message names the line.
         """
         self.format = None
-        _reject_other_files(self.path)
+        _reject_unsupported_files(self.path)
         chunks = read_chunks(self.path)
         start = _read_start(chunks)
         beginning = start.lstrip()[:1]
@@ -97,12 +97,12 @@ def read_conversations(path: Path) -> list[Conversation]:
     """Read the examples of a data set in any format.
 
     Raises:
-        DatasetError: See `Conversations`.
+        DatasetError: See `ConversationFile`.
     """
-    return list(Conversations(path))
+    return list(ConversationFile(path))
 
 
-def _reject_other_files(path: Path) -> None:
+def _reject_unsupported_files(path: Path) -> None:
     """Reject files of other types, which would otherwise be learned as plain text or fail with an obscure error."""
     if path.suffix.lower() in TABLE_SUFFIXES:
         raise DatasetError(f"the training data {path.name} is a table; convert it to JSON lines, one object per row")
@@ -183,19 +183,19 @@ def _read_alpaca(item: dict[str, Any], place: str) -> Conversation:
         raise DatasetError(f"{place} has a malformed 'history'; write a list of [question, answer]")
     for question, answer in history:
         turns += [
-            ("user", _require_text(question, place, "history")),
-            ("assistant", _require_text(answer, place, "history")),
+            ("user", _require_string(question, place, "history")),
+            ("assistant", _require_string(answer, place, "history")),
         ]
-    instruction, context = _require_text(item["instruction"], place, "instruction"), item.get("input") or ""
-    question = f"{instruction}\n{_require_text(context, place, 'input')}" if context else instruction
+    instruction, context = _require_string(item["instruction"], place, "instruction"), item.get("input") or ""
+    question = f"{instruction}\n{_require_string(context, place, 'input')}" if context else instruction
     turns.append(("user", question))
     if item.get("output") is not None:
-        turns.append(("assistant", _require_text(item["output"], place, "output")))
+        turns.append(("assistant", _require_string(item["output"], place, "output")))
     return _make_conversation(place, turns, item.get("system"))
 
 
 def _read_text(item: dict[str, Any], place: str) -> Conversation:
-    return Conversation(place, (), text=(_require_text(item["text"], place, "text"),))
+    return Conversation(place, (), text=(_require_string(item["text"], place, "text"),))
 
 
 def _read_turns(
@@ -211,7 +211,7 @@ def _read_turns(
             raise DatasetError(f"{where} has the unknown role {role!r}; use {choices}")
         if roles[role] == "system" and number > 1:
             raise DatasetError(f"{where} is a system message; only the first turn may be one")
-        yield roles[role], _require_text(turn[keys[1]], where, keys[1])
+        yield roles[role], _require_string(turn[keys[1]], where, keys[1])
 
 
 def _make_conversation(
@@ -223,11 +223,11 @@ def _make_conversation(
             raise DatasetError(f"{place} has both a system message and the key 'system'; leave one out")
         system = spoken.pop(0)[1]
     elif system is not None:
-        system = _require_text(system, place, "system")
+        system = _require_string(system, place, "system")
     return Conversation(place, tuple((role == "user", text) for role, text in spoken), system or None)
 
 
-def _require_text(value: Any, place: str, key: str) -> str:
+def _require_string(value: Any, place: str, key: str) -> str:
     if not isinstance(value, str):
         raise DatasetError(f"{place} has a {key!r} that is not a string; write it as a string")
     return value

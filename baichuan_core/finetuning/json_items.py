@@ -78,7 +78,7 @@ class _Cursor:
                 item, end = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 line = self.line + self.text.count("\n", self.position, error.pos)
-                if not (self._may_be_cut(error) and self.read_more()):
+                if not (self._may_be_truncated(error) and self.read_more()):
                     raise _invalid_json_error(line, error.msg) from error
             except (ValueError, RecursionError) as error:  # too many digits or nested brackets
                 raise _invalid_json_error(self.line, str(error)) from error
@@ -89,7 +89,7 @@ class _Cursor:
                     self.move_to(self.position + length)
                     return item
 
-    def _may_be_cut(self, error: json.JSONDecodeError) -> bool:
+    def _may_be_truncated(self, error: json.JSONDecodeError) -> bool:
         if len(self.text) - self.position > MAX_ELEMENT_CHARACTERS:
             return False
         return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - CHUNK_END_CHARACTERS

@@ -11,7 +11,7 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.data import encode_example
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
-from baichuan_core.finetuning.formats import Conversations
+from baichuan_core.finetuning.formats import ConversationFile
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatStyle, choose_chat_format, read_generation_settings
 
 UNBOUNDED_LENGTH = 2**62
@@ -85,8 +85,8 @@ def preview_dataset(
     if max_length > window:
         raise DatasetError(f"max_length is {max_length}; the model's context length allows at most {window}")
     chat_format = choose_chat_format(tokenizer, config, read_generation_settings(checkpoint))
-    counts = _Counts()
-    conversations = Conversations(Path(training_data))
+    counts = _ExampleCounter()
+    conversations = ConversationFile(Path(training_data))
     encoded = (
         example
         for conversation in conversations
@@ -120,7 +120,7 @@ def preview_dataset(
     )
 
 
-class _Counts:
+class _ExampleCounter:
     """Running totals over the examples read so far."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
-from baichuan_core.finetuning.distributed.planning import describe_training
+from baichuan_core.finetuning.distributed.planning import make_training_settings
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.memory import (
@@ -28,7 +28,7 @@ from baichuan_core.memory import (
 )
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.model.quantization import prepare_dora_layers
-from footprint import rank_footprint
+from footprint import estimate_rank_footprint
 
 
 def load_trainable_model(
@@ -101,8 +101,8 @@ def require_training_memory(
     config = read_config(checkpoint)
     shape = Shape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
-    training = describe_training(options, hardware, longest)
-    rank = rank_footprint(shape, precision, training, plan.strategy, plan.world_size)
+    training = make_training_settings(options, hardware, longest)
+    rank = estimate_rank_footprint(shape, precision, training, plan.strategy, plan.world_size)
     needs = _multiply_footprint(rank.device, plan.processes if hardware.is_cpu else 1)
     require_memory(needs, shape, device=hardware.device)
     if rank.host:

@@ -19,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from baichuan_core.errors import TrainingDivergedError, UnsupportedError
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
-from baichuan_core.finetuning.distributed.parts import BatchPart
+from baichuan_core.finetuning.distributed.rank_collator import RankCollator
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 from baichuan_core.finetuning.identity import RunIdentity
 from baichuan_core.progress import Progress, ProgressCallback
@@ -63,7 +63,7 @@ class BaichuanTrainer(Trainer):
         self.identity = identity
         self.validation = validation
         self.group = group
-        self.part = BatchPart(cast("Collator", self.data_collator), group.rank, group.size)
+        self.part = RankCollator(cast("Collator", self.data_collator), group.rank, group.size)
         self.tokens = self.positions = self.examples = 0
         self.logged = (0, 0, time.monotonic())
         self.begun: tuple[int, float] | None = None

@@ -32,7 +32,7 @@ from baichuan_core.finetuning.trainer import (
 from baichuan_core.progress import ProgressCallback
 
 TRAINER_STATE_FILE = "trainer_state.json"
-OPTIMIZERS = {
+TRAINER_OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
     "paged_adamw": "paged_adamw_32bit",
@@ -95,11 +95,13 @@ class TrainingRun:
     plan: DistributionPlan = SINGLE_PROCESS
     group: RankGroup = SINGLE_RANK
 
-    def make_arguments(self, options: FinetuningOptions) -> TrainingArguments:
+    def make_training_arguments(self, options: FinetuningOptions) -> TrainingArguments:
         """Return the Trainer's settings. For ZeRO-3, call this before loading the model, so that it is partitioned."""
         if not self.group.is_main:  # only rank 0 reports to trackers; other machines may lack the packages
             options = replace(options, report_to=())
-        return make_arguments(options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan)
+        return make_training_arguments(
+            options, self.hardware, self.checkpoints, evaluates=bool(self.validation), plan=self.plan
+        )
 
 
 def latest_checkpoint(checkpoints: Path | str) -> Path | None:
@@ -197,7 +199,7 @@ def _make_result(state: TrainerState, resumed_from_step: int, filled: float) -> 
     )
 
 
-def make_arguments(
+def make_training_arguments(
     options: FinetuningOptions,
     hardware: Hardware,
     checkpoints: Path,
@@ -216,7 +218,7 @@ def make_arguments(
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler,
         warmup_steps=options.warmup_steps or options.warmup_ratio,  # a value below 1 is a fraction of all steps
-        optim=OPTIMIZERS[options.optimizer],
+        optim=TRAINER_OPTIMIZERS[options.optimizer],
         weight_decay=options.weight_decay,
         adam_beta1=options.adam_beta1,
         adam_beta2=options.adam_beta2,

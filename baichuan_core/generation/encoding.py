@@ -17,7 +17,7 @@ MIN_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
+class RequestEncoder:
     """Encodes requests for one checkpoint.
 
     Attributes:

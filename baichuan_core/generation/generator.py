@@ -9,12 +9,17 @@ from pathlib import Path
 from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.encoding import Encoder
+from baichuan_core.generation.encoding import RequestEncoder
 from baichuan_core.generation.engines.capacity import compute_capacity, compute_serving_capacity
-from baichuan_core.generation.engines.choice import EngineChoice, check_requests, choose_engine, start_engine
+from baichuan_core.generation.engines.choice import (
+    EngineChoice,
+    choose_engine,
+    reject_unsupported_requests,
+    start_engine,
+)
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
-from baichuan_core.generation.engines.native.lanes import Lanes
+from baichuan_core.generation.engines.native.lanes import MultiLaneEngine
 from baichuan_core.generation.engines.outputs import Completion, Step, TextDelta
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
@@ -93,7 +98,7 @@ class TextGenerator:
             UnsupportedError: The engine is not the native one; other engines reserve their memory when they start.
         """
         batch = self._load_batch()
-        if not isinstance(batch.engine, Lanes):
+        if not isinstance(batch.engine, MultiLaneEngine):
             raise UnsupportedError(
                 f"the engine {self.choice.name} supports only one open batch; use the engine {NATIVE_ENGINE}"
             )
@@ -137,7 +142,7 @@ class TextGenerator:
             UnsupportedError: The engine does not support a parameter of a request; the message names it.
         """
         encoded = self._encoder.encode(requests)
-        check_requests(self.choice.name, encoded)
+        reject_unsupported_requests(self.choice.name, encoded)
         return [replace(one, lane=self._lane) for one in encoded] if self._lane else encoded
 
     def submit(self, request: GenerationRequest) -> CompletionStream:
@@ -197,7 +202,7 @@ class TextGenerator:
             PromptError: A request cannot be answered; the message names it, and nothing has been generated.
             CheckpointError: The model produces NaN.
         """
-        return _list_all_events(self.run(self.encode(requests), stream=True))
+        return _iterate_events(self.run(self.encode(requests), stream=True))
 
     def _load_batch(self) -> OpenBatch:
         with self._loading:
@@ -210,21 +215,21 @@ class TextGenerator:
         setup, settings, name = self.setup, self.setup.settings, self.choice.name
         source = ModelSource(setup.checkpoint, setup.adapter, settings.dtype, settings.device)
         if name == NATIVE_ENGINE:
-            return OpenBatch(Lanes(self._create_native_engine(self._models.load(source))))
+            return OpenBatch(MultiLaneEngine(self._create_native_engine(self._models.load(source))))
         variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
         return self._models.get_or_start(
             source, name, lambda: OpenBatch(start_engine(name, setup, self.tokenizer)), variant=variant
         )
 
-    def _create_encoder(self, options: GenerationOptions) -> Encoder:
+    def _create_encoder(self, options: GenerationOptions) -> RequestEncoder:
         vocab_size = self.setup.config.vocab_size
-        return Encoder(self.tokenizer, options, self._defaults, self._window, vocab_size, self.chat_format)
+        return RequestEncoder(self.tokenizer, options, self._defaults, self._window, vocab_size, self.chat_format)
 
     def _create_native_engine(self, model: BaichuanForCausalLM) -> NativeEngine:
         return NativeEngine(model, self.tokenizer, self.setup.settings, self.setup.end_token_ids)
 
 
-def _list_all_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
+def _iterate_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
     for step in steps:
         yield from list_events(step)
 

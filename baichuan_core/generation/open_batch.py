@@ -17,7 +17,7 @@ CallQueue = SimpleQueue[Callable[[], None] | None]  # None stops the thread
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class CompletionGroup:
     """Completions that were submitted together.
 
     Attributes:
@@ -46,10 +46,11 @@ class OpenBatch:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._tickets: dict[int, Ticket] = {}  # keyed by the engine's completion id; used only by the batch's thread
+        # Keyed by the engine's completion id; used only by the batch's thread.
+        self._groups: dict[int, CompletionGroup] = {}
         self._calls: CallQueue = SimpleQueue()
         self._thread = threading.Thread(
-            target=_serve, args=(weakref.ref(self), self._calls), name="generation", daemon=True
+            target=_run_engine_loop, args=(weakref.ref(self), self._calls), name="generation", daemon=True
         )
         self._stop = weakref.finalize(self, _stop_thread, self._thread, self._calls, engine)
         self._sending = threading.Lock()
@@ -68,16 +69,16 @@ class OpenBatch:
         Raises:
             UnsupportedError: The batch is closed.
         """
-        ticket = Ticket()
-        self._queue_call(lambda: self._add_completions(ticket, requests, stream=stream, capacity=capacity))
-        return Feed(self, ticket)
+        group = CompletionGroup()
+        self._queue_call(lambda: self._add_completions(group, requests, stream=stream, capacity=capacity))
+        return Feed(self, group)
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, group: CompletionGroup) -> None:
         """Remove unfinished completions; their slots become free in the next step.
 
         This takes no lock, because a finalizer may call it at any time and in any thread.
         """
-        self._calls.put(lambda: self._abort_completions(ticket))
+        self._calls.put(lambda: self._abort_completions(group))
         self.engine.wake()
 
     def close(self) -> None:
@@ -94,53 +95,53 @@ class OpenBatch:
         except BaseException as error:  # noqa: BLE001 - it is raised in the threads that wait for the completions
             self.fail(error)
             return
-        news: dict[int, tuple[Ticket, list[Output]]] = {}
+        news: dict[int, tuple[CompletionGroup, list[Output]]] = {}
         for output in step.outputs:
-            if ticket := self._tickets.get(output.id):
-                news.setdefault(id(ticket), (ticket, []))[1].append(output)
+            if group := self._groups.get(output.id):
+                news.setdefault(id(group), (group, []))[1].append(output)
                 if output.is_last:
-                    del self._tickets[output.id]
-                    ticket.open_ids.discard(output.id)
-        for ticket, outputs in news.values():
-            ticket.mailbox.put(Step(tuple(outputs)))
+                    del self._groups[output.id]
+                    group.open_ids.discard(output.id)
+        for group, outputs in news.values():
+            group.mailbox.put(Step(tuple(outputs)))
             if failure := next((one.error for one in outputs if one.error), None):
-                self._abort_completions(ticket)
-                ticket.mailbox.close(failure)
-            elif not ticket.open_ids:
-                ticket.mailbox.close()
+                self._abort_completions(group)
+                group.mailbox.close(failure)
+            elif not group.open_ids:
+                group.mailbox.close()
 
     def _add_completions(
-        self, ticket: Ticket, requests: Sequence[EncodedRequest], *, stream: bool, capacity: Capacity | None
+        self, group: CompletionGroup, requests: Sequence[EncodedRequest], *, stream: bool, capacity: Capacity | None
     ) -> None:
         try:
             if capacity is not None:
                 self.engine.prepare(capacity)
             for request in requests:
                 request_id = self.engine.add_request(request, stream=stream)
-                ticket.open_ids.add(request_id)
-                self._tickets[request_id] = ticket
+                group.open_ids.add(request_id)
+                self._groups[request_id] = group
         except BaseException as error:  # noqa: BLE001 - as above
-            self._abort_completions(ticket)
-            ticket.mailbox.close(error)
-            ticket.added.set_exception(error)
+            self._abort_completions(group)
+            group.mailbox.close(error)
+            group.added.set_exception(error)
             return
-        ticket.added.set_result(None)
+        group.added.set_result(None)
         if not requests:
-            ticket.mailbox.close()
+            group.mailbox.close()
 
-    def _abort_completions(self, ticket: Ticket) -> None:
-        while ticket.open_ids:
-            request_id = ticket.open_ids.pop()
-            self._tickets.pop(request_id, None)
+    def _abort_completions(self, group: CompletionGroup) -> None:
+        while group.open_ids:
+            request_id = group.open_ids.pop()
+            self._groups.pop(request_id, None)
             self.engine.abort(request_id)
 
     def fail(self, error: BaseException) -> None:
         """Remove all completions, and raise `error` in their readers; only the batch's thread calls this."""
-        for ticket in {id(one): one for one in self._tickets.values()}.values():
+        for group in {id(one): one for one in self._groups.values()}.values():
             with suppress(Exception):  # the engine may be broken
-                self._abort_completions(ticket)
-            ticket.mailbox.close(error)
-        self._tickets.clear()
+                self._abort_completions(group)
+            group.mailbox.close(error)
+        self._groups.clear()
 
     def _queue_call(self, call: Callable[[], None]) -> None:
         """Make the batch's thread call a function between two steps."""
@@ -160,10 +161,10 @@ class Feed:
     feed that is no longer referenced is cancelled.
     """
 
-    def __init__(self, batch: OpenBatch, ticket: Ticket) -> None:
+    def __init__(self, batch: OpenBatch, group: CompletionGroup) -> None:
         self._batch = batch
-        self._ticket = ticket
-        weakref.finalize(self, batch.cancel, ticket).atexit = False
+        self._group = group
+        weakref.finalize(self, batch.cancel, group).atexit = False
 
     def wait_until_added(self) -> None:
         """Wait until the completions are in the batch and the engine has room for the first of them.
@@ -172,12 +173,12 @@ class Feed:
             CheckpointError: The model cannot be loaded.
             InsufficientMemoryError: There is not enough memory.
         """
-        self._ticket.added.result()
+        self._group.added.result()
 
     def cancel(self) -> None:
         """Remove the completions from the batch; readers see the end of the feed. Any thread may call this."""
-        self._ticket.mailbox.close(discard=True)
-        self._batch.cancel(self._ticket)
+        self._group.mailbox.close(discard=True)
+        self._batch.cancel(self._group)
 
     def get(self) -> Step:
         """Wait for the next step.
@@ -186,11 +187,11 @@ class Feed:
             EOFError: All completions have ended, or the feed was cancelled.
             BaichuanError: A completion failed.
         """
-        return self._ticket.mailbox.get()
+        return self._group.mailbox.get()
 
     async def aget(self) -> Step:
         """Wait for the next step in an event loop; see `get`."""
-        return await self._ticket.mailbox.aget()
+        return await self._group.mailbox.aget()
 
     def __iter__(self) -> Iterator[Step]:
         """Iterate over the steps; leaving the loop early cancels the completions."""
@@ -203,7 +204,7 @@ class Feed:
             self.cancel()
 
 
-def _serve(reference: "weakref.ref[OpenBatch]", calls: CallQueue) -> None:
+def _run_engine_loop(reference: "weakref.ref[OpenBatch]", calls: CallQueue) -> None:
     """Run queued calls and step the engine while it has work; hold no reference to the batch while waiting."""
     call = calls.get()
     while call is not None:

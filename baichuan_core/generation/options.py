@@ -28,7 +28,7 @@ IRRELEVANT_SETTINGS = {
     *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
     *("assistant_lookbehind", "target_lookbehind", "prefill_chunk_size", "length_penalty", "chat_format"),
 }
-NEUTRAL_AT_ONE = {
+SETTINGS_NEUTRAL_AT_ONE = {
     *("num_beams", "num_beam_groups", "typical_p", "num_return_sequences", "guidance_scale"),
     "encoder_repetition_penalty",
 }
@@ -109,11 +109,11 @@ class GenerationOptions:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
         if self.engine not in ("auto", *get_args(EngineName)):
             raise ValueError(f"engine is {self.engine!r}; use 'auto' or one of {', '.join(get_args(EngineName))}")
-        object.__setattr__(self, "stop", read_stop_texts(self.stop))
+        object.__setattr__(self, "stop", normalize_stop_strings(self.stop))
         check_logit_bias(self.logit_bias)
 
 
-def read_stop_texts(stop: str | Sequence[str]) -> tuple[str, ...]:
+def normalize_stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     """Return the stop strings as a tuple; a single string counts as one, as in OpenAI's API.
 
     Raises:
@@ -208,7 +208,7 @@ def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in settings.items()
-        if name not in used | IRRELEVANT_SETTINGS and value and not (name in NEUTRAL_AT_ONE and value == 1)
+        if name not in used | IRRELEVANT_SETTINGS and value and not (name in SETTINGS_NEUTRAL_AT_ONE and value == 1)
     }
 
 

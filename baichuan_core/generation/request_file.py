@@ -140,7 +140,7 @@ def _translate_logprobs(fields: dict[str, Any], place: str) -> None:
         raise DatasetError(f"{place} has 'top_logprobs' without \"logprobs\": true; add it, or remove 'top_logprobs'")
 
 
-def _read_logit_bias(bias: Any, place: str) -> dict[int, Any]:
+def _parse_logit_bias(bias: Any, place: str) -> dict[int, Any]:
     """Convert the keys of `logit_bias`, which are strings in JSON, to token ids."""
     if not isinstance(bias, dict):
         raise DatasetError(f"{place} has a 'logit_bias' that is not an object; write {{\"token id\": bias}}")
@@ -169,7 +169,7 @@ def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
         raise DatasetError(f"{place} has a 'stop' that is neither a string nor a list; write a list of strings")
     options = {name: item.get(name) for name in OPTION_NAMES}
     if options["logit_bias"] is not None:
-        options["logit_bias"] = _read_logit_bias(options["logit_bias"], place)
+        options["logit_bias"] = _parse_logit_bias(options["logit_bias"], place)
     try:
         return GenerationRequest(
             prompt, item.get("messages"), None if request_id is None else str(request_id), **options, place=place

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from baichuan_core.errors import PromptError
-from baichuan_core.generation.options import GenerationOptions, has_lone_surrogate, read_stop_texts
+from baichuan_core.generation.options import GenerationOptions, has_lone_surrogate, normalize_stop_strings
 from baichuan_core.tokenizer import Message
 
 INTEGER_OPTIONS = ("max_new_tokens", "top_k", "seed", "n", "logprobs")
@@ -57,7 +57,7 @@ class GenerationRequest:
             raise PromptError("id contains half of a surrogate pair; write the whole character")
         try:
             if self.stop is not None:
-                object.__setattr__(self, "stop", read_stop_texts(self.stop))
+                object.__setattr__(self, "stop", normalize_stop_strings(self.stop))
             self.override(GenerationOptions())
         except ValueError as error:
             raise PromptError(str(error)) from error

@@ -78,7 +78,7 @@ class Transcript:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _get_text(self) -> str:
-        return cut_at_stop(self._decode(self._get_text_ids()), self.request.stop)
+        return truncate_at_stop_string(self._decode(self._get_text_ids()), self.request.stop)
 
     def _get_text_ids(self) -> list[int]:
         """Return the tokens so far without a final end token, because `_decode` skips only special tokens."""
@@ -124,7 +124,7 @@ class Transcript:
         return self._logprobs[: kept if kept is None else max(kept, self._sent_logprobs)]
 
 
-def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
+def truncate_at_stop_string(text: str, stop: tuple[str, ...]) -> str:
     """Return `text` up to the first stop string."""
     positions = [position for position in (text.find(one) for one in stop) if position >= 0]
     return text[: min(positions)] if positions else text

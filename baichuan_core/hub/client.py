@@ -36,7 +36,7 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ContentStream:
     """Bytes of a file from the offset `start` to its end; a server that ignores ranges starts at 0."""
 
     start: int
@@ -79,7 +79,7 @@ class Hub:
         return Repository(name, found.sha, files)
 
     @contextmanager
-    def read(self, repository: Repository, path: str, start: int) -> Iterator[Content]:
+    def read(self, repository: Repository, path: str, start: int) -> Iterator[ContentStream]:
         """Request a file from the offset `start`, and return the bytes as they arrive.
 
         Raises:
@@ -99,7 +99,7 @@ class Hub:
             hf_raise_for_status(response)
             begins_at = start if response.status_code == PARTIAL_CONTENT else 0
             # If a chunk size were set, the last incomplete chunk before a dropped connection would be lost.
-            yield Content(begins_at, response.iter_bytes())
+            yield ContentStream(begins_at, response.iter_bytes())
 
     def _build_request(self, name: str, revision: str) -> Request:
         return Request(self.endpoint, name, revision, has_token=bool(self._token))

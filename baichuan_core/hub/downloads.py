@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from baichuan_core.errors import HubError, HubUnreachableError, InsufficientSpaceError
 
-from .client import Content, Hub, RemoteFile, Repository
+from .client import ContentStream, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL_SUFFIX = ".part"
@@ -18,7 +18,7 @@ MAX_CONSECUTIVE_FAILURES = 6  # attempts in a row without a new byte before the 
 FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each failure in a row, for a total of about a minute
 
 
-class Downloads:
+class Downloader:
     """Downloads into a folder: files are named after their hashes, with the suffix `.part` until they are complete.
 
     Complete files have been checked, no matter which run downloaded them.
@@ -57,10 +57,10 @@ class Downloads:
             HubUnreachableError: The connection is lost too often; a later call continues.
             InsufficientSpaceError: The disk is full.
         """
-        name = _file_name(file)
+        name = _make_file_name(file)
         if complete := _find_file(self._folders, name):
             return complete
-        part = self._take_over_part(name)
+        part = self._adopt_partial_file(name)
         was_begun = part.exists()
         try:
             intact = self._complete_file(file, part)
@@ -83,12 +83,12 @@ class Downloads:
         return part.rename(self._folder / name)
 
     def _count_present_bytes(self, file: RemoteFile) -> int:
-        if _find_file(self._folders, _file_name(file)):
+        if _find_file(self._folders, _make_file_name(file)):
             return file.size
-        part = _find_file(self._folders, _file_name(file) + PARTIAL_SUFFIX)
+        part = _find_file(self._folders, _make_file_name(file) + PARTIAL_SUFFIX)
         return min(part.stat().st_size, file.size) if part else 0
 
-    def _take_over_part(self, name: str) -> Path:
+    def _adopt_partial_file(self, name: str) -> Path:
         """Return the path of the incomplete file, after moving an earlier run's copy to this run's folder."""
         part = self._folder / (name + PARTIAL_SUFFIX)
         found = _find_file(self._folders, part.name)
@@ -119,7 +119,7 @@ class Downloads:
             os.fsync(output.fileno())
             return output.tell() == file.size and hasher.matches
 
-    def _append_content(self, file: RemoteFile, content: Content, output: BinaryIO, hasher: Hasher) -> Hasher:
+    def _append_content(self, file: RemoteFile, content: ContentStream, output: BinaryIO, hasher: Hasher) -> Hasher:
         """Append the bytes that arrive; drop the existing ones if the server sends the file from the beginning."""
         if content.start < output.tell():
             self._on_bytes(content.start - output.tell())
@@ -140,7 +140,7 @@ class Downloads:
             raise HubUnreachableError(f"{message}: retry later")
 
 
-def _file_name(file: RemoteFile) -> str:
+def _make_file_name(file: RemoteFile) -> str:
     return f"{file.digest.algorithm}-{file.digest.value}"
 
 

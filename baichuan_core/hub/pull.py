@@ -14,7 +14,7 @@ from checkpoint_files import AdapterSettings, FileError, UnsupportedFileError, c
 from checkpoint_files.adapter_settings import CONFIG_FILE as ADAPTER_CONFIG
 
 from .client import Hub, RemoteFile
-from .downloads import Downloads
+from .downloads import Downloader
 from .selection import select_files
 
 
@@ -84,7 +84,7 @@ def pull(
     on_progress(Progress(0.0, "reading the repository"))
     selection = select_files(hub.describe(repository, revision))
     found = selection.repository
-    loader = Downloads(hub, found, downloads, earlier, meter.count)
+    loader = Downloader(hub, found, downloads, earlier, meter.count)
     with staged_output(output) as staging:
         _download_files(loader, selection.settings, staging)
         _check_settings(staging, repository)
@@ -140,7 +140,7 @@ class DownloadMeter:
         self._on_progress(Progress(self._fraction, "downloading", figures))
 
 
-def _download_files(loader: Downloads, files: Iterable[RemoteFile], folder: Path) -> None:
+def _download_files(loader: Downloader, files: Iterable[RemoteFile], folder: Path) -> None:
     """Download files and put them into the folder, as hard links if the file system supports them."""
     for file in files:
         complete, target = loader.fetch(file), folder / file.path

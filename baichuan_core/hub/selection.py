@@ -33,7 +33,7 @@ TEXT_FILE_SUFFIXES = frozenset({"", ".md", ".txt", ".rst", ".pdf"})
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ModelFiles:
     """The files of the model in a repository.
 
     Attributes:
@@ -66,7 +66,7 @@ class Selection:
         return [known[shard] for shard in shards]
 
 
-def select_files(repository: Repository) -> Selection:
+def select_files(repository: Repository) -> ModelFiles:
     """Select a repository's model: safetensors if there are any, else `.bin` files, an adapter or a single GGUF file.
 
     Raises:
@@ -85,7 +85,7 @@ def select_files(repository: Repository) -> Selection:
     settings = [file for path, file in files.items() if _is_settings_file(path)]
     if weights.path.endswith(".json"):
         settings.append(weights)
-    return Selection(repository, tuple(settings), weights)
+    return ModelFiles(repository, tuple(settings), weights)
 
 
 def _find_weights(name: str, paths: Collection[str]) -> str:

@@ -140,7 +140,7 @@ def next_token_log_likelihoods(
     """
     check_token_ids(model, [*prompts, choices], shortest=1)
     head = OutputHead(model)
-    shared = _measure_shared_prefix(prompts)
+    shared = _compute_shared_prefix_length(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
     suffixes = [prompt[shared:] for prompt in prompts]
     scores = torch.empty(len(prompts), len(choices))
@@ -165,7 +165,7 @@ def continuation_log_likelihoods(
     """
     check_token_ids(model, [*prompts, *continuations], shortest=1)
     head = OutputHead(model)
-    shared = _measure_shared_prefix(prompts)
+    shared = _compute_shared_prefix_length(prompts)
     prefix = compute_shared_prefix(model, prompts[0][:shared]) if prompts else None
     # The last token of a continuation is only scored; it is never fed to the model.
     pairs = list(zip(prompts, continuations, strict=True))
@@ -195,7 +195,7 @@ def _score_tokens(head: OutputHead, states: Tensor, token_ids: Tensor) -> Tensor
     return head.gather_log_likelihoods(states, token_ids)
 
 
-def _measure_shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def _compute_shared_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
     """Return the length of the prefix that all prompts share.
 
     It is shorter than every prompt, because at least one token has to run to predict the next one.

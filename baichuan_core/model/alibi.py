@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 POSITION_STEP = 256  # bfloat16 represents all integers up to 256 exactly
-SUMMANDS_PER_SLOPE = 3  # number of bfloat16 values whose sum represents a float32 value
-ALIBI_COLUMNS = 8  # 1 + 2 · SUMMANDS_PER_SLOPE, rounded up to a multiple that attention kernels require of head_dim
+TERMS_PER_SLOPE = 3  # number of bfloat16 values whose sum represents a float32 value
+ALIBI_COLUMNS = 8  # 1 + 2 · TERMS_PER_SLOPE, rounded up to a multiple that attention kernels require of head_dim
 
 
 class AlibiColumns(NamedTuple):
@@ -108,8 +108,8 @@ def compute_alibi_columns(
     key = torch.stack(
         (
             torch.ones_like(steps),
-            *[steps] * SUMMANDS_PER_SLOPE,
-            *[position - POSITION_STEP * steps] * SUMMANDS_PER_SLOPE,
+            *[steps] * TERMS_PER_SLOPE,
+            *[position - POSITION_STEP * steps] * TERMS_PER_SLOPE,
         ),
         dim=-1,
     )
@@ -118,17 +118,17 @@ def compute_alibi_columns(
     until_last = last - query_positions
     shift = (slope * until_last[:, None]).clamp(max=torch.finfo(like.dtype).max / 2)  # [.., heads, queries]
     factors = torch.stack(
-        (*_split_into_summands(POSITION_STEP * slope, like.dtype), *_split_into_summands(slope, like.dtype)), dim=-1
+        (*_split_into_terms(POSITION_STEP * slope, like.dtype), *_split_into_terms(slope, like.dtype)), dim=-1
     )
     query = torch.cat((shift.to(like.dtype)[..., None], factors.expand(*shift.shape, -1)), dim=-1)
     spare = (0, ALIBI_COLUMNS - key.shape[-1])
     return AlibiColumns(pad(query, spare), pad(key.to(like.dtype), spare)[:, None])
 
 
-def _split_into_summands(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
+def _split_into_terms(exact: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """Split each number into terms of type `dtype` that add up to nearly `exact`, largest first."""
     pieces = []
-    for _ in range(SUMMANDS_PER_SLOPE):
+    for _ in range(TERMS_PER_SLOPE):
         pieces.append(exact.to(dtype))
         exact = exact - pieces[-1]
     return pieces

@@ -90,10 +90,10 @@ class LinearHead(nn.Linear):
         """
         if targets is None:
             return super().forward(hidden_states)
-        return linear_loss(hidden_states, self.weight, targets, normalized=normalized)
+        return compute_linear_loss(hidden_states, self.weight, targets, normalized=normalized)
 
 
-def logits_loss(logits: Tensor, targets: LossTargets) -> Tensor:
+def compute_logits_loss(logits: Tensor, targets: LossTargets) -> Tensor:
     """Return the loss of logits [positions, vocab], differentiable by autograd."""
     losses = torch.nn.functional.cross_entropy(
         logits.float(), targets.labels, ignore_index=IGNORED_LABEL, reduction="sum"
@@ -104,7 +104,7 @@ def logits_loss(logits: Tensor, targets: LossTargets) -> Tensor:
     return loss
 
 
-def linear_loss(hidden_states: Tensor, weight: Tensor, targets: LossTargets, *, normalized: bool) -> Tensor:
+def compute_linear_loss(hidden_states: Tensor, weight: Tensor, targets: LossTargets, *, normalized: bool) -> Tensor:
     """Return the loss of `hidden_states @ weight.T`, which can be differentiated once.
 
     Args:
@@ -135,7 +135,7 @@ class _LinearLoss(torch.autograd.Function):
     ) -> Tensor:
         cast_states = hidden_states.to(dtype)
         matrix = weight.to(dtype)
-        norms = _row_norms(weight) if normalized else None
+        norms = _compute_row_norms(weight) if normalized else None
         hidden_gradient = torch.empty_like(hidden_states) if needed[0] else None
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if needed[1] else None
         loss = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
@@ -195,7 +195,7 @@ def _compute_loss_and_gradient(logits: Tensor, targets: LossTargets, *, needs_gr
     return loss
 
 
-def _row_norms(weight: Tensor) -> Tensor:
+def _compute_row_norms(weight: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32)
     return norms.clamp(min=MIN_NORM)
 

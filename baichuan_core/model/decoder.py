@@ -16,16 +16,16 @@ from baichuan_core.config import BaichuanConfig
 
 from .alibi import AlibiColumns, add_alibi, compute_alibi_columns, compute_alibi_slopes, find_query_positions
 from .chat import ChatMixin
-from .chunked_loss import LossTargets, logits_loss, select_positions
-from .eight_bit_ends import create_embedding, create_output_head, require_eight_bit_rows
-from .head import HeadNorms, head_loss
+from .chunked_loss import LossTargets, compute_logits_loss, select_positions
+from .eight_bit_embedding_and_head import create_embedding, create_output_head, require_eight_bit_weights
+from .head import HeadNormCache, compute_head_loss
 from .layers import BaichuanAttention, BaichuanDecoderLayer, BaichuanRMSNorm
 from .leftover_settings import remove_leftover_settings
-from .masks import causal_mask
+from .masks import make_causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
 from .published_int4 import refuse_published_int4
-from .quantization import OnlineQuantization, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
+from .quantization import OnlineQuantizationMixin, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
 # Up to this number of queries, the ALiBi bias is added to the mask, which is still small. The alternative, extra
 # columns, would copy all keys in the cache.
@@ -56,7 +56,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
         return bool(self.is_activation_checkpointing)
 
     def _init_weights(self, module: nn.Module) -> None:
-        require_eight_bit_rows(module)
+        require_eight_bit_weights(module)
         super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -147,7 +147,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
             position_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device)[None] + past
         rotation = alibi = None
         if self.rotary_emb is not None:
-            mask = causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids)
+            mask = make_causal_mask(self.config, hidden_states, attention_mask, past_key_values, position_ids)
             rotation = self.rotary_emb(hidden_states, position_ids)
         else:
             mask, alibi = self._make_alibi_mask(hidden_states, attention_mask, past_key_values, position_ids)
@@ -169,7 +169,9 @@ class BaichuanModel(BaichuanPreTrainedModel):
         queries, device = hidden_states.shape[1], hidden_states.device
         slopes = compute_alibi_slopes(self.config.num_attention_heads, device)
         in_columns = queries > MAX_QUERIES_WITH_MASK and self.config._attn_implementation == "sdpa"
-        mask = causal_mask(self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=in_columns)
+        mask = make_causal_mask(
+            self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=in_columns
+        )
         if not in_columns:
             return None if mask is None else add_alibi(mask, slopes, hidden_states.dtype), None
         if mask is not None:
@@ -180,12 +182,12 @@ class BaichuanModel(BaichuanPreTrainedModel):
         return mask, compute_alibi_columns(slopes, query_positions, keys, self.config.head_dim**-0.5, hidden_states)
 
 
-class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin, GenerationMixin):
+class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantizationMixin, ChatMixin, GenerationMixin):
     """The decoder with its output head, plain (Baichuan 1) or normalized (Baichuan 2)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     # generate() creates the masks of a static cache with this function.
-    create_masks_for_generate = staticmethod(causal_mask)
+    create_masks_for_generate = staticmethod(make_causal_mask)
 
     if TYPE_CHECKING:
         # transformers annotates `self` of this method with a protocol that even its own models do not satisfy.
@@ -195,7 +197,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         super().__init__(config)
         self.model = BaichuanModel(config)
         self.lm_head = create_output_head(config)
-        self._head_norms = HeadNorms()
+        self._head_norms = HeadNormCache()
         self.register_state_dict_pre_hook(unpack_four_bits)
         self.post_init()
 
@@ -240,13 +242,13 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         if skip_logits and labels is not None:
             states, targets = self._select_positions(outputs.last_hidden_state, labels, **kwargs)
             norms = self._head_norms if self.config.norm_head else None
-            loss = head_loss(self.lm_head, states, targets, vocabulary=self.config.vocab_size, norms=norms)
+            loss = compute_head_loss(self.lm_head, states, targets, vocabulary=self.config.vocab_size, norms=norms)
         else:
             decoding = outputs.last_hidden_state.shape[1] == 1 and past_key_values is not None
             last = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
             logits = self.logits(last, decoding=decoding)
             if labels is not None:
-                loss = logits_loss(*self._select_positions(logits, labels, **kwargs))
+                loss = compute_logits_loss(*self._select_positions(logits, labels, **kwargs))
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -280,7 +282,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantization, ChatMixin
         Args:
             hidden_states: Last hidden states [..., hidden], as returned by `self.model`.
             decoding: Whether this is one of many steps with unchanged weights, so that the head norms of the previous
-                step can be reused (see `HeadNorms`).
+                step can be reused (see `HeadNormCache`).
 
         Returns:
             Logits [..., vocab] in the dtype of the head, normalized if the configuration sets `norm_head`.

@@ -16,7 +16,7 @@ MIN_SCALE = np.float32(1e-38)  # bitsandbytes' guard against blocks of zeros
 
 
 @cache
-def bitsandbytes_functional() -> Any:
+def import_bitsandbytes_functional() -> Any:
     """Import `bitsandbytes.functional` on first use, because the import searches for kernels and logs missing ones."""
     return import_module("bitsandbytes.functional")
 
@@ -33,7 +33,7 @@ def quantize_to_four_bits(weight: Tensor, quant_type: str, *, double_quantizatio
         Codes, uint8 [out * in / 2, 1], and bitsandbytes' `QuantState`, both equal to those of
         `bitsandbytes.functional.quantize_4bit`.
     """
-    functional = bitsandbytes_functional()
+    functional = import_bitsandbytes_functional()
     if weight.device.type != "cpu" or weight.numel() % BLOCK_SIZE:
         codes, state = functional.quantize_4bit(
             weight.contiguous(), blocksize=BLOCK_SIZE, compress_statistics=double_quantization, quant_type=quant_type
@@ -75,7 +75,7 @@ def unpack_weight(weight: Any) -> None:
     state: Any = getattr(weight, "quant_state", None)
     if not getattr(state, "packing_format_for_cpu", False):
         return
-    weight.data, _state = bitsandbytes_functional()._convert_weight_packed_for_cpu_inverse(weight.data, state)
+    weight.data, _state = import_bitsandbytes_functional()._convert_weight_packed_for_cpu_inverse(weight.data, state)
     kept = getattr(state, "kept_scales", None)
     if kept is not None:
         state.absmax, state.offset, state.state2 = kept
@@ -112,7 +112,7 @@ def _find_nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.floa
 @cache
 def _make_code_book_tables(quant_type: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return the midpoints between the sorted values of a code book, and a table that maps two positions to a byte."""
-    book = bitsandbytes_functional().get_4bit_type(quant_type, device="cpu")
+    book = import_bitsandbytes_functional().get_4bit_type(quant_type, device="cpu")
     order = torch.argsort(book)
     bounds = ((book[order[:-1]] + book[order[1:]]) / 2).numpy()
     code = order.numpy().astype(np.uint8)

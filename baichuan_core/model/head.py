@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .chunked_loss import MIN_NORM, LinearHead, LossTargets, iterate_chunks, logits_loss
-from .eight_bit_ends import EightBitHead
+from .chunked_loss import MIN_NORM, LinearHead, LossTargets, compute_logits_loss, iterate_chunks
+from .eight_bit_embedding_and_head import EightBitHead
 from .prepacked import PrepackedHead
 
 UNIT_VECTORS_PER_PASS = 256
@@ -18,8 +18,8 @@ POSITIONS_DIVIDED_AT_ONCE = 8  # their float32 copies fit into a CPU's cache
 COMPARED_COLUMNS = 16  # one cache line per row
 
 
-def head_loss(
-    head: nn.Module, hidden_states: Tensor, targets: LossTargets, *, vocabulary: int, norms: "HeadNorms | None"
+def compute_head_loss(
+    head: nn.Module, hidden_states: Tensor, targets: LossTargets, *, vocabulary: int, norms: "HeadNormCache | None"
 ) -> Tensor:
     """Return the loss of hidden states [positions, hidden], computing the logits in chunks.
 
@@ -49,14 +49,14 @@ def head_loss(
 
 
 def _compute_chunk_loss(logits: Callable[[Tensor], Tensor], hidden_states: Tensor, targets: LossTargets) -> Tensor:
-    return logits_loss(logits(hidden_states), targets)
+    return compute_logits_loss(logits(hidden_states), targets)
 
 
 def _compute_normalized_logits(head: nn.Module, norms: Tensor, hidden_states: Tensor) -> Tensor:
     return _divide_by_norms(head(hidden_states), norms)
 
 
-class HeadNorms:
+class HeadNormCache:
     """Cache of the L2 norms of the rows of an output head, in float32.
 
     Dividing logits by the row norms gives the logits of a head with rows of norm 1. The parameter itself is never
@@ -71,9 +71,9 @@ class HeadNorms:
         self._columns: Tensor | None = None
         self._seen_tensors: list[tuple[weakref.ref[Tensor], int, int]] = []
 
-    def __reduce__(self) -> tuple[type["HeadNorms"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["HeadNormCache"], tuple[()]]:
         """Copy or pickle without the norms, so that a copied model recomputes them."""
-        return HeadNorms, ()
+        return HeadNormCache, ()
 
     def logits(self, head: nn.Module, hidden_states: Tensor, *, decoding: bool) -> Tensor:
         """Return the logits of `head` as if its rows had norm 1.

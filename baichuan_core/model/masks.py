@@ -14,7 +14,7 @@ from baichuan_core.config import BaichuanConfig
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def causal_mask(
+def make_causal_mask(
     config: BaichuanConfig,
     inputs_embeds: Tensor,
     attention_mask: Tensor | None,
@@ -29,7 +29,7 @@ def causal_mask(
     In a two-dimensional `attention_mask` [batch, keys], 0 means padding. Tokens with the same non-zero number belong to
     the same packed example and see only each other. A four-dimensional mask is returned unchanged.
     """
-    same_example = _same_example_mask(attention_mask, inputs_embeds, past_key_values)
+    same_example = _make_same_example_mask(attention_mask, inputs_embeds, past_key_values)
     mask = create_causal_mask(
         config=config,
         inputs_embeds=inputs_embeds,
@@ -42,7 +42,7 @@ def causal_mask(
     return cast("Tensor | None", mask)  # only flex attention returns a BlockMask
 
 
-def _same_example_mask(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:
+def _make_same_example_mask(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> MaskFunction | None:
     """Return a mask function that is true within one packed example, or None if examples are not packed."""
     if mask is None or mask.ndim != 2 or mask.dtype == torch.bool:  # noqa: PLR2004
         return None

@@ -57,19 +57,19 @@ class BaichuanRotaryEmbedding(nn.Module):
         transformers itself would compute them for the longest sequence of a batch and keep them for later batches, so
         that an answer would depend on other prompts.
         """
-        if length <= unscaled_length(self.config):
+        if length <= get_unscaled_length(self.config):
             return self.inv_freq
         if sequences > 1:
             raise UnsupportedError(
                 f'rope_type "{self.rope_type}" scales by the length of each sequence beyond '
-                f"{unscaled_length(self.config)} tokens, so {sequences} sequences cannot share a batch: pass one at a "
-                'time, or set rope_type to "linear" or "yarn"'
+                f"{get_unscaled_length(self.config)} tokens, so {sequences} sequences cannot share a batch: pass one "
+                'at a time, or set rope_type to "linear" or "yarn"'
             )
         frequencies, _ = ROPE_INIT_FUNCTIONS[self.rope_type](self.config, self.inv_freq.device, seq_len=length)
         return frequencies
 
 
-def unscaled_length(config: BaichuanConfig) -> int:
+def get_unscaled_length(config: BaichuanConfig) -> int:
     """Return the sequence length up to which length-dependent rotations equal those of the unextended model."""
     parameters: dict[str, Any] = config.rope_parameters or {}
     original = parameters.get("original_max_position_embeddings") if parameters["rope_type"] == "longrope" else None
@@ -83,7 +83,7 @@ def depends_on_length(config: BaichuanConfig) -> bool:
         or (config.rope_parameters or {}).get("rope_type") not in LENGTH_DEPENDENT_ROPE_TYPES
     ):
         return False
-    return (config.model_max_length or 0) > unscaled_length(config)
+    return (config.model_max_length or 0) > get_unscaled_length(config)
 
 
 def rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ PREPACKABLE_LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "dow
 HALF_PRECISION_DTYPES = (torch.bfloat16, torch.float16)
 # Up to this number of rows, multiplying element by element is faster than converting the weight.
 MAX_ELEMENTWISE_ROWS = 8
-FEATURES_PER_PART = 256  # output features to convert to float32 at a time; few enough to stay in the cache
+FEATURES_PER_SLICE = 256  # output features to convert to float32 at a time; few enough to stay in the cache
 BASE_LAYER_SUFFIX = ".base_layer"  # peft's name for the original layer under an adapter
 
 
@@ -83,7 +83,7 @@ class UpcastLinear(nn.Linear):
         if x.numel() <= MAX_ELEMENTWISE_ROWS * self.in_features:
             return super().forward(x)
         exact = x.float()
-        parts = [linear(exact, part.float()).to(x.dtype) for part in self.weight.split(FEATURES_PER_PART)]
+        parts = [linear(exact, part.float()).to(x.dtype) for part in self.weight.split(FEATURES_PER_SLICE)]
         return torch.cat(parts, dim=-1)
 
 

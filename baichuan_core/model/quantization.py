@@ -12,7 +12,7 @@ from transformers.quantizers.auto import AutoHfQuantizer
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 
-from .eight_bit_ends import EightBitEmbedding, EightBitHead
+from .eight_bit_embedding_and_head import EightBitEmbedding, EightBitHead
 from .eight_bits import quantize_rows_in_float16
 from .four_bits import BLOCK_SIZE, keep_scales, quantize_to_four_bits, unpack_weight
 
@@ -22,7 +22,7 @@ QUANTIZATION_METHODS = ("int8", "nf4", "fp4")
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 OUTLIER_THRESHOLD = 6.0  # Dettmers et al. 2022, arXiv 2208.07339
 # bitsandbytes' 4-bit CPU kernels process 32 output features and one block of 64 input features at a time.
-FOUR_BIT_MULTIPLES = {"output": 32, "input": BLOCK_SIZE}
+FOUR_BIT_ALIGNMENT = {"output": 32, "input": BLOCK_SIZE}
 
 
 def make_quantization_settings(
@@ -67,7 +67,7 @@ def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
         UnsupportedError: A shape is not supported; the message names the layer.
     """
     for name, shape in shapes.items():
-        for (side, multiple), features in zip(FOUR_BIT_MULTIPLES.items(), shape, strict=True):
+        for (side, multiple), features in zip(FOUR_BIT_ALIGNMENT.items(), shape, strict=True):
             if features % multiple:
                 raise UnsupportedError(
                     f"{name} has {features} {side} features, but 4-bit layers require a multiple of {multiple}: "
@@ -75,7 +75,7 @@ def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
                 )
 
 
-class OnlineQuantization:
+class OnlineQuantizationMixin:
     """`model.quantize(4)` and `model.quantize(8)`, as in Baichuan 2's published code."""
 
     if TYPE_CHECKING:

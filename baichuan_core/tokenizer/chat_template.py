@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Inserted into control pieces that appear in the text of a message, to distinguish them from those written by the
 # template.
-BREAK_CHARACTER = "\ufdd0"  # a code point that Unicode reserves for internal use
+CONTROL_ESCAPE = "\ufdd0"  # a code point that Unicode reserves for internal use
 BAICHUAN2_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'system' and loop.first -%}{{ message['content'] }}
@@ -38,12 +38,12 @@ BAICHUAN1_13B_TEMPLATE = """\
 {%- if not ns.begun -%}{{ raise_exception('the chat has no user message') }}{%- endif -%}
 {%- if add_generation_prompt -%}{{ ASSISTANT }}{%- endif -%}
 """
-TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEMPLATE}
+PUBLISHED_TEMPLATES = {"baichuan2": BAICHUAN2_TEMPLATE, "baichuan1-13b": BAICHUAN1_13B_TEMPLATE}
 
 
 def build_published_template(tokenizer: "BaichuanTokenizer", chat_format: ChatFormat) -> str:
     """Return the template whose prompts equal those of `build_chat_prompt`, provided that they fit in the window."""
-    template = TEMPLATES[chat_format.style]
+    template = PUBLISHED_TEMPLATES[chat_format.style]
     for name, token_id in (("USER", chat_format.user_token_id), ("ASSISTANT", chat_format.assistant_token_id)):
         template = template.replace(name, repr(str(tokenizer.convert_ids_to_tokens(token_id))))
     return template
@@ -77,14 +77,14 @@ def choose_chat_format(
     """
     published = ChatFormat.from_settings(settings, config)
     template = tokenizer.chat_template
-    if template is None or (isinstance(template, str) and _is_published(template, published)):
+    if template is None or (isinstance(template, str) and _is_published_template(template, published)):
         return published
     return replace(published, style="chat_template")
 
 
-def _is_published(template: str, chat_format: ChatFormat) -> bool:
+def _is_published_template(template: str, chat_format: ChatFormat) -> bool:
     """Return whether a template equals the published one, except for the tokens that open turns."""
-    pattern = re.escape(TEMPLATES[chat_format.style].strip())
+    pattern = re.escape(PUBLISHED_TEMPLATES[chat_format.style].strip())
     for name in ("USER", "ASSISTANT"):
         pattern = pattern.replace(name, "'[^']*'")
     return re.fullmatch(pattern, template.strip()) is not None
@@ -149,15 +149,15 @@ def build_control_pattern(tokenizer: "BaichuanTokenizer") -> re.Pattern[str]:
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
-def break_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
-    """Return a copy of messages with `BREAK_CHARACTER` inside every control piece; `split_rendered_chat` removes it."""
+def escape_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
+    """Return a copy of messages with `CONTROL_ESCAPE` inside every control piece; `split_rendered_chat` removes it."""
     if isinstance(value, str):
-        doubled = value.replace(BREAK_CHARACTER, BREAK_CHARACTER * 2)
-        return pattern.sub(lambda match: match[0][0] + BREAK_CHARACTER + match[0][1:], doubled)
+        doubled = value.replace(CONTROL_ESCAPE, CONTROL_ESCAPE * 2)
+        return pattern.sub(lambda match: match[0][0] + CONTROL_ESCAPE + match[0][1:], doubled)
     if isinstance(value, Mapping):
-        return {key: break_control_pieces(part, pattern) for key, part in value.items()}
+        return {key: escape_control_pieces(part, pattern) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [break_control_pieces(part, pattern) for part in value]
+        return [escape_control_pieces(part, pattern) for part in value]
     return value
 
 
@@ -169,8 +169,8 @@ def split_rendered_chat(text: str, pattern: re.Pattern[str]) -> list[tuple[bool,
             parts.append((True, part))
             continue
         texts = [
-            one.replace(BREAK_CHARACTER * 2, BREAK_CHARACTER)
-            for one in re.split(f"(?<!{BREAK_CHARACTER}){BREAK_CHARACTER}(?!{BREAK_CHARACTER})", part)
+            one.replace(CONTROL_ESCAPE * 2, CONTROL_ESCAPE)
+            for one in re.split(f"(?<!{CONTROL_ESCAPE}){CONTROL_ESCAPE}(?!{CONTROL_ESCAPE})", part)
         ]
         parts += [(False, one) for one in texts if one]
     return parts

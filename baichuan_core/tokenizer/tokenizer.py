@@ -16,15 +16,15 @@ from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import TokenizerError
 from baichuan_core.tokenizer.chat import Message, build_chat_prompt
 from baichuan_core.tokenizer.chat_template import (
-    break_control_pieces,
     build_control_pattern,
     choose_chat_format,
+    escape_control_pieces,
     find_published_template,
     split_rendered_chat,
 )
 
-_RESERVED_PIECE = re.compile(r"<reserved_\d+>")
-_INSIDE_RESERVED_PIECE = re.compile(r"(?<=<)(?=reserved_\d+>)")
+_RESERVED_PIECE_PATTERN = re.compile(r"<reserved_\d+>")
+_RESERVED_PIECE_SPLIT_PATTERN = re.compile(r"(?<=<)(?=reserved_\d+>)")
 
 
 class BaichuanTokenizer(SentencePieceBackend):
@@ -86,7 +86,7 @@ class BaichuanTokenizer(SentencePieceBackend):
             raise TokenizerError(
                 f"character {error.start + 1} of the text is half of a surrogate pair; write the whole character"
             ) from error
-        parts = _INSIDE_RESERVED_PIECE.split(text)
+        parts = _RESERVED_PIECE_SPLIT_PATTERN.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]
 
     @classmethod
@@ -110,7 +110,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         return frozenset(
             piece
             for token_id, piece in pieces
-            if model.IsControl(token_id) or model.IsUnknown(token_id) or _RESERVED_PIECE.fullmatch(piece)
+            if model.IsControl(token_id) or model.IsUnknown(token_id) or _RESERVED_PIECE_PATTERN.fullmatch(piece)
         )
 
     def apply_chat_template(  # type: ignore[override] # the other parameters are passed on by name
@@ -126,7 +126,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         if settings.get("tokenize", True):
             pattern = build_control_pattern(self)
             conversation, tools, documents = (
-                break_control_pieces(value, pattern) for value in (conversation, tools, documents)
+                escape_control_pieces(value, pattern) for value in (conversation, tools, documents)
             )
             settings["tokenizer_kwargs"] = {**(settings.get("tokenizer_kwargs") or {}), "is_rendered_chat": True}
         return super().apply_chat_template(

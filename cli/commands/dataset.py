@@ -11,10 +11,10 @@ from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.job_view import error_text, format_job_line, is_final
+from cli.job_view import format_error, format_job_line, is_final
 from cli.options import AsJson, Key, Url, connect
 from cli.output import console, emit, say, show, show_table
-from cli.uploads import resolve_file_id
+from cli.uploads import upload_if_local
 
 app = typer.Typer(help="Inspect training data.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def preview(
     with connect(url, key) as client:
         body = {
             "model": model,
-            "training_file": resolve_file_id(client, file, "fine-tune"),
+            "training_file": upload_if_local(client, file, "fine-tune"),
             "max_length": max_length,
             "examples": examples,
             "max_examples": max_examples,
@@ -53,7 +53,7 @@ def preview(
         job = client.post("/v1/datasets/preview", body, {"Prefer": f"wait={WAIT_SECONDS}"})
         job = _wait_for_end(client, job)
     if job["state"] != "succeeded":
-        raise CommandError(error_text(job) if job["error"] else format_job_line(job), ExitCode.FAILED)
+        raise CommandError(format_error(job) if job["error"] else format_job_line(job), ExitCode.FAILED)
     if as_json:
         emit(job["result"])
     else:

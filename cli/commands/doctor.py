@@ -5,10 +5,10 @@ import os
 import typer
 
 from cli.checks import machine, service
-from cli.checks.result import Check
+from cli.checks.result import CheckResult
 from cli.endpoint import home
 from cli.exit_codes import ExitCode
-from cli.extras import find_missing, install_command
+from cli.extras import find_missing_packages, install_command
 from cli.options import AsJson, Key, Url
 from cli.output import emit_list, show
 
@@ -29,17 +29,17 @@ def doctor(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _run_all_checks(url: str | None, key: str | None) -> list[Check]:
+def _run_all_checks(url: str | None, key: str | None) -> list[CheckResult]:
     checks = machine.check_installation()
     if home().exists() or "DATABASE_URL" in os.environ:
         checks += _run_deployment_checks()
     return checks + service.check_service(url, key)
 
 
-def _run_deployment_checks() -> list[Check]:
-    if find_missing("service"):
+def _run_deployment_checks() -> list[CheckResult]:
+    if find_missing_packages("service"):
         detail = "not checked: the service's packages are not installed"
-        return [Check("deployment", "note", detail, f"run {install_command('service')}")]
+        return [CheckResult("deployment", "note", detail, f"run {install_command('service')}")]
     from cli.checks import deployment  # noqa: PLC0415 - it imports the whole job domain
 
     return deployment.check_deployment()

@@ -13,7 +13,7 @@ import typer
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.extras import require_extras
-from cli.local_finetuning import describe_distribution, describe_run
+from cli.local_finetuning import build_distribution_fields, build_finetune_arguments
 from cli.published_arguments import META_KEY, add_published_fields
 from cli.spec_options import SpecOption, create_options, read_values
 from jobs.specs import FinetuneSpec, JobSpec
@@ -68,14 +68,14 @@ def _create_command() -> Callable[..., None]:
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
         body = add_published_fields(found, {"kind": "finetune", **read_values(options, given)})
         names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
-        task = describe_run(body)
-        task["distribution"] = describe_distribution(
+        task = build_finetune_arguments(body)
+        task["distribution"] = build_distribution_fields(
             deepspeed=deepspeed, hostfile=hostfile, **{name: given[name] for name in names}
         )
         task["checkpoints"] = str(given["checkpoints"] or f"{task['output'].rstrip('/')}-checkpoints")
         task["records"] = None if given["records"] is None else str(given["records"])
         task["resume"] = given["resume"]
-        _exec_run(task)
+        _exec_training(task)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     parameters += [_local_parameter(option) for option in options]
@@ -103,7 +103,7 @@ def _local_parameter(option: SpecOption) -> inspect.Parameter:
     return parameter.replace(annotation=annotation)
 
 
-def _exec_run(task: dict[str, Any]) -> None:
+def _exec_training(task: dict[str, Any]) -> None:
     """Replace this process with the training process, so that signals reach that process directly."""
     require_extras("baichuan finetune", "engine")
     if not Path(task["checkpoint"]).is_dir():

@@ -19,7 +19,7 @@ from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
 from cli.published_arguments import META_KEY, PublishedCommand, add_published_fields
 from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, parse_assignments, read_values, spec_classes
-from cli.uploads import resolve_file_id
+from cli.uploads import upload_if_local
 from footprint import in_gib
 from jobs.specs import JobSpec
 
@@ -81,7 +81,7 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     chats = "conversations" in spec.model_fields
 
     def submit_command(**given: Any) -> None:
-        body = {"kind": kind, **read_values(options, given), **_conversations(given.get("chat"))}
+        body = {"kind": kind, **read_values(options, given), **_build_conversations(given.get("chat"))}
         body |= parse_assignments(given["assignments"] or [])
         body = add_published_fields(given["context"].meta.get(META_KEY, {}), body)
         if kind == "finetune" and not TRAINING_DATA_FIELDS & body.keys():
@@ -122,7 +122,7 @@ for _kind, _spec in spec_classes().items():
     app.command(_kind, cls=_class, help=inspect.getdoc(_spec), no_args_is_help=True)(_create_command(_kind, _spec))
 
 
-def _conversations(chats: list[str] | None) -> dict[str, Any]:
+def _build_conversations(chats: list[str] | None) -> dict[str, Any]:
     if not chats:
         return {}
     return {"conversations": [[{"role": "user", "content": question}] for question in chats]}
@@ -135,11 +135,11 @@ def _upload_files(client: Client, kind: str, options: list[SpecOption], body: di
         given = body.get(option.field)
         purpose = PURPOSES.get(kind, DEFAULT_PURPOSE)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
-            body[option.field] = resolve_file_id(client, given, purpose)
+            body[option.field] = upload_if_local(client, given, purpose)
             if body[option.field] != given:
                 uploaded.append(body[option.field])
         elif option.form == "weighted files" and isinstance(given, list):
-            body[option.field] = [{**each, "file": resolve_file_id(client, each["file"], purpose)} for each in given]
+            body[option.field] = [{**each, "file": upload_if_local(client, each["file"], purpose)} for each in given]
             pairs = zip(given, body[option.field], strict=True)
             uploaded += [made["file"] for named, made in pairs if made["file"] != named["file"]]
     return uploaded

@@ -11,7 +11,7 @@ from pathlib import Path
 from cli.errors import CommandError
 from cli.private_file import write_private
 from cli.supervision.child import Child
-from cli.supervision.ports import unused_port
+from cli.supervision.ports import find_unused_port
 
 CONFIGURATION_TEMPLATE = """\
 bind 127.0.0.1
@@ -63,7 +63,7 @@ def _find_packaged_program() -> str | None:
 def _create_child(home: Path, program: str) -> tuple[Child, int]:
     directory = home / "redis"
     directory.mkdir(parents=True, exist_ok=True)
-    port, password = unused_port(), secrets.token_hex(24)
+    port, password = find_unused_port(), secrets.token_hex(24)
     write_private(directory / "url", f"redis://:{password}@127.0.0.1:{port}/0\n")
     configuration = CONFIGURATION_TEMPLATE.format(port=port, password=password, directory=f'"{directory}"')
     log = home / "logs" / "redis.log"

@@ -13,12 +13,12 @@ EXAMPLES_FOLDER = Path(__file__).resolve().parents[2] / "examples"
 TINY_MODEL = "tiny"
 
 
-def first_steps(endpoint: Endpoint, home: Path) -> str:
+def format_first_steps(endpoint: Endpoint, home: Path) -> str:
     """Return the address, the key, a sign-in link and the first commands to try."""
     curl = f'curl -s -H "Authorization: Bearer {endpoint.api_key}" {endpoint.url}/v1/jobs'
     lines = [
         f"Baichuan Jobs is running at {endpoint.url} (documentation: {endpoint.url}/docs)",
-        f"Dashboard: {_sign_in_link(endpoint)} (the link signs you in once, within an hour)",
+        f"Dashboard: {_create_sign_in_link(endpoint)} (the link signs you in once, within an hour)",
         f"API key: {endpoint.api_key}",
         f"State and logs: {home}",
         "",
@@ -31,14 +31,14 @@ def first_steps(endpoint: Endpoint, home: Path) -> str:
     return "\n".join(lines)
 
 
-def _sign_in_link(endpoint: Endpoint) -> str:
+def _create_sign_in_link(endpoint: Endpoint) -> str:
     with Client(endpoint) as client:
         path: str = client.post("/v1/session/links")["path"]
     return endpoint.url + path
 
 
 def _format_submit_commands(endpoint: Endpoint, home: Path) -> list[str]:
-    program = _program() + _endpoint_options(endpoint, home)
+    program = _command_template() + _endpoint_options(endpoint, home)
     submit = "submit generate --model {} --prompt 'Hello' --max-new-tokens 16 --watch"
     with Client(endpoint) as client:
         ready = client.get("/v1/models", {"limit": 1})["data"]
@@ -52,7 +52,7 @@ def _format_submit_commands(endpoint: Endpoint, home: Path) -> list[str]:
     return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY_MODEL))}"]
 
 
-def _program() -> str:
+def _command_template() -> str:
     """Return the `baichuan` command in a form that works in another shell, with {} in place of its arguments."""
     ours = Path(sys.executable).with_name("baichuan")
     found = shutil.which("baichuan")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from alembic.util import CommandError as MigrationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from cli.deployment_settings import deployment_settings
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
+from cli.read_deployment_settings import read_deployment_settings
 from jobs.bootstrap import DEFAULT_PROJECT, prepare
 from jobs.database import Database
 from jobs.errors import AuthenticationError, InvalidRequestError
@@ -15,7 +15,7 @@ from jobs.service import keys
 from jobs.settings import Settings
 
 
-def prepare_with_key(settings: Settings, known: str | None, given: str | None = None) -> str:
+def prepare_database_and_key(settings: Settings, known: str | None, given: str | None = None) -> str:
     """Migrate the database, and return an API key that it accepts.
 
     Args:
@@ -93,7 +93,7 @@ def initialise(given: str | None) -> InitResult:
     Raises:
         CommandError: the given key has been revoked.
     """
-    settings = deployment_settings()
+    settings = read_deployment_settings()
     made = _prepare(settings, given)
     if made or given is None:
         return InitResult(created=made is not None, shown=None if given else made)

@@ -37,7 +37,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
-def unused_port() -> int:
+def find_unused_port() -> int:
     """Return a free port on the loopback address."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))

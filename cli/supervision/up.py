@@ -14,16 +14,16 @@ from pathlib import Path
 import httpx
 
 from baichuan_client.endpoint import Endpoint
-from cli.deployment_settings import deployment_settings
 from cli.endpoint import load_saved_endpoint, save
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.output import say, show
+from cli.read_deployment_settings import read_deployment_settings
 from cli.supervision.child import Child
 from cli.supervision.embedded_redis import start_redis
-from cli.supervision.first_steps import first_steps
+from cli.supervision.format_first_steps import format_first_steps
 from cli.supervision.home_lock import HomeLock
-from cli.supervision.key import prepare_with_key
+from cli.supervision.key import prepare_database_and_key
 from cli.supervision.orphans import adopt_orphans
 from cli.supervision.ports import listen
 from cli.supervision.stop_request import StopRequest
@@ -35,7 +35,7 @@ POLL_INTERVAL_SECONDS = 0.1
 HEALTH_TIMEOUT_SECONDS = 0.5
 RESPONSE_TIMEOUT_SECONDS = 10.0
 COMMAND_GRACE_SECONDS = 1.0
-LOOPBACK_BY_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
+WILDCARD_TO_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - only compared, not listened on
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def up(options: UpOptions) -> int:
     Raises:
         CommandError: the service cannot be started, or one of its processes keeps dying.
     """
-    settings = deployment_settings()
+    settings = read_deployment_settings()
     home = settings.home.resolve()
     with HomeLock(home):
         stop = StopRequest()
@@ -74,9 +74,9 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
             supervisor.watch(start_redis(settings.home))
         known = load_saved_endpoint(settings.home)
         given = os.environ.get("BAICHUAN_API_KEY") or None
-        api_key = prepare_with_key(settings, known.api_key if known else None, given)
+        api_key = prepare_database_and_key(settings, known.api_key if known else None, given)
         port = listener.getsockname()[1]
-        endpoint = Endpoint(f"http://{LOOPBACK_BY_WILDCARD.get(options.host, options.host)}:{port}", api_key)
+        endpoint = Endpoint(f"http://{WILDCARD_TO_LOOPBACK.get(options.host, options.host)}:{port}", api_key)
         for child in _make_children(options, settings.home, listener):
             if not stop:
                 supervisor.start(child)
@@ -88,7 +88,7 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
             return ExitCode.INTERRUPTED
         if options.command:
             return _run_command(options.command, endpoint, supervisor, stop)
-        show(first_steps(endpoint, settings.home))
+        show(format_first_steps(endpoint, settings.home))
         while not stop.wait(POLL_INTERVAL_SECONDS):
             supervisor.check()
         return ExitCode.OK

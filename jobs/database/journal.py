@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from jobs.database.tables import Feed, FeedPosition, Usage
-from jobs.records import FeedType
+from jobs.records import FeedEventType
 
 DAY_MS = 24 * 3600 * 1000
 _KEY = "baichuan.journal"
@@ -32,7 +32,7 @@ class FeedEntry:
 
     project_id: str
     job_id: str | None
-    type: FeedType
+    type: FeedEventType
     data: Mapping[str, Any]
     created_at: int
 
@@ -61,7 +61,7 @@ def add_to_feed(
     connection: Connection,
     project_id: str,
     job_id: str | None,
-    kind: FeedType,
+    kind: FeedEventType,
     data: Mapping[str, Any],
     *,
     now: int,

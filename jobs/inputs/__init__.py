@@ -2,10 +2,10 @@
 
 from jobs.inputs.batch import BatchSummary, check_batch
 from jobs.inputs.check import CheckedFile, check_file
+from jobs.inputs.duplicate_keys import DuplicateKeyFinder
 from jobs.inputs.lines import InputError
 from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, find_fault
 from jobs.inputs.prompts import check_prompts
-from jobs.inputs.repetition import RepeatedFieldFinder
 from jobs.inputs.training import check_training_data
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "LENGTH_LIMITS",
     "BatchSummary",
     "CheckedFile",
+    "DuplicateKeyFinder",
     "InputError",
-    "RepeatedFieldFinder",
     "check_batch",
     "check_file",
     "check_prompts",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.inputs.repetition import RepeatedFieldFinder
+from jobs.inputs.duplicate_keys import DuplicateKeyFinder
 
 MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
 CHUNK_CHARACTERS = 2**20
@@ -57,7 +57,7 @@ def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]
             if len(raw) > MAX_VALUE_BYTES:
                 raise InputError(f"is longer than {MAX_VALUE_BYTES} bytes; split it", line=number)
             if content := _decode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, number).strip():
-                yield number, _parse_rejecting_repeated_fields(content, number) if unique else _parse(content, number)
+                yield number, _parse_rejecting_duplicate_keys(content, number) if unique else _parse(content, number)
 
 
 def read_array(path: Path) -> Iterator[tuple[int, Any]]:
@@ -150,12 +150,12 @@ def _decode(raw: bytes, line: int) -> str:
         raise InputError(f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", line=line) from None
 
 
-def _parse_rejecting_repeated_fields(content: str, line: int) -> Any:
-    repetition = RepeatedFieldFinder()
-    value = _parse(content, line, repetition.read_object)
-    if repetition.name is not None:
-        message = f"{repetition.path} is given more than once in one object; keep one"
-        raise InputError(message, line=line, param=repetition.path)
+def _parse_rejecting_duplicate_keys(content: str, line: int) -> Any:
+    duplicates = DuplicateKeyFinder()
+    value = _parse(content, line, duplicates.read_object)
+    if duplicates.name is not None:
+        message = f"{duplicates.path} is given more than once in the same object; keep only one"
+        raise InputError(message, line=line, param=duplicates.path)
     return value
 
 

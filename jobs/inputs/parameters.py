@@ -31,12 +31,12 @@ def _is_number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def number_check(low: int, high: int) -> Check:
+def make_number_check(low: int, high: int) -> Check:
     """Return a check that a value is a number within bounds."""
     return lambda value: None if _is_number(value, low, high) else f"must be a number from {low} to {high}"
 
 
-def integer_check(low: int, high: int) -> Check:
+def make_integer_check(low: int, high: int) -> Check:
     """Return a check that a value is a whole number within bounds."""
 
     def check(value: Any) -> str | None:
@@ -104,15 +104,15 @@ CHECKS_BY_PARAMETER: Mapping[str, Check] = {
     "model": _check_text,
     "messages": _check_messages,
     "prompt": _check_text,
-    **{name: integer_check(1, 2**31 - 1) for name in LENGTH_LIMITS},
-    "temperature": number_check(0, 2),
+    **{name: make_integer_check(1, 2**31 - 1) for name in LENGTH_LIMITS},
+    "temperature": make_number_check(0, 2),
     "top_p": _check_top_p,
-    "top_k": integer_check(0, 2**31 - 1),
-    "seed": integer_check(0, 2**31 - 1),
-    "n": integer_check(1, 128),
+    "top_k": make_integer_check(0, 2**31 - 1),
+    "seed": make_integer_check(0, 2**31 - 1),
+    "n": make_integer_check(1, 128),
     "stop": _check_stop,
-    "presence_penalty": number_check(-2, 2),
-    "frequency_penalty": number_check(-2, 2),
+    "presence_penalty": make_number_check(-2, 2),
+    "frequency_penalty": make_number_check(-2, 2),
     "logit_bias": _check_logit_bias,
-    "top_logprobs": integer_check(0, 20),
+    "top_logprobs": make_integer_check(0, 20),
 }

@@ -15,20 +15,20 @@ from jobs.inputs.parameters import (
     Check,
     find_fault,
     has_lone_surrogate,
-    integer_check,
-    number_check,
+    make_integer_check,
+    make_number_check,
 )
 
 PROMPT_FIELDS = ("prompt", "messages")
 SHARED_PARAMETERS = ("prompt", "messages", "top_k", "n", "stop", "presence_penalty", "frequency_penalty", "logit_bias")
 # Parameters for which our own jobs allow a wider range than OpenAI's API.
-OWN_CHECKS: Mapping[str, Check] = {
-    "temperature": number_check(0, 100),
-    "top_p": number_check(0, 1),
+PROMPT_FILE_CHECKS: Mapping[str, Check] = {
+    "temperature": make_number_check(0, 100),
+    "top_p": make_number_check(0, 1),
     "seed": lambda value: None if type(value) is int else "must be a whole number",
-    "logprobs": integer_check(0, 20),
+    "logprobs": make_integer_check(0, 20),
 }
-LINE_KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED_PARAMETERS[2:], *OWN_CHECKS)
+LINE_KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED_PARAMETERS[2:], *PROMPT_FILE_CHECKS)
 BATCH_KEYS = ("custom_id", "method", "url", "body")
 IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # have no effect in the body of a batch line
 NEUTRAL_VALUES: Mapping[str, Any] = {"stream": False, "echo": False, "best_of": 1}  # have no effect with these values
@@ -104,8 +104,8 @@ def _normalize_logprobs(given: dict[str, Any]) -> None:
 def _find_fault(name: str, value: Any) -> str | None:
     if name == "id":
         return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(str(value)) else None
-    if name in OWN_CHECKS:
-        return OWN_CHECKS[name](value)
+    if name in PROMPT_FILE_CHECKS:
+        return PROMPT_FILE_CHECKS[name](value)
     if name in SHARED_PARAMETERS or name in LENGTH_LIMITS:
         return find_fault(name, value)
     return f"is not known; use one of {', '.join(LINE_KEYS)}, or set it for the whole job"

@@ -14,7 +14,7 @@ MAX_PAUSE_SECONDS = 0.05  # each pause lasts as long as the preceding chunk took
 log = logging.getLogger(__name__)
 
 
-class BulkOperations:
+class BulkOperationRunner:
     """Runs bulk operations in a thread, which `start_if_due` starts and which ends when no operation is left."""
 
     def __init__(self, database: Database, settings: Settings) -> None:

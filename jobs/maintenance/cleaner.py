@@ -29,7 +29,7 @@ class Cleaner:
         """Process one batch; return how many records it had."""
         with self._database.writing() as connection:
             now = now_ms(connection)
-            due = deletions.take_due(connection, now=now, limit=BATCH_SIZE, until=now + CLAIM_TTL_MS)
+            due = deletions.claim_due(connection, now=now, limit=BATCH_SIZE, until=now + CLAIM_TTL_MS)
         done = [record.id for record in due if record.key is not None and self._delete(record, record.key)]
         if done:
             with self._database.writing() as connection:

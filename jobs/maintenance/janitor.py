@@ -7,7 +7,7 @@ import time
 from jobs.artifacts import open_store
 from jobs.database import Database
 from jobs.maintenance.cleaner import BATCH_SIZE, Cleaner
-from jobs.maintenance.retention import Retention
+from jobs.maintenance.retention import RetentionPass
 from jobs.settings import Settings
 
 CLEANING_INTERVAL_SECONDS = 1.0
@@ -46,7 +46,7 @@ class Janitor:
         try:
             if time.monotonic() >= self._expire_at:
                 self._expire_at = time.monotonic() + EXPIRY_INTERVAL_SECONDS
-                Retention(self._database, self._settings).expire()
+                RetentionPass(self._database, self._settings).expire()
                 open_store(self._settings).tidy()
             cleaner = Cleaner(self._database, open_store(self._settings), self._settings)
             while not self._stopping.is_set() and cleaner.clean() == BATCH_SIZE:

@@ -18,7 +18,7 @@ from jobs.state import JobState
 BATCH_SIZE = 200
 
 
-class Retention:
+class RetentionPass:
     """One pass over all data that can expire; each batch is a separate transaction."""
 
     def __init__(self, database: Database, settings: Settings) -> None:

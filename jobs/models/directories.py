@@ -52,8 +52,8 @@ def resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
         )
     if not real.is_dir():
         raise InvalidRequestError(f"{path} is not a directory on the server", param="path")
-    if _printable(real) != real.name:
-        raise InvalidRequestError(f"the name {_printable(real)} is not valid UTF-8; rename it", param="path")
+    if _escape_name(real) != real.name:
+        raise InvalidRequestError(f"the name {_escape_name(real)} is not valid UTF-8; rename it", param="path")
     for file in (*real.iterdir(), *(real / MORE_TEMPLATES).glob("*")):
         _check_entry(file, roots)
     return real
@@ -62,10 +62,10 @@ def resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
 def _check_entry(file: Path, roots: Sequence[Path]) -> None:
     real = _resolve(file)
     if not any(real.is_relative_to(root) for root in roots):
-        message = f"{_printable(file)} is a link that points outside the allowed model roots; copy the file instead"
+        message = f"{_escape_name(file)} is a link that points outside the allowed model roots; copy the file instead"
         raise PathNotAllowedError(message, param="path")
     if not (real.is_file() or real.is_dir()):
-        message = f"{_printable(file)} is neither a file nor a directory; remove it or replace it with a copy"
+        message = f"{_escape_name(file)} is neither a file nor a directory; remove it or replace it with a copy"
         raise InvalidRequestError(message, param="path")
 
 
@@ -74,11 +74,11 @@ def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError:
-        message = f"{_printable(path)} is a link to itself; replace it with a copy"
+        message = f"{_escape_name(path)} is a link to itself; replace it with a copy"
         raise InvalidRequestError(message, param="path") from None
 
 
-def _printable(path: Path) -> str:
+def _escape_name(path: Path) -> str:
     """Return the name with invalid UTF-8 escaped, because no response can contain invalid UTF-8."""
     return path.name.encode("utf-8", "backslashreplace").decode()
 

@@ -18,7 +18,7 @@ def add(connection: Connection, allocations: Sequence[AllocationRecord]) -> None
     connection.execute(sa.insert(Allocation), [asdict(allocation) for allocation in allocations])
 
 
-def map_by_attempt(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
+def group_by_attempt(connection: Connection, attempt_ids: Collection[str]) -> dict[str, list[AllocationRecord]]:
     """Return a mapping from attempt id to the attempt's allocations, ordered by node."""
     query = (
         sa.select(Allocation.__table__).where(Allocation.attempt_id.in_(list(attempt_ids))).order_by(Allocation.node)

@@ -78,7 +78,7 @@ def set_accepts_chats(connection: Connection, attempt_id: str, *, accepts: bool)
 def get_with_allocations(connection: Connection, attempt_id: str) -> AttemptRecord:
     """Return an existing attempt with its allocations."""
     row = connection.execute(sa.select(Attempt.__table__).where(Attempt.id == attempt_id)).one()
-    places = allocations.map_by_attempt(connection, [attempt_id])[attempt_id]
+    places = allocations.group_by_attempt(connection, [attempt_id])[attempt_id]
     return AttemptRecord(**row._mapping, allocations=tuple(places))
 
 
@@ -86,7 +86,7 @@ def list_for_job(connection: Connection, job_id: str) -> list[AttemptRecord]:
     """Return all attempts at a job with their allocations, oldest first."""
     query = sa.select(Attempt.__table__).where(Attempt.job_id == job_id).order_by(Attempt.number)
     found = [AttemptRecord(**row._mapping) for row in connection.execute(query)]
-    places = allocations.map_by_attempt(connection, [attempt.id for attempt in found])
+    places = allocations.group_by_attempt(connection, [attempt.id for attempt in found])
     return [replace(attempt, allocations=tuple(places[attempt.id])) for attempt in found]
 
 
@@ -95,7 +95,7 @@ def get_device_ms(connection: Connection, attempt_id: str, *, now: int) -> int:
     claimed_at = connection.execute(sa.select(Attempt.claimed_at).where(Attempt.id == attempt_id)).scalar_one()
     if claimed_at is None:
         return 0
-    places = allocations.map_by_attempt(connection, [attempt_id])[attempt_id]
+    places = allocations.group_by_attempt(connection, [attempt_id])[attempt_id]
     return (now - claimed_at) * sum(len(place.devices) for place in places)
 
 

@@ -7,34 +7,35 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from jobs.database.tables import BulkOperation
-from jobs.records import BulkRecord
+from jobs.records import BulkOperationRecord
 
 
-def add(connection: Connection, bulk: BulkRecord) -> None:
+def add(connection: Connection, bulk: BulkOperationRecord) -> None:
     """Insert an operation."""
     connection.execute(sa.insert(BulkOperation).values(**asdict(bulk)))
 
 
-def get(connection: Connection, bulk_id: str) -> BulkRecord | None:
+def get(connection: Connection, bulk_id: str) -> BulkOperationRecord | None:
     """Return the operation with this id."""
     row = connection.execute(sa.select(BulkOperation.__table__).where(BulkOperation.id == bulk_id)).first()
-    return BulkRecord(**row._mapping) if row else None
+    return BulkOperationRecord(**row._mapping) if row else None
 
 
-def lock_first_unfinished(connection: Connection) -> BulkRecord | None:
+def lock_first_unfinished(connection: Connection) -> BulkOperationRecord | None:
     """Return the oldest operation that is not finished, locked until the transaction ends."""
     query = sa.select(BulkOperation.__table__).where(BulkOperation.finished_at.is_(None))
     row = connection.execute(query.order_by(BulkOperation.id).limit(1).with_for_update(skip_locked=True)).first()
-    return BulkRecord(**row._mapping) if row else None
+    return BulkOperationRecord(**row._mapping) if row else None
 
 
-def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkOperationRecord]:
     """Return up to `limit` operations of a project, newest first, after the operation `after`."""
     query = sa.select(BulkOperation.__table__).where(BulkOperation.project_id == project_id)
     if after:
         query = query.where(BulkOperation.id < after)
     return [
-        BulkRecord(**row._mapping) for row in connection.execute(query.order_by(BulkOperation.id.desc()).limit(limit))
+        BulkOperationRecord(**row._mapping)
+        for row in connection.execute(query.order_by(BulkOperation.id.desc()).limit(limit))
     ]
 
 

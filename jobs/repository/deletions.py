@@ -16,7 +16,7 @@ def add(connection: Connection, deletions: Sequence[DeletionRecord]) -> None:
         connection.execute(sa.insert(Deletion), [asdict(deletion) for deletion in deletions])
 
 
-def take_due(connection: Connection, *, now: int, limit: int, until: int) -> list[DeletionRecord]:
+def claim_due(connection: Connection, *, now: int, limit: int, until: int) -> list[DeletionRecord]:
     """Claim up to `limit` due deletions, earliest first; no one else can claim them before `until`."""
     due = (
         sa.select(Deletion.id)

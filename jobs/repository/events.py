@@ -37,7 +37,9 @@ def append(
     _insert(
         connection,
         [
-            _row(job_id, job.last_event - len(entries) + number, entry, attempt_id, now, first_line if count else None)
+            _build_row(
+                job_id, job.last_event - len(entries) + number, entry, attempt_id, now, first_line if count else None
+            )
             for number, (entry, first_line, count) in enumerate(zip(entries, first_lines, lines, strict=True), start=1)
         ],
     )
@@ -53,14 +55,14 @@ def append_to_all(connection: Connection, jobs: Sequence[JobRecord], entry: Entr
     """Append the same entry, without output lines, to the logs of several jobs that no worker is running."""
     counted = sa.update(Job).where(Job.id.in_([job.id for job in jobs])).values(last_event=Job.last_event + 1)
     sequences = {row.id: row.last_event for row in connection.execute(counted.returning(Job.id, Job.last_event))}
-    _insert(connection, [_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
+    _insert(connection, [_build_row(job.id, sequences[job.id], entry, None, now) for job in jobs])
     for job in jobs:
         add_to_feed(connection, job.project_id, job.id, "state", {**entry[1], "kind": job.kind}, now=now)
 
 
 def insert_first(connection: Connection, jobs: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> None:
     """Insert the first events of new jobs, whose rows already have `last_event` set to 1."""
-    _insert(connection, [_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
+    _insert(connection, [_build_row(job["id"], 1, ("state", data), None, job["created_at"]) for job in jobs])
     for job in jobs:
         told = {**data, "kind": job["kind"]}
         add_to_feed(connection, job["project_id"], job["id"], "state", told, now=job["created_at"])
@@ -88,7 +90,7 @@ def list_page_backwards(
     return [EventRecord(**row._mapping) for row in rows]
 
 
-def _row(
+def _build_row(
     job_id: str, sequence: int, entry: Entry, attempt_id: str | None, now: int, first_line: int | None = None
 ) -> dict[str, Any]:
     return {

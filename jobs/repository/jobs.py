@@ -14,10 +14,10 @@ from jobs.records import JobDetails, JobRecord, QueuedJob
 from jobs.state import JobState
 
 RECORD_COLUMNS = [getattr(Job, field.name) for field in fields(JobRecord)]
-_DETAILS = [getattr(Job, field.name) for field in fields(JobDetails)]
+_DETAILS_COLUMNS = [getattr(Job, field.name) for field in fields(JobDetails)]
 # Polls and submissions run these statements. Building each one only once halves a query's time in Python.
 _RECORDS_BY_ID = sa.select(*RECORD_COLUMNS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
-_DETAILS_BY_ID = sa.select(*_DETAILS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
+_DETAILS_BY_ID = sa.select(*_DETAILS_COLUMNS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -38,8 +38,8 @@ def get_by_idempotency_key(
 ) -> dict[tuple[str, str], JobDetails]:
     """Return the jobs that were submitted with these (project, idempotency key) pairs."""
     pairs = sa.tuple_(Job.project_id, Job.idempotency_key)
-    rows = connection.execute(sa.select(*_DETAILS).where(pairs.in_(list(keys))))
-    return {(row.project_id, row.idempotency_key): _details(row) for row in rows}
+    rows = connection.execute(sa.select(*_DETAILS_COLUMNS).where(pairs.in_(list(keys))))
+    return {(row.project_id, row.idempotency_key): _to_details(row) for row in rows}
 
 
 def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
@@ -51,7 +51,7 @@ def get_many(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]
 def get_details(connection: Connection, ids: Iterable[str]) -> dict[str, JobDetails]:
     """Read jobs with their specs and results, by id; unknown ids are absent."""
     rows = connection.execute(_DETAILS_BY_ID, {"ids": list(ids)})
-    return {row.id: _details(row) for row in rows}
+    return {row.id: _to_details(row) for row in rows}
 
 
 def lock(connection: Connection, job_id: str) -> JobRecord | None:
@@ -68,7 +68,7 @@ def lock_available(connection: Connection, ids: Iterable[str]) -> dict[str, JobR
 
 def find_by_digest(connection: Connection, project_id: str, kind: str, digest: str, *, since: int) -> JobDetails | None:
     """Return the newest job of a kind that an identical request to OpenAI's API created at or after `since`."""
-    query = sa.select(*_DETAILS).where(
+    query = sa.select(*_DETAILS_COLUMNS).where(
         Job.project_id == project_id,
         Job.kind == kind,
         Job.id >= first_id_at("job", since),
@@ -76,7 +76,7 @@ def find_by_digest(connection: Connection, project_id: str, kind: str, digest: s
         Job.openai.is_not(None),
     )
     row = connection.execute(query.order_by(Job.id.desc()).limit(1)).first()
-    return _details(row) if row else None
+    return _to_details(row) if row else None
 
 
 def set_openai(connection: Connection, job_id: str, openai: Mapping[str, Any]) -> None:
@@ -153,7 +153,7 @@ def to_record(row: sa.Row[Any]) -> JobRecord:
     return JobRecord(**_values(row))
 
 
-def _details(row: sa.Row[Any]) -> JobDetails:
+def _to_details(row: sa.Row[Any]) -> JobDetails:
     return JobDetails(**_values(row))
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from jobs.database.tables import Job, JobLabel, JobSearch
 from jobs.records import JobFilter, JobRecord
 from jobs.repository.jobs import RECORD_COLUMNS, to_record
-from jobs.specs.searchable import describe_error, field_lines
+from jobs.specs.searchable import build_search_lines, build_searchable_error
 
 
 def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -22,7 +22,7 @@ def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 def set_error(connection: Connection, job_id: str, error: Mapping[str, Any] | None) -> None:
     """Change the error in a job's search row."""
     statement = sa.update(JobSearch).where(JobSearch.job_id == job_id)
-    connection.execute(statement.values(error=describe_error(error)))
+    connection.execute(statement.values(error=build_searchable_error(error)))
 
 
 def list_page(
@@ -109,7 +109,7 @@ def _build_search_conditions(connection: Connection, wanted: JobFilter) -> list[
     conditions: list[ColumnElement[bool]] = []
     if wanted.field:
         position = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
-        lines = field_lines(*wanted.field)
+        lines = build_search_lines(*wanted.field)
         conditions.append(sa.or_(*(position(JobSearch.fields, line) > 0 for line in lines)))
     if wanted.error:
         conditions.append(JobSearch.error.icontains(wanted.error, autoescape=True))

@@ -13,7 +13,7 @@ from jobs.state import JobState
 # Spec fields that name models and files; a test compares them with the specs.
 MODEL_FIELDS = ("model", "adapter", "compare_with")
 FILE_FIELDS = ("training_file", "validation_file", "input_file", "quality_text_file", "calibration_file", "data_file")
-FILE_LISTS = ("training_files",)  # lists of objects with the key "file"
+FILE_LIST_FIELDS = ("training_files",)  # lists of objects with the key "file"
 FINAL_STATES = tuple(state for state in JobState if state.is_final)
 UNFINISHED_STATES = tuple(state for state in JobState if not state.is_final)
 
@@ -57,7 +57,7 @@ def find_jobs_referencing(
 def find_jobs_referencing_file(connection: Connection, project_id: str, file_id: str) -> list[str]:
     """Return the ids of unfinished jobs whose specs name a file."""
     found = [use.job_id for use in find_jobs_referencing(connection, project_id, FILE_FIELDS, [file_id])]
-    for field in FILE_LISTS:
+    for field in FILE_LIST_FIELDS:
         # Searching the list as text is enough: nothing else in such a list can contain the id of a file.
         named = sa.cast(Job.spec[field], sa.Text).contains(file_id, autoescape=True)
         query = sa.select(Job.id).where(Job.project_id == project_id, Job.state.in_(UNFINISHED_STATES), named)

@@ -57,7 +57,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
     able = [room for room in rooms if job.kind in room.machine.kinds]
     if not able:
         return Explanation("kind", f"no active worker accepts {job.kind} jobs")
-    labelled = [room for room in able if room.machine.is_requested_by(job.requirement)]
+    labelled = [room for room in able if room.machine.meets_constraints(job.requirement)]
     if not labelled:
         return Explanation("labels", f"no active worker {_describe_demand(job.requirement)}")
     equipped = [room for room in labelled if room.machine.has_packages(job.requirement)]
@@ -111,7 +111,9 @@ def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
     worker, count = best.machine.worker_id, _count_large_devices(need, best)
     if need.devices > count > 0:
         return Explanation("devices", f"needs {_describe_node(need)}; {worker} has {count} such devices in all", worker)
-    sizes = [(device.limit_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices]
+    sizes = [
+        (device.get_usable_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices
+    ]
     size, worker = max(sizes, default=(0, worker))
     message = f"needs {_describe_node(need)}; the largest device, on {worker}, has {in_gib(size)} available to jobs"
     return Explanation("device_memory", message, worker, size)

@@ -32,7 +32,7 @@ class Device:
         """Whether processes outside the service use more memory than is allowed on an idle device."""
         return not self.on_host and self.used_by_others_bytes > MAX_IDLE_USE_BYTES
 
-    def limit_bytes(self, requirement: Requirement) -> int:
+    def get_usable_bytes(self, requirement: Requirement) -> int:
         """Return how much of this device's memory a job can use; on a CPU, the runner's own memory is subtracted."""
         return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
 
@@ -40,7 +40,7 @@ class Device:
         """Return the bytes that a job would reserve on this device."""
         if requirement.exclusive and not self.on_host:
             return self.memory_bytes
-        return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), self.limit_bytes(requirement))
+        return min(max(requirement.reserve_bytes, requirement.device_memory_bytes), self.get_usable_bytes(requirement))
 
     def is_large_enough(self, requirement: Requirement) -> bool:
         """Whether the job could run on this device if nothing else did."""
@@ -123,7 +123,7 @@ class Machine:
         host_is_enough = on_host + requirement.host_memory_bytes <= self.host_memory_bytes
         return len(large) >= requirement.devices and host_is_enough
 
-    def is_requested_by(self, requirement: Requirement) -> bool:
+    def meets_constraints(self, requirement: Requirement) -> bool:
         """Whether the machine has the labels that the job requires and is one of the workers that the job names."""
         named = not requirement.workers or self.worker_id in requirement.workers
         return named and all(self.labels.get(key) == value for key, value in requirement.labels)
@@ -134,7 +134,7 @@ class Machine:
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
         """Whether the machine runs jobs of this kind, is requested by the job, and has the packages it needs."""
-        return kind in self.kinds and self.is_requested_by(requirement) and self.has_packages(requirement)
+        return kind in self.kinds and self.meets_constraints(requirement) and self.has_packages(requirement)
 
 
 class Room:

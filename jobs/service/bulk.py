@@ -15,7 +15,7 @@ from jobs.database import now_ms
 from jobs.database.journal import add_to_feed
 from jobs.errors import DomainError, InUseError, NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
-from jobs.records import BulkAction, BulkRecord, JobFilter, JobRecord, Json
+from jobs.records import BulkAction, BulkOperationRecord, JobFilter, JobRecord, Json
 from jobs.repository import bulk, jobs, search
 from jobs.service import jobs as job_service
 from jobs.service.deletions import erase_jobs, find_blocked_jobs
@@ -83,9 +83,9 @@ def count(connection: Connection, project_id: str, action: BulkAction, wanted: J
 
 def request(
     connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter, sent: Json, matched: int
-) -> BulkRecord:
+) -> BulkOperationRecord:
     """Record an operation for the leader; `sent` is the filter as shown to clients."""
-    made = BulkRecord(
+    made = BulkOperationRecord(
         id=new_id("bulk"),
         project_id=project_id,
         action=action,
@@ -105,7 +105,7 @@ def request(
     return made
 
 
-def get(connection: Connection, project_id: str, bulk_id: str) -> BulkRecord:
+def get(connection: Connection, project_id: str, bulk_id: str) -> BulkOperationRecord:
     """Return one operation.
 
     Raises:
@@ -119,7 +119,7 @@ def get(connection: Connection, project_id: str, bulk_id: str) -> BulkRecord:
     return found
 
 
-def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkRecord]:
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[BulkOperationRecord]:
     """Return operations of a project, newest first.
 
     Raises:
@@ -217,7 +217,7 @@ def _apply_change(connection: Connection, outcome: _Outcome, job: JobRecord, cha
 
 
 def _record_progress(
-    connection: Connection, operation: BulkRecord, taken: Sequence[JobRecord], outcome: _Outcome, *, done: bool
+    connection: Connection, operation: BulkOperationRecord, taken: Sequence[JobRecord], outcome: _Outcome, *, done: bool
 ) -> None:
     now = now_ms(connection)
     progressed = replace(
@@ -234,7 +234,7 @@ def _record_progress(
     _add_to_feed(connection, progressed)
 
 
-def _add_to_feed(connection: Connection, operation: BulkRecord) -> None:
+def _add_to_feed(connection: Connection, operation: BulkOperationRecord) -> None:
     names = ("id", "action", "matched", "processed", "changed", "failed")
     data = {name: getattr(operation, name) for name in names} | {"done": operation.finished_at is not None}
     add_to_feed(connection, operation.project_id, None, "bulk", data, now=operation.finished_at or now_ms(connection))

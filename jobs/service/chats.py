@@ -22,7 +22,7 @@ API_LOST_ERROR = {"code": "api_lost", "message": "the API process that was answe
 
 
 @dataclass(frozen=True, slots=True)
-class ServingPlace:
+class ServingStatus:
     """The attempts that answer chats for a model.
 
     Attributes:
@@ -71,7 +71,9 @@ class EndedChat:
     stored: Json | None = None
 
 
-def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None) -> ServingPlace:
+def get_serving_status(
+    connection: Connection, project_id: str, spec: ServeSpec, job_id: str | None = None
+) -> ServingStatus:
     """Return the attempts that accept chats for a model, and the job with the given id.
 
     Raises:
@@ -80,7 +82,7 @@ def find_place(connection: Connection, project_id: str, spec: ServeSpec, job_id:
     """
     key = _find_model(connection, project_id, spec).key
     job = jobs.get_many(connection, [job_id]).get(job_id) if job_id else None
-    return ServingPlace(key, find_serving_attempts(connection, project_id, key), job)
+    return ServingStatus(key, find_serving_attempts(connection, project_id, key), job)
 
 
 def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> LoadedModel:
@@ -116,7 +118,9 @@ def ensure_served(connection: Connection, submission: Submission, model_key: str
 def begin(connection: Connection, new: Sequence[NewChat]) -> list[None]:
     """Record that chats are running."""
     now = now_ms(connection)
-    chats.add(connection, [_row(each, "running", created_at=now, expires_at=now + RENEWAL_TIMEOUT_MS) for each in new])
+    chats.add(
+        connection, [_to_record(each, "running", created_at=now, expires_at=now + RENEWAL_TIMEOUT_MS) for each in new]
+    )
     return [None] * len(new)
 
 
@@ -125,8 +129,8 @@ def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
     now = now_ms(connection)
     rows = []
     for each in ended:
-        row = _row(each.chat, each.state, created_at=now - each.milliseconds)
-        changes = {name: getattr(each, name) for name in COPIED_FIELDS}
+        row = _to_record(each.chat, each.state, created_at=now - each.milliseconds)
+        changes = {name: getattr(each, name) for name in OUTCOME_FIELDS}
         rows.append(replace(row, finished_at=now, **changes))
         tokens = each.prompt_tokens + each.completion_tokens
         add_usage(connection, each.chat.project_id, each.chat.key_id, now=now, tokens=tokens)
@@ -134,10 +138,10 @@ def end(connection: Connection, ended: Sequence[EndedChat]) -> list[None]:
     return [None] * len(ended)
 
 
-COPIED_FIELDS = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
+OUTCOME_FIELDS = ("finish_reason", "prompt_tokens", "completion_tokens", "first_token_ms", "error", "stored")
 
 
-def _row(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | None = None) -> ChatRecord:
+def _to_record(new: NewChat, state: ChatState, *, created_at: int, expires_at: int | None = None) -> ChatRecord:
     return ChatRecord(
         id=new.id,
         project_id=new.project_id,

@@ -21,7 +21,7 @@ class FeedCursor:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedPart:
+class FeedSlice:
     """The entries after a cursor.
 
     Attributes:
@@ -35,10 +35,10 @@ class FeedPart:
     reset: bool = False
 
 
-def read_parts(connection: Connection, places: Sequence[FeedCursor]) -> list[FeedPart]:
+def read_slices(connection: Connection, places: Sequence[FeedCursor]) -> list[FeedSlice]:
     """Read the entries after each cursor; equal cursors, such as those of many idle clients, are read once."""
     last = feed.get_last_positions(connection, {place.project_id for place in places})
-    parts = {place: _read_part(connection, place, last[place.project_id]) for place in set(places)}
+    parts = {place: _read_slice(connection, place, last[place.project_id]) for place in set(places)}
     return [parts[place] for place in places]
 
 
@@ -48,12 +48,12 @@ def get_last_positions(connection: Connection, projects: Sequence[Collection[str
     return [{project_id: last[project_id] for project_id in each} for each in projects]
 
 
-def _read_part(connection: Connection, place: FeedCursor, last: int) -> FeedPart:
+def _read_slice(connection: Connection, place: FeedCursor, last: int) -> FeedSlice:
     if place.after is None or place.after == last:
-        return FeedPart([], last)
+        return FeedSlice([], last)
     if place.after > last:  # the position is from another database, or from before a backup was restored
-        return FeedPart([], last, reset=True)
+        return FeedSlice([], last, reset=True)
     found = feed.list_page(connection, place.project_id, after=place.after, limit=place.limit)
     if not found or found[0].position != place.after + 1:
-        return FeedPart([], last, reset=True)
-    return FeedPart(found, found[-1].position)
+        return FeedSlice([], last, reset=True)
+    return FeedSlice(found, found[-1].position)

@@ -12,7 +12,7 @@ from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, JobDetails,
 from jobs.repository import attempts, events, files, models, search
 from jobs.repository import jobs as repository
 from jobs.service.stored_specs import read_spec
-from jobs.service.submission import pending_model
+from jobs.service.submission import make_pending_model
 from jobs.service.transitions import advance, lock_job
 from jobs.settings import Settings
 from jobs.specs import PAUSABLE_KINDS
@@ -117,7 +117,7 @@ def retry(
     now = now_ms(connection)
     advance(connection, job, Event.RETRY, now=now, settings=settings)
     spec = read_spec(get(connection, key))
-    if spec.produces_model and not models.add(connection, pending_model(job.id, job.project_id, spec, now)):
+    if spec.produces_model and not models.add(connection, make_pending_model(job.id, job.project_id, spec, now)):
         message = f"model {spec.output_name()!r} now exists; submit the job again with a different output_model"
         raise NameTakenError(message, param="output_model")
     return get(connection, key)

@@ -60,7 +60,7 @@ def list_events(
     return events.list_page_backwards(connection, key.job_id, before=before, limit=limit, types=types)
 
 
-def claim_repeated_request(
+def claim_retried_job(
     connection: Connection, submission: Submission, *, count: int, within_seconds: float
 ) -> JobDetails | None:
     """Return the job that an identical earlier request created, if this request is a retry of it.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from jobs.errors import InvalidRequestError, UnknownFileError, UnknownModelError
 from jobs.models.directories import GGUF_KIND, LLAMA_KIND
 from jobs.records import ModelRecord
-from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelReadingSpec
+from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelInputSpec
 
 ADAPTER = "adapter"
 LLAMA_DESCRIPTION = "in Llama format, for use with other programs"
@@ -27,7 +27,7 @@ def resolve_models(
     """
     for field, name in spec.model_references().items():
         _require_ready(field, name, named.get(field))
-    if not isinstance(spec, ModelReadingSpec):
+    if not isinstance(spec, ModelInputSpec):
         return {}
     resolved = _split_adapter(spec, named, bases)
     for field, model in resolved.items():
@@ -64,7 +64,7 @@ def _require_ready(field: str, name: str, model: ModelRecord | None) -> None:
 
 
 def _split_adapter(
-    spec: ModelReadingSpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
+    spec: ModelInputSpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
 ) -> dict[str, ModelRecord]:
     model = named["model"]
     if model.kind != ADAPTER:
@@ -82,7 +82,7 @@ def _split_adapter(
     return {**named, "model": base, ADAPTER: model}
 
 
-def _require_whole_model(spec: ModelReadingSpec, field: str, model: ModelRecord) -> None:
+def _require_whole_model(spec: ModelInputSpec, field: str, model: ModelRecord) -> None:
     """Check that a model other than the adapter can be loaded for this field."""
     if model.kind == ADAPTER:
         message = f"model {model.id!r} is a LoRA adapter; name a whole checkpoint as {field}, and the adapter as model"
@@ -95,7 +95,7 @@ def _require_whole_model(spec: ModelReadingSpec, field: str, model: ModelRecord)
         raise InvalidRequestError(f"model {model.id!r} is {found}; use {made_from}", param=field)
 
 
-def _require_adapter(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:
+def _require_adapter(spec: ModelInputSpec, resolved: Mapping[str, ModelRecord]) -> None:
     adapter = resolved.get(ADAPTER)
     if adapter is None:
         if spec.adapter_use is AdapterUse.REQUIRED:
@@ -106,7 +106,7 @@ def _require_adapter(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]
         raise InvalidRequestError(message, param=ADAPTER)
 
 
-def _require_compatible_model(spec: ModelReadingSpec, resolved: Mapping[str, ModelRecord]) -> None:
+def _require_compatible_model(spec: ModelInputSpec, resolved: Mapping[str, ModelRecord]) -> None:
     model = resolved["model"]
     chosen = ChosenModel(
         is_gguf=model.kind == GGUF_KIND,

@@ -34,7 +34,7 @@ def find_requirement(
     errors = []
     for way in spec.list_alternatives(on_gpu=on_gpu, sharded=sharded):
         requirement = derive_requirement(way, named, bases, on_gpu=on_gpu)
-        error = find_shortage(requirement, machines, {**bases, **named}, asked=_asks_for_memory(spec))
+        error = find_shortage_error(requirement, machines, {**bases, **named}, asked=_asks_for_memory(spec))
         if error is None:
             return requirement
         errors.append(error)
@@ -54,7 +54,7 @@ def derive_requirement(
     """
     asked = spec.resources or Resources()
     models = [bases.get(field, model) for field, model in named.items() if field != "adapter"]
-    estimated = _estimate(spec, models, on_gpu=on_gpu)
+    estimated = _estimate_requirement(spec, models, on_gpu=on_gpu)
     exclusive = estimated.exclusive or spec.exclusive if asked.share is None else not asked.share
     memory = asked.device_memory_bytes
     return Requirement(
@@ -84,7 +84,7 @@ def _find_model_key(spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapp
     return loaded.key
 
 
-def find_shortage(
+def find_shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool = False
 ) -> InvalidRequestError | None:
     """Return an error if no machine of the pool could ever hold the job; None if one could, or if no machine is known.
@@ -96,7 +96,7 @@ def find_shortage(
         asked: Whether the user set the memory per device, which replaces the estimate.
     """
     # A worker with these labels or this name may still start later.
-    machines = [machine for machine in machines if machine.is_requested_by(requirement)]
+    machines = [machine for machine in machines if machine.meets_constraints(requirement)]
     if machines and not any(machine.has_packages(requirement) for machine in machines):
         message = f"no worker {describe_missing_packages(requirement)}, or change report_to"
         return InvalidRequestError(message, param="report_to")  # the only option that needs optional packages
@@ -116,7 +116,7 @@ def _shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
 ) -> InvalidRequestError:
     """Return the error to report if no machine could hold even one node of the job."""
-    devices = [(device.limit_bytes(requirement), machine) for machine in machines for device in machine.devices]
+    devices = [(device.get_usable_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
         needed = f"this job needs at least {in_gib(requirement.device_memory_bytes)} of memory"
@@ -139,7 +139,7 @@ def _asks_for_memory(spec: AnySpec) -> bool:
     return spec.resources is not None and spec.resources.device_memory_bytes is not None
 
 
-def _estimate(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> Requirement:
+def _estimate_requirement(spec: AnySpec, models: Sequence[ModelRecord], *, on_gpu: bool) -> Requirement:
     """Estimate the requirement from the models' sizes; a job that loads a model of unknown size gets a whole device."""
     host, steps = 0, list[Footprint]()
     for model in models:

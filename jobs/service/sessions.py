@@ -27,7 +27,7 @@ def sign_in(connection: Connection, secret: str, seconds: float) -> tuple[str, S
     return _begin_session(connection, key, seconds)
 
 
-def follow_link(connection: Connection, token: str, seconds: float) -> tuple[str, SessionRecord]:
+def redeem_link(connection: Connection, token: str, seconds: float) -> tuple[str, SessionRecord]:
     """Start a session from a one-time link and invalidate the link.
 
     Raises:

@@ -21,7 +21,7 @@ from jobs.service.pool import read_known_machines
 from jobs.service.references import require_files, resolve_models
 from jobs.service.requirements import find_requirement
 from jobs.specs import AnySpec, StoredSpec
-from jobs.specs.searchable import searchable_fields
+from jobs.specs.searchable import build_searchable_fields
 from jobs.state import JobState
 
 
@@ -80,11 +80,11 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[An
     """
     answers: dict[int, Answer] = {}
     while waiting := {index: each for index, each in enumerate(submissions) if index not in answers}:
-        answers |= _answer_some(connection, waiting)
+        answers |= _answer_one_per_key(connection, waiting)
     return [answers[index] for index in range(len(submissions))]
 
 
-def _answer_some(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
+def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
     """Answer repeated requests, and the first new request with each idempotency key."""
     answers = _find_replays(connection, waiting)
     first = _choose_first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
@@ -113,7 +113,7 @@ def _record_jobs(
     if not submissions:
         return {}
     now = now_ms(connection)
-    rows = {index: _job_row(each, required[index], now) for index, each in submissions.items()}
+    rows = {index: _build_job_row(each, required[index], now) for index, each in submissions.items()}
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
     _insert_related_rows(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
@@ -129,7 +129,7 @@ def _find_stored(connection: Connection, submissions: Mapping[int, Submission]) 
     return {index: Submitted(stored[job_id], created=True) for index, job_id in found.items()}
 
 
-def _job_row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
+def _build_job_row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
     spec = submission.spec
     return {
         "id": submission.job_id,
@@ -238,7 +238,7 @@ def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, 
         return
     data = {"from": None, "to": JobState.QUEUED, "event": "submit"}
     events.insert_first(connection, [row for row, _ in made], data)
-    search.insert(connection, [_search_row(row) for row, _ in made])
+    search.insert(connection, [_build_search_row(row) for row, _ in made])
     for (project_id, key_id), count in Counter((row["project_id"], row["key_id"]) for row, _ in made).items():
         add_usage(connection, project_id, key_id, now=now, jobs=count)
     jobs.insert_labels(
@@ -250,17 +250,19 @@ def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, 
         ],
     )
     for row, spec in made:
-        if spec.produces_model and not models.add(connection, pending_model(row["id"], row["project_id"], spec, now)):
+        if spec.produces_model and not models.add(
+            connection, make_pending_model(row["id"], row["project_id"], spec, now)
+        ):
             raise NameTakenError(f"model {spec.output_name()!r} already exists", param="output_model")
 
 
-def _search_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _build_search_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `job_search` row of a new job."""
     found = {name: row[name] for name in ("project_id", "submitter", "created_at")}
-    return {**found, "job_id": row["id"], "fields": searchable_fields(row["spec"]), "error": None}
+    return {**found, "job_id": row["id"], "fields": build_searchable_fields(row["spec"]), "error": None}
 
 
-def pending_model(job_id: str, project_id: str, spec: AnySpec, now: int) -> ModelRecord:
+def make_pending_model(job_id: str, project_id: str, spec: AnySpec, now: int) -> ModelRecord:
     """Return the pending model that reserves the name of a job's result."""
     return ModelRecord(
         project_id=project_id,

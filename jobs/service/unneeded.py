@@ -84,7 +84,7 @@ def expect_input(connection: Connection, job_id: str) -> None:
     )
 
 
-def give_up_input(connection: Connection, job_id: str) -> None:
+def discard_input(connection: Connection, job_id: str) -> None:
     """Record that the input of a rejected job is to be deleted now."""
     record_deletions(connection, [input_key(job_id)], DeletionReason.UPLOAD, now=now_ms(connection), job_id=job_id)
 

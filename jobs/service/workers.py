@@ -16,7 +16,7 @@ MAX_MISSED_HEARTBEATS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Directions:
+class HeartbeatReply:
     """The answer to a worker's report.
 
     Attributes:
@@ -28,13 +28,13 @@ class Directions:
     obsolete_models: frozenset[str]
 
 
-def record_heartbeat(connection: Connection, worker: WorkerRecord) -> Directions:
+def record_heartbeat(connection: Connection, worker: WorkerRecord) -> HeartbeatReply:
     """Record a worker's heartbeat; `seen_at` is set here, by the database's clock."""
     reported = replace(worker, seen_at=now_ms(connection))
     workers.save(connection, reported)
     samples.add(connection, reported)
     is_drained = workers.get_drain_deadline(connection, worker.id) is not None
-    return Directions(is_drained, _list_obsolete(connection, worker.models))
+    return HeartbeatReply(is_drained, _list_obsolete(connection, worker.models))
 
 
 def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from jobs.specs.convert import ConvertSpec
 from jobs.specs.evaluate import EvaluateSpec
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
-from jobs.specs.job_spec import JobSpec, ModelReadingSpec
+from jobs.specs.job_spec import JobSpec, ModelInputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.preview import PreviewSpec
 from jobs.specs.pull import PullSpec
@@ -53,7 +53,7 @@ __all__ = [
     "InlineInput",
     "JobSpec",
     "KnownModel",
-    "ModelReadingSpec",
+    "ModelInputSpec",
     "PreviewSpec",
     "PullSpec",
     "QuantizeSpec",

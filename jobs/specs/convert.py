@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 
 from footprint import Footprint, estimate_conversion
 from jobs.specs.fields import Dtype, ModelName
-from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
+from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse
 
 
-class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
+class ConvertSpec(ModelInputSpec, ModelOutputSpec):
     """A job that converts a checkpoint to another format that computes the same results.
 
     `baichuan1` normalizes the rows of the output head in advance, for engines that do not support NormHead.
@@ -50,7 +50,7 @@ class ConvertSpec(ModelReadingSpec, ModelProducingSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """See `ModelReadingSpec.adapter_use`."""
+        """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the footprint is always the same

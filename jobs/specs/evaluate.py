@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint, estimate_scoring
 from jobs.specs.fields import Dtype, FileId, ModelName
-from jobs.specs.job_spec import ModelReadingSpec
+from jobs.specs.job_spec import ModelInputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse
 
@@ -15,7 +15,7 @@ SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
 BENCHMARK_FIELDS = ("split", "subjects", "limit")
 
 
-class EvaluateSpec(ModelReadingSpec):
+class EvaluateSpec(ModelInputSpec):
     """A job that evaluates a model on a published benchmark or on a text.
 
     `ceval`, `mmlu` and `cmmlu` are multiple-choice benchmarks, scored by the log-likelihood of each answer's letter.
@@ -71,7 +71,7 @@ class EvaluateSpec(ModelReadingSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """See `ModelReadingSpec.adapter_use`."""
+        """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU

@@ -13,7 +13,7 @@ def _reject_nul(text: str) -> str:
     return text
 
 
-WITHOUT_NUL = AfterValidator(_reject_nul)  # PostgreSQL's JSON cannot hold NUL
+NUL_VALIDATOR = AfterValidator(_reject_nul)  # PostgreSQL's JSON cannot hold NUL
 ModelName = Annotated[
     str,
     StringConstraints(pattern=MODEL_NAME_PATTERN, max_length=128),
@@ -22,7 +22,7 @@ ModelName = Annotated[
 FILE_ID_PATTERN = r"^file-[0-9a-z]{26}$"
 FileId = Annotated[str, StringConstraints(pattern=FILE_ID_PATTERN)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=128), WITHOUT_NUL]
+LabelValue = Annotated[str, StringConstraints(max_length=128), NUL_VALIDATOR]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

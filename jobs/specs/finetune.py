@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, Training, TrainingStrategy, rank_footprint
+from footprint import Footprint, Training, TrainingStrategy, estimate_rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
-from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
+from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.published_finetuning import translate_published_names
 from jobs.specs.resources import Resources
@@ -23,7 +23,7 @@ Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
 MAX_TRAINING_FILES = 32
 
 
-class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
+class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
     """A job that trains a whole model or a LoRA adapter; fields may also use the names of Baichuan2's fine-tune.py."""
 
     exclusive: ClassVar[bool] = True
@@ -183,7 +183,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         return not self.use_dora and self.optimizer == "adamw"
 
     def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
-        """See `ModelReadingSpec.find_incompatibility`."""
+        """See `ModelInputSpec.find_incompatibility`."""
         if self.method == "full" and model.is_quantized:
             return Incompatibility(
                 "method", "is quantized, so it cannot be trained in full; use lora, or another checkpoint"
@@ -210,7 +210,7 @@ class FinetuneSpec(ModelReadingSpec, ModelProducingSpec):
         automatic: Literal["float32", "bfloat16"] = "bfloat16" if on_gpu else "float32"
         dtype = automatic if self.dtype == "auto" else self.dtype
         precision = replace(model.precision, dtype=dtype)
-        needs = rank_footprint(model.shape, precision, training, self._concrete_strategy, self.rank_count)
+        needs = estimate_rank_footprint(model.shape, precision, training, self._concrete_strategy, self.rank_count)
         on_node = needs.host * (self.rank_count // (self.resources.nodes if self.resources else 1))
         return [needs.device, *([Footprint(on_node, least=on_node, place="host")] if on_node else [])]
 

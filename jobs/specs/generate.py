@@ -6,18 +6,18 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint
-from jobs.specs.fields import WITHOUT_NUL, FileId, Seed, StrictModel
+from jobs.specs.fields import NUL_VALIDATOR, FileId, Seed, StrictModel
 from jobs.specs.known_model import KnownModel
 from jobs.specs.text_generation import TextGenerationSpec
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), WITHOUT_NUL]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), NUL_VALIDATOR]
 
 
 class Message(StrictModel):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, StringConstraints(max_length=200_000), WITHOUT_NUL]
+    content: Annotated[str, StringConstraints(max_length=200_000), NUL_VALIDATOR]
 
 
 class GenerateSpec(TextGenerationSpec):
@@ -43,7 +43,7 @@ class GenerateSpec(TextGenerationSpec):
     top_k: int | None = Field(None, ge=0, le=1000)
     top_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
-    stop: list[Annotated[str, StringConstraints(min_length=1, max_length=64), WITHOUT_NUL]] = Field(
+    stop: list[Annotated[str, StringConstraints(min_length=1, max_length=64), NUL_VALIDATOR]] = Field(
         default_factory=list, max_length=8
     )
     seed: Seed = 0

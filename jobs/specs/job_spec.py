@@ -94,7 +94,7 @@ class JobSpec(StrictModel):
         return None
 
 
-class ModelReadingSpec(JobSpec):
+class ModelInputSpec(JobSpec):
     """Base class for the specs of jobs that read a model."""
 
     model: ModelName
@@ -122,7 +122,7 @@ class ModelReadingSpec(JobSpec):
         return None
 
 
-class ModelProducingSpec(JobSpec):
+class ModelOutputSpec(JobSpec):
     """Base class for the specs of jobs whose result is a model that later jobs can name."""
 
     output_model: ModelName | None = Field(None, description="Id of the resulting model; the job's id by default")

@@ -7,11 +7,11 @@ from pydantic import Field
 
 from footprint import Footprint
 from jobs.specs.fields import FileId
-from jobs.specs.job_spec import ModelReadingSpec
+from jobs.specs.job_spec import ModelInputSpec
 from jobs.specs.known_model import KnownModel
 
 
-class PreviewSpec(ModelReadingSpec):
+class PreviewSpec(ModelInputSpec):
     """A preview of training data: the first examples as tokens, all lengths, and how many are truncated or dropped."""
 
     produces_model: ClassVar[bool] = False

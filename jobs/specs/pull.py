@@ -4,14 +4,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from jobs.specs.job_spec import ModelProducingSpec
+from jobs.specs.job_spec import ModelOutputSpec
 
 # Hubs allow up to 96 characters, but neither ".." nor "--".
 REPOSITORY_PATTERN = r"^[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*/[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*$"
 REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_+-]*([./][A-Za-z0-9_+-]+)*$"
 
 
-class PullSpec(ModelProducingSpec):
+class PullSpec(ModelOutputSpec):
     """A job that downloads a repository: weights, configuration, tokenizer and licence, but none of its code."""
 
     uses_hub: ClassVar[bool] = True

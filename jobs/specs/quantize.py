@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from footprint import Footprint, estimate_calibration, estimate_quantization, estimate_scoring
 from jobs.specs.fields import Dtype, FileId
-from jobs.specs.job_spec import ModelProducingSpec, ModelReadingSpec
+from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import ChosenModel, Incompatibility
 
 REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichuan_core.quantization.quality`
 
 
-class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
+class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
     """A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without any flag."""
 
     kind: Literal["quantize"]
@@ -68,7 +68,7 @@ class QuantizeSpec(ModelReadingSpec, ModelProducingSpec):
         return "auto" if self.quality_report else None
 
     def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
-        """See `ModelReadingSpec.find_incompatibility`."""
+        """See `ModelInputSpec.find_incompatibility`."""
         if model.is_quantized:
             return Incompatibility("model", "is quantized already; use the checkpoint it was made from")
         return None

@@ -9,7 +9,7 @@ MAX_NUMBER_WITHOUT_EXPONENT = 10**15  # larger numbers are written with an expon
 MAX_LIST_LENGTH = 32  # maximum length of a list whose elements are searchable
 
 
-def searchable_fields(spec: Mapping[str, Any]) -> str:
+def build_searchable_fields(spec: Mapping[str, Any]) -> str:
     r"""Return the scalars of a spec as `name=value` lines, each between line breaks.
 
     Example: `{"bits": 4, "resources": {"nodes": 1}, "stop": ["a", "b"]}` becomes
@@ -18,12 +18,12 @@ def searchable_fields(spec: Mapping[str, Any]) -> str:
     return "\n".join(["", *(f"{name}={value}" for name, value in _iterate_scalars("", spec)), ""])
 
 
-def field_lines(name: str, value: str) -> list[str]:
+def build_search_lines(name: str, value: str) -> list[str]:
     """Return the lines that match a field with this value, as a string or as the number that it represents."""
     return sorted({f"\n{name}={value}\n", f"\n{name}={_as_number(value)}\n"})
 
 
-def describe_error(error: Mapping[str, Any] | None) -> str | None:
+def build_searchable_error(error: Mapping[str, Any] | None) -> str | None:
     """Return the searchable text of an error."""
     return None if error is None else f"{error.get('code', '')} {error.get('message', '')}"
 

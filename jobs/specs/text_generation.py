@@ -7,7 +7,7 @@ from pydantic import Field
 
 from footprint import Footprint, estimate_inference, max_kept_prefix_tokens
 from jobs.specs.fields import Dtype, ModelName
-from jobs.specs.job_spec import ModelReadingSpec
+from jobs.specs.job_spec import ModelInputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
@@ -16,7 +16,7 @@ BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_cor
 EngineName = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
 
-class TextGenerationSpec(ModelReadingSpec):
+class TextGenerationSpec(ModelInputSpec):
     """Base class for the specs of jobs that generate text with a model and possibly an adapter."""
 
     produces_model: ClassVar[bool] = False
@@ -42,11 +42,11 @@ class TextGenerationSpec(ModelReadingSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """See `ModelReadingSpec.adapter_use`."""
+        """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
     def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:
-        """See `ModelReadingSpec.find_incompatibility`; checks only conditions that apply on every machine."""
+        """See `ModelInputSpec.find_incompatibility`; checks only conditions that apply on every machine."""
         if model.is_gguf:
             return _find_gguf_incompatibility(self.engine, self.dtype, has_adapter=model.has_adapter)
         if self.engine == "llama_cpp":

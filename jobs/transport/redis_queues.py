@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 log = logging.getLogger(__name__)
 
 
-class NoAcknowledgement(redis.QoS):
+class NoAckQoS(redis.QoS):
     """Keeps no record of messages, so that none can be miscounted or delivered again."""
 
     restore_at_shutdown = False
@@ -42,7 +42,7 @@ class NoAcknowledgement(redis.QoS):
 class Channel(redis.Channel):
     """Logs and drops malformed messages in a queue instead of failing."""
 
-    QoS = NoAcknowledgement
+    QoS = NoAckQoS
 
     def _brpop_read(self, **options: Any) -> bool:
         """Read the reply to BRPOP, and pass on its message."""

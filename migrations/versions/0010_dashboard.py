@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from jobs.specs.searchable import describe_error, searchable_fields
+from jobs.specs.searchable import build_searchable_error, build_searchable_fields
 
 revision = "0010"
 down_revision = "0009"
@@ -169,8 +169,8 @@ def _described(job: Mapping[str, Any]) -> dict[str, Any]:
         "job_id": job["id"],
         "created_at": job["created_at"],
         "submitter": "",
-        "fields": searchable_fields(job["spec"]),
-        "error": describe_error(job["error"]),
+        "fields": build_searchable_fields(job["spec"]),
+        "error": build_searchable_error(job["error"]),
     }
 
 

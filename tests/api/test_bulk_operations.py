@@ -7,7 +7,7 @@ import pytest
 
 from jobs.database import now_ms
 from jobs.identifiers import new_id
-from jobs.maintenance import BulkOperations
+from jobs.maintenance import BulkOperationRunner
 from jobs.repository import jobs as rows
 from tests.api.conftest import Api, problem_of
 
@@ -23,7 +23,7 @@ def busy(either_api: Api) -> Api:
 
 def lead(api: Api) -> None:
     """Run the duties of the leader once."""
-    BulkOperations(api.database, api.settings).run_until_done()
+    BulkOperationRunner(api.database, api.settings).run_until_done()
 
 
 def run(api: Api, action: str, **conditions: Any) -> dict[str, Any]:

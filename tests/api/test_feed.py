@@ -147,7 +147,7 @@ def test_an_id_that_is_too_old_or_of_another_database_gets_a_reset(either_api: A
 
 
 def test_the_leader_keeps_a_bounded_number_of_events(either_api: Api) -> None:
-    from jobs.maintenance import Retention  # noqa: PLC0415 - only here
+    from jobs.maintenance import RetentionPass  # noqa: PLC0415 - only here
     from jobs.service.feed import MAX_KEPT_ENTRIES  # noqa: PLC0415
 
     api = either_api
@@ -156,7 +156,7 @@ def test_the_leader_keeps_a_bounded_number_of_events(either_api: Api) -> None:
     with api.database.writing() as connection:
         connection.execute(sa.update(FeedPosition).values(last=FeedPosition.last + MAX_KEPT_ENTRIES))
     api.submit()
-    Retention(api.database, api.settings).expire()
+    RetentionPass(api.database, api.settings).expire()
     with api.database.reading() as connection:
         left = connection.execute(sa.select(sa.func.count()).select_from(Feed)).scalar_one()
     assert left == 1

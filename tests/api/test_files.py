@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.uploads import safe_filename
+from api.uploads import sanitize_filename
 from tests.api.conftest import Api, problem_of, serving, small
 
 BOUNDARY = "a-boundary"
@@ -64,7 +64,7 @@ def test_a_file_is_downloaded_unchanged(either_api: Api) -> None:
 
 def test_a_declared_size_that_is_too_large_is_rejected_without_reading(api: Api) -> None:
     with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as connection:
-        lines = ["POST /v1/files HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}"]
+        lines = ["POST /v1/files HTTP/1.1", "Host: x", f"Content-Type: {FORM['ContentStream-Type']}"]
         lines += [f"Authorization: {api.client.headers['Authorization']}", "Content-Length: 5000000000", "", ""]
         connection.sendall("\r\n".join(lines).encode())
         assert connection.recv(12) == b"HTTP/1.1 413"
@@ -203,12 +203,12 @@ def test_a_name_with_a_nul_is_refused(shared_api: Api, name: bytes) -> None:
 
 @given(st.text())
 def test_no_file_name_escapes_the_store(name: str) -> None:
-    kept = safe_filename(name)
+    kept = sanitize_filename(name)
     assert kept
     assert len(kept) <= 255
     assert kept not in (".", "..")
     assert not set(kept) & set("/\\\0\n\r")
-    assert safe_filename(kept) == kept
+    assert sanitize_filename(kept) == kept
 
 
 def test_a_store_that_cannot_be_written_is_an_outage_with_a_remedy(api: Api) -> None:

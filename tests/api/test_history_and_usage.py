@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from jobs.database import now_ms
 from jobs.database.tables import WorkerSample
-from jobs.maintenance import Retention
+from jobs.maintenance import RetentionPass
 from jobs.records import WorkerRecord
 from jobs.repository import allocations, attempts
 from jobs.service import workers
@@ -47,7 +47,7 @@ def test_a_machine_is_shown_over_time_in_few_points(either_api: Api) -> None:
     assert found["host_memory_bytes"] == 2**40
     assert found["host_available_bytes"][-1] == 2**39 - 7
     problem_of(api.client.get("/v1/workers/nobody/history"), 404, "not_found")
-    Retention(api.database, api.settings).expire()
+    RetentionPass(api.database, api.settings).expire()
     with api.database.reading() as connection:
         kept = connection.execute(sa.select(sa.func.count()).select_from(WorkerSample)).scalar_one()
     assert 59 <= kept <= 62

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.specs.searchable import MAX_VALUE_LENGTH, field_lines, searchable_fields
+from jobs.specs.searchable import MAX_VALUE_LENGTH, build_search_lines, build_searchable_fields
 from tests.api.conftest import Api, problem_of
 
 
@@ -96,7 +96,7 @@ SCALARS = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(a
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), SCALARS | st.text(max_size=20), max_size=6))
 def test_every_scalar_of_a_spec_is_found_by_its_value(spec: dict[str, Any]) -> None:
-    fields = searchable_fields(spec)
+    fields = build_searchable_fields(spec)
     for name, value in spec.items():
         if isinstance(value, str):
             spelled = value
@@ -105,5 +105,5 @@ def test_every_scalar_of_a_spec_is_found_by_its_value(spec: dict[str, Any]) -> N
         else:
             spelled = repr(value)
         if "\n" not in spelled:
-            assert any(line in fields for line in field_lines(name, spelled)), (name, value, fields)
-        assert not any(line in fields for line in field_lines(name, f"{spelled}x"))
+            assert any(line in fields for line in build_search_lines(name, spelled)), (name, value, fields)
+        assert not any(line in fields for line in build_search_lines(name, f"{spelled}x"))

@@ -18,7 +18,7 @@ from jobs.results import PerplexityResult
     [
         (schemas.JobData, JobObject),
         (schemas.Requirement, RequirementObject),
-        (schemas.Waiting, WaitingObject),
+        (schemas.WaitingReason, WaitingObject),
         (schemas.Holder, HolderObject),
         (schemas.Event, EventObject),
         (schemas.Artifact, ArtifactObject),

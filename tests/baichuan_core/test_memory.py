@@ -26,7 +26,7 @@ from baichuan_core import (
 from baichuan_core.free_memory import total_bytes
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
-from baichuan_core.host_memory import control_group_free_bytes, control_group_limits
+from baichuan_core.host_memory import cgroup_free_bytes, cgroup_limits
 from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
 from baichuan_core.memory import (
     PRESETS,
@@ -316,7 +316,7 @@ def test_operations_that_cannot_fit_are_rejected_with_alternatives() -> None:
 
 
 def test_the_limit_of_a_container_counts_without_pages_of_files(tmp_path: Path) -> None:
-    assert list(control_group_free_bytes(tmp_path)) == []
+    assert list(cgroup_free_bytes(tmp_path)) == []
     content = {
         "memory.max": "1000",
         "memory.current": "900",
@@ -324,13 +324,13 @@ def test_the_limit_of_a_container_counts_without_pages_of_files(tmp_path: Path) 
     }
     for name, text in content.items():
         (tmp_path / name).write_text(text)
-    assert list(control_group_free_bytes(tmp_path)) == [150]
-    assert list(control_group_limits(tmp_path)) == [1000]
+    assert list(cgroup_free_bytes(tmp_path)) == [150]
+    assert list(cgroup_limits(tmp_path)) == [1000]
     (tmp_path / "memory.max").write_text("max\n")
-    assert list(control_group_free_bytes(tmp_path)) == list(control_group_limits(tmp_path)) == []
+    assert list(cgroup_free_bytes(tmp_path)) == list(cgroup_limits(tmp_path)) == []
     old = tmp_path / "memory"
     old.mkdir()
     (old / "memory.limit_in_bytes").write_text("1000\n")
     (old / "memory.usage_in_bytes").write_text("400\n")
     (old / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 7\n")
-    assert list(control_group_free_bytes(tmp_path)) == [607]
+    assert list(cgroup_free_bytes(tmp_path)) == [607]

@@ -16,7 +16,7 @@ from baichuan_core.finetuning import Distribution
 from cli.commands import finetune
 from cli.errors import CommandError
 from cli.hostfile import find_own_rank, read_hostfile
-from cli.local_finetuning import describe_distribution, describe_run
+from cli.local_finetuning import build_distribution_fields, build_finetune_arguments
 from cli.main import app
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
@@ -84,7 +84,7 @@ def test_the_published_command_line_with_deepspeed_and_a_hostfile(tmp_path: Path
 
 
 def test_every_option_reaches_the_library() -> None:
-    task = describe_run(
+    task = build_finetune_arguments(
         {
             "kind": "finetune", "model": "/a b/Base", "training_file": "../data.json", "output_dir": "/out",
             "tf32": True, "lr_scheduler_type": "linear", "bf16": "False", "neftune": 5, "lora_r": 2, "seed": 7,
@@ -120,7 +120,7 @@ def test_several_files_with_weights_may_be_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], data: str | dict[str, float]
 ) -> None:
     tasks: list[dict[str, Any]] = []
-    monkeypatch.setattr(finetune, "_exec_run", tasks.append)
+    monkeypatch.setattr(finetune, "_exec_training", tasks.append)
     required = ["--model", str(tmp_path), "--output-model", "out"]
     done = CliRunner().invoke(app, ["finetune", *options, *required], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -150,21 +150,21 @@ def test_several_files_with_weights_may_be_given(
 )
 def test_wrong_options_are_named(body: dict[str, Any], message: str) -> None:
     with pytest.raises(CommandError, match=message):
-        describe_run({"kind": "finetune", **body})
+        build_finetune_arguments({"kind": "finetune", **body})
 
 
 def test_a_hostfile_gives_machines_and_ranks(tmp_path: Path) -> None:
     path = tmp_path / "hostfile"
     path.write_text("# machines\nnode-0.invalid slots=4\n\n127.0.0.1 slots=4  # here\n")
-    found = describe_distribution(**NOTHING | {"hostfile": str(path), "deepspeed": "zero3"})
+    found = build_distribution_fields(**NOTHING | {"hostfile": str(path), "deepspeed": "zero3"})
     assert Distribution(**found) == Distribution(
         strategy="zero3", processes=4, nodes=2, node_rank=1, master_addr="node-0.invalid", master_port=29_500
     )
     path.write_text(f"{socket.gethostname()} slots=2\n")
-    assert describe_distribution(**NOTHING | {"hostfile": str(path)}) == {
+    assert build_distribution_fields(**NOTHING | {"hostfile": str(path)}) == {
         "strategy": "auto", "processes": 2, "master_port": None
     }  # fmt: skip
-    assert describe_distribution(**NOTHING | {"hostfile": "", "nproc": 3})["processes"] == 3
+    assert build_distribution_fields(**NOTHING | {"hostfile": "", "nproc": 3})["processes"] == 3
 
 
 @pytest.mark.parametrize(
@@ -203,4 +203,4 @@ def test_this_machine_must_be_in_the_hostfile_once(tmp_path: Path) -> None:
 )
 def test_a_wrong_distribution_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(CommandError, match=message):
-        describe_distribution(**NOTHING | change)
+        build_distribution_fields(**NOTHING | change)

@@ -15,8 +15,8 @@ from footprint import (
     TrainingStrategy,
     choose_strategy,
     estimate_finetuning,
+    estimate_rank_footprint,
     explain_insufficient_memory,
-    rank_footprint,
 )
 
 SEVEN = PRESETS["baichuan2-7b"]
@@ -32,15 +32,15 @@ def gpus(count: int, gib: int, *, host_gib: int = 512, nodes: int = 1) -> Cluste
 def test_memory_per_rank_equals_the_published_table() -> None:
     """Weights, float32 copies, moments and gradients, without temporary tensors."""
     numbers, ranks = SEVEN.parameters, 8
-    zero3 = rank_footprint(SEVEN, MIXED, FULL, "zero3", ranks).device
+    zero3 = estimate_rank_footprint(SEVEN, MIXED, FULL, "zero3", ranks).device
     assert zero3.optimizer == pytest.approx(8 * numbers / ranks, rel=1e-6)
-    assert rank_footprint(SEVEN, MIXED, FULL, "zero2", ranks).device.weights == pytest.approx(
+    assert estimate_rank_footprint(SEVEN, MIXED, FULL, "zero2", ranks).device.weights == pytest.approx(
         2 * numbers + 4 * numbers / ranks, rel=1e-6
     )
-    offloaded = rank_footprint(SEVEN, MIXED, FULL, "zero3-offload", ranks)
+    offloaded = estimate_rank_footprint(SEVEN, MIXED, FULL, "zero3-offload", ranks)
     assert offloaded.host == pytest.approx((2 + 4 + 8 + 4) * numbers / ranks, rel=1e-6)
     assert offloaded.device.optimizer == 0
-    ddp, single = (rank_footprint(SEVEN, MIXED, FULL, name, ranks).device for name in ("ddp", "single"))
+    ddp, single = (estimate_rank_footprint(SEVEN, MIXED, FULL, name, ranks).device for name in ("ddp", "single"))
     assert single == estimate_finetuning(SEVEN, MIXED, FULL)
     assert ddp.total - single.total == 4 * numbers
 
@@ -49,9 +49,11 @@ def test_memory_per_rank_equals_the_published_table() -> None:
 @pytest.mark.parametrize("precision", [MIXED, Precision("float32")])
 @pytest.mark.parametrize("strategy", TRAINING_STRATEGIES)
 def test_more_ranks_never_need_more(strategy: TrainingStrategy, precision: Precision, training: Training) -> None:
-    needed = [rank_footprint(SEVEN, precision, training, strategy, ranks).device.total for ranks in (2, 4, 8, 64)]
+    needed = [
+        estimate_rank_footprint(SEVEN, precision, training, strategy, ranks).device.total for ranks in (2, 4, 8, 64)
+    ]
     assert needed == sorted(needed, reverse=True)
-    footprint = rank_footprint(SEVEN, precision, training, strategy, 2).device
+    footprint = estimate_rank_footprint(SEVEN, precision, training, strategy, 2).device
     assert 0 < footprint.least <= footprint.total
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, Workspace, describe_files
 from jobs.database.tables import Deletion, Job
-from jobs.maintenance import BulkOperations, Cleaner, reap
+from jobs.maintenance import BulkOperationRunner, Cleaner, reap
 from jobs.records import JobFilter, JobRecord
 from jobs.repository import allocations
 from jobs.service import bulk, deletions, files
@@ -133,7 +133,7 @@ def add_file(site: Site, name: str, lifetime_seconds: int | None = None) -> str:
     source.write_bytes(b"{}")
     record = files.new_file(site.project_id, name, "prompts", 2, "0" * 64)
     with site.database.writing() as connection:
-        files.expect(connection, record)
+        files.expect_file(connection, record)
     site.store.put(source, record.key)
     with site.database.writing() as connection:
         files.add(connection, record, lifetime_seconds=lifetime_seconds)
@@ -146,7 +146,7 @@ def delete_all(site: Site, **wanted: Any) -> tuple[int, int, int]:
     with site.database.writing() as connection:
         matched = bulk.count(connection, site.project_id, "delete", chosen)
         operation = bulk.request(connection, site.project_id, "delete", chosen, {}, matched)
-    BulkOperations(site.database, site.settings).run_until_done()
+    BulkOperationRunner(site.database, site.settings).run_until_done()
     with site.database.reading() as connection:
         done = bulk.get(connection, site.project_id, operation.id)
     assert done.finished_at is not None

@@ -59,7 +59,7 @@ def test_a_fine_tuned_model_is_its_base_with_an_adapter(deployment: Deployment) 
     with deployment.database.writing() as connection:
         models.add(connection, tuned)
         places = [
-            chats.find_place(connection, deployment.project_id, spec)
+            chats.get_serving_status(connection, deployment.project_id, spec)
             for spec in (SERVE, both, ServeSpec(kind="serve", model="base/tuned"))
         ]
         job = chats.ensure_served(connection, Submission(deployment.project_id, both), places[1].model_key)
@@ -70,7 +70,7 @@ def test_a_fine_tuned_model_is_its_base_with_an_adapter(deployment: Deployment) 
 def test_one_job_serves_a_model(deployment: Deployment) -> None:
     def ensure() -> str:
         with deployment.database.writing() as connection:
-            key = chats.find_place(connection, deployment.project_id, SERVE).model_key
+            key = chats.get_serving_status(connection, deployment.project_id, SERVE).model_key
             return chats.ensure_served(connection, Submission(deployment.project_id, SERVE), key).id
 
     add_worker(deployment.database, "w1")

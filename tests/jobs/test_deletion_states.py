@@ -15,7 +15,7 @@ from jobs.bootstrap import prepare
 from jobs.database import Database
 from jobs.database.tables import Job
 from jobs.errors import DomainError, NotFoundError
-from jobs.maintenance import Retention
+from jobs.maintenance import RetentionPass
 from jobs.records import ModelRecord
 from jobs.repository import models as model_rows
 from jobs.repository import uses
@@ -32,7 +32,7 @@ def test_all_fields_that_name_models_and_files_are_known() -> None:
     specs = get_args(get_args(AnySpec)[0])
     fields = {name for spec in specs for name in spec.model_fields}
     assert set(uses.FILE_FIELDS) == {name for name in fields if name.endswith("_file")}
-    assert set(uses.FILE_LISTS) == {name for name in fields if name.endswith("_files")}
+    assert set(uses.FILE_LIST_FIELDS) == {name for name in fields if name.endswith("_files")}
     assert set(uses.MODEL_FIELDS) == named & fields == named
 
 
@@ -111,7 +111,7 @@ class Deleting(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        Retention(self.site.database, self.site.settings.model_copy(update={"keep_artifacts_days": 1e-9})).expire()
+        RetentionPass(self.site.database, self.site.settings.model_copy(update={"keep_artifacts_days": 1e-9})).expire()
 
     @invariant()
     def what_rows_name_is_there(self) -> None:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from jobs.artifacts import ArtifactStore, DirectoryStore
 from jobs.database.tables import Deletion, File
 from jobs.errors import InUseError, NotFoundError
-from jobs.maintenance import Cleaner, Retention
+from jobs.maintenance import Cleaner, RetentionPass
 from jobs.repository import models as model_rows
 from jobs.service import attempts, deletions, files, models
 from jobs.service import jobs as service
@@ -237,11 +237,11 @@ def test_files_in_use_are_kept_even_if_they_expire(site: Site, kind: str) -> Non
     with pytest.raises(InUseError, match=job.id), site.database.writing() as connection:
         deletions.delete_file(connection, site.project_id, file_id)
     site.execute(sa.update(File).values(expires_at=1))
-    Retention(site.database, site.settings).expire()
+    RetentionPass(site.database, site.settings).expire()
     site.clean(all_times=True)
     assert (site.exists(f"files/{file_id}"), site.exists(f"files/{other}")) == (True, False)
     site.cancel(job.id)
-    Retention(site.database, site.settings).expire()
+    RetentionPass(site.database, site.settings).expire()
     site.clean(all_times=True)
     assert not site.exists(f"files/{file_id}")
     assert site.records() == 0
@@ -252,7 +252,7 @@ def test_bytes_of_an_upload_that_never_got_its_row_are_deleted(site: Site) -> No
     source.write_bytes(b"{}")
     record = files.new_file(site.project_id, "x", "prompts", 2, "0" * 64)
     with site.database.writing() as connection:
-        files.expect(connection, record)
+        files.expect_file(connection, record)
     site.store.put(source, record.key)
     site.clean()
     assert site.exists(record.key)  # it may still come

@@ -4,7 +4,7 @@ import pytest
 
 from jobs.artifacts import ArtifactStore, Workspace
 from jobs.errors import NotFoundError
-from jobs.maintenance import Retention
+from jobs.maintenance import RetentionPass
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
 from jobs.state import JobState
@@ -19,7 +19,7 @@ def site(deployment: Deployment, store: ArtifactStore) -> Site:
 
 
 def retain(site: Site, **days: float) -> None:
-    Retention(site.database, site.settings.model_copy(update=days)).expire()
+    RetentionPass(site.database, site.settings.model_copy(update=days)).expire()
     site.clean(all_times=True)
 
 

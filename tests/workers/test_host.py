@@ -8,7 +8,7 @@ from workers.inventory import read_host_resources
 
 
 def test_the_limit_of_a_container_is_the_memory_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baichuan_core.host_memory.CONTROL_GROUP_FOLDER", tmp_path)
+    monkeypatch.setattr("baichuan_core.host_memory.CGROUP_FOLDER", tmp_path)
     whole = read_host_resources()
     assert 0 < whole["available_bytes"] <= whole["memory_bytes"]
     (tmp_path / "memory.max").write_text("1000000")

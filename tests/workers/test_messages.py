@@ -7,7 +7,7 @@ from jobs.artifacts import StoredFile
 from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from tests.workers.test_preparation import BASE, claim_of
-from workers.environment import device_variables, hub_token, runner_environment, store_variables
+from workers.environment import build_device_variables, build_runner_environment, hub_token, select_store_variables
 from workers.failures import Failure
 from workers.handlers.contract import Outcome
 from workers.messages import (
@@ -63,14 +63,14 @@ def test_a_runner_gets_what_computing_needs_and_no_secret() -> None:
         "BAICHUAN_API_KEY": "secret",
         "BAICHUAN_HOME": "/state",
     }
-    assert set(runner_environment(environment)) == {"PATH", "LC_ALL", "OMP_NUM_THREADS", "HF_HOME"}
-    more = runner_environment(environment | {"WANDB_API_KEY": "k", "MLFLOW_TRACKING_URI": "u"}, ("WANDB_*",))
+    assert set(build_runner_environment(environment)) == {"PATH", "LC_ALL", "OMP_NUM_THREADS", "HF_HOME"}
+    more = build_runner_environment(environment | {"WANDB_API_KEY": "k", "MLFLOW_TRACKING_URI": "u"}, ("WANDB_*",))
     assert "WANDB_API_KEY" in more
     assert "MLFLOW_TRACKING_URI" not in more
     assert (hub_token(environment), hub_token({"HF_TOKEN": " "})) == ("secret", None)
-    assert store_variables(environment) == {"AWS_SECRET_ACCESS_KEY": "secret"}
+    assert select_store_variables(environment) == {"AWS_SECRET_ACCESS_KEY": "secret"}
 
 
 def test_devices_are_shown_by_uuid_and_none_hides_all() -> None:
-    assert device_variables(["GPU-a", "GPU-b"]) == {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
-    assert device_variables([]) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert build_device_variables(["GPU-a", "GPU-b"]) == {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
+    assert build_device_variables([]) == {"CUDA_VISIBLE_DEVICES": ""}

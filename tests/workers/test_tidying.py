@@ -19,7 +19,7 @@ from tests.jobs.conftest import s3_endpoint as s3_endpoint  # noqa: PLC0414
 from tests.jobs.conftest import s3_store as s3_store  # noqa: PLC0414
 from tests.jobs.conftest import settings as settings  # noqa: PLC0414
 from tests.jobs.pool import hold, start_on
-from workers.tidying import Tidying
+from workers.tidying import DiskCleaner
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +53,7 @@ class Machine:
 
     def tidy(self, settings: Settings) -> set[str]:
         """Tidy; return the keys of the workspaces that are left."""
-        Tidying(self.deployment.database, self.store, settings).tidy()
+        DiskCleaner(self.deployment.database, self.store, settings).tidy()
         return {space.key for space in self.store.list_workspaces()}
 
 

@@ -89,7 +89,7 @@ class Outcome(Generic[R_co]):
     model: ProducedModel | None = field(default=None)
 
 
-class GivenBackError(Exception):
+class DevicesReleasedError(Exception):
     """The job has released its devices, as requested; another attempt will continue it."""
 
 

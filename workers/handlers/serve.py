@@ -9,7 +9,7 @@ from baichuan_core.progress import Progress
 from jobs.results import ServeResult
 from jobs.specs import ServeSpec
 from workers.handlers.chat_server import ChatServer
-from workers.handlers.contract import Context, GivenBackError, Outcome
+from workers.handlers.contract import Context, DevicesReleasedError, Outcome
 
 TICK_SECONDS = 0.2
 MAKE_ROOM_IDLE_SECONDS = 1.0  # idle time after which the job ends if other jobs are waiting
@@ -26,7 +26,7 @@ def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
     """Load the model, then answer chats; each chat uses the checkpoint's own generation defaults.
 
     Raises:
-        GivenBackError: The job was asked to release its devices; all chats open at that time have been answered.
+        DevicesReleasedError: The job was asked to release its devices; all chats open at that time have been answered.
     """
     context.report(Progress(0.0, "loading"))
     generator = TextGenerator(
@@ -60,7 +60,7 @@ async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) ->
             server.raise_engine_error()
             if context.should_pause():
                 await server.drain()
-                raise GivenBackError
+                raise DevicesReleasedError
             now, counts = time.monotonic(), server.counts
             if counts != last and now - reported >= REPORT_INTERVAL_SECONDS:
                 rate = (counts.completion_tokens - last.completion_tokens) / (now - reported)

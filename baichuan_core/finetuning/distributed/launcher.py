@@ -126,7 +126,7 @@ def _supervise(
         if any(rank.has_failed for rank in ranks):
             _wait_for_other_errors(ranks)
             raise choose_error(ranks)
-        rendezvous.require_all_machines()
+        rendezvous.exchange_heartbeats()
         if not pause_requested and should_pause():
             pause_requested = True
             ranks[0].request_pause()
@@ -170,6 +170,6 @@ def choose_error(ranks: list[RankProcess]) -> Exception:
     culprit = (killed or failed)[0]
     printed = "".join(f"\n  {line}" for line in culprit.lines) or " nothing"
     return RankFailedError(
-        f"rank {culprit.rank} {culprit.describe_end()}; all other ranks were stopped, and the run can continue from its"
-        f" last resume point. Last output of rank {culprit.rank}:{printed}"
+        f"rank {culprit.rank} {culprit.describe_outcome()}; all other ranks were stopped, and the run can continue"
+        f" from its last resume point. Last output of rank {culprit.rank}:{printed}"
     )

@@ -111,14 +111,14 @@ def decode_message(line: bytes) -> Progress | ResumePointSaved | FinetuningRepor
         case _:
             if content["type"] == MemoryError.__name__:
                 return MemoryError(content["message"])
-            if (found := _find_error(BaichuanError, content["type"])) is not None:
+            if (found := _find_error_class(BaichuanError, content["type"])) is not None:
                 return found(content["message"])
             return RuntimeError(f"{content['type']}: {content['message']}")
 
 
-def _find_error(base: type[BaichuanError], name: str) -> type[BaichuanError] | None:
+def _find_error_class(base: type[BaichuanError], name: str) -> type[BaichuanError] | None:
     """Return the class with this name among `base` and its subclasses; None if there is none."""
     if base.__name__ == name:
         return base
-    found = (_find_error(derived, name) for derived in base.__subclasses__())
+    found = (_find_error_class(derived, name) for derived in base.__subclasses__())
     return next((error for error in found if error is not None), None)

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
+from baichuan_core.finetuning.distributed.deepspeed_config import complete_config, make_zero_preset
 from baichuan_core.finetuning.distributed.distribution import (
     SINGLE_PROCESS,
     ConcreteStrategy,
     Distribution,
     DistributionPlan,
 )
-from baichuan_core.finetuning.distributed.ds_config import complete_config, zero_preset
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.free_memory import get_limits, total_bytes
 from baichuan_core.memory import Precision, Shape, Training, read_config
-from footprint import Cluster, choose_strategy, explain_insufficient_memory, rank_footprint
+from footprint import Cluster, choose_strategy, estimate_rank_footprint, explain_insufficient_memory
 
 UNSHARDED_STRATEGIES = ("single", "ddp")
 
@@ -53,15 +53,15 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     config = read_config(checkpoint)
     shape = Shape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
-    training = describe_training(options, hardware, options.max_length or shape.context_length)
-    inputs = _MemoryInputs(shape, precision, training, _describe_cluster(distribution, processes, hardware))
-    unshardable = _find_unshardable_reason(options, precision)
+    training = make_training_settings(options, hardware, options.max_length or shape.context_length)
+    inputs = _MemoryInputs(shape, precision, training, _measure_cluster(distribution, processes, hardware))
+    unshardable = _find_sharding_obstacle(options, precision)
     strategy, reason = _choose_strategy(distribution, deepspeed, inputs, may_shard=unshardable is None)
     if unshardable is not None and strategy not in UNSHARDED_STRATEGIES:
         raise UnsupportedError(f"strategy {strategy!r} cannot be used: {unshardable}; use 'ddp' or 'single'")
     _check_process_count(strategy, inputs.cluster.rank_count)
     if deepspeed is None and strategy in ("zero2", "zero3", "zero3-offload"):
-        preset = zero_preset(strategy, on_gpu=not hardware.is_cpu)
+        preset = make_zero_preset(strategy, on_gpu=not hardware.is_cpu)
         deepspeed = complete_config(preset, options, bfloat16=hardware.bfloat16)
     return DistributionPlan(
         strategy=strategy,
@@ -75,7 +75,7 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     )
 
 
-def describe_training(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
+def make_training_settings(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
     """Return the properties of a training run that determine its memory use.
 
     Args:
@@ -127,7 +127,7 @@ def _check_process_count(strategy: ConcreteStrategy, ranks: int) -> None:
         )
 
 
-def _find_unshardable_reason(options: FinetuningOptions, precision: Precision) -> str | None:
+def _find_sharding_obstacle(options: FinetuningOptions, precision: Precision) -> str | None:
     """Return why the weights and optimizer cannot be sharded; None if they can."""
     if precision.quantization is not None or precision.quantize_head:
         return "the base is quantized, and quantized weights cannot be sharded"
@@ -138,7 +138,7 @@ def _find_unshardable_reason(options: FinetuningOptions, precision: Precision) -
     return None
 
 
-def _describe_cluster(distribution: Distribution, processes: int, hardware: Hardware) -> Cluster:
+def _measure_cluster(distribution: Distribution, processes: int, hardware: Hardware) -> Cluster:
     limits = get_limits()
     host_bytes, device_bytes = total_bytes("cpu"), 0
     if hardware.is_cpu:
@@ -160,7 +160,7 @@ def _choose_strategy(
         if choice is None:
             raise InsufficientMemoryError(explain_insufficient_memory(*sizes, inputs.cluster, may_shard=may_shard))
         return choice.strategy, choice.reason
-    if not inputs.cluster.has_room_for(rank_footprint(*sizes, named, inputs.cluster.rank_count), least=True):
+    if not inputs.cluster.has_room_for(estimate_rank_footprint(*sizes, named, inputs.cluster.rank_count), least=True):
         raise InsufficientMemoryError(explain_insufficient_memory(*sizes, inputs.cluster, named))
     return named, "it was requested" if deepspeed is None else "a DeepSpeed configuration was given"
 

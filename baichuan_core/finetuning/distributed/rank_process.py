@@ -88,7 +88,7 @@ class RankProcess:
             del self._open[descriptor]
             os.close(descriptor)
 
-    def describe_end(self) -> str:
+    def describe_outcome(self) -> str:
         """Return a short description of how the rank ended."""
         code = self.process.poll()
         if self.error is not None:

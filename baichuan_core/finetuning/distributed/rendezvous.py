@@ -100,7 +100,7 @@ class Rendezvous:
             except RuntimeError:  # machine 0 is no longer responding, as all other machines will notice
                 return
 
-    def require_all_machines(self) -> None:
+    def exchange_heartbeats(self) -> None:
         """Send a heartbeat and check those of all other machines, at most once per `HEARTBEAT_INTERVAL_SECONDS`.
 
         Raises:
@@ -139,7 +139,7 @@ class Rendezvous:
             return
         self._store.set(f"done/{self.plan.node_rank}", "")
         while self.plan.node_rank == 0 and not self._store.check([f"done/{node}" for node in self._seen]):
-            self.require_all_machines()
+            self.exchange_heartbeats()
             time.sleep(0.05)
 
     def _machine_0_error(self) -> RankFailedError:

@@ -6,7 +6,7 @@ from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.options import GenerationOptions
 
 # Slot sizes are rounded up to a multiple of this, so that slightly longer requests do not require a restart.
-SLOT_TOKENS_STEP = 256
+SLOT_TOKENS_ALIGNMENT = 256
 
 
 def compute_capacity(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
@@ -39,5 +39,5 @@ def grow_capacity(capacity: Capacity, needed: Capacity, settings: GenerationOpti
 
 def _limit_capacity(slots: int, tokens: int, settings: GenerationOptions) -> Capacity:
     # One extra token, because llama.cpp stops a completion before its slot is full.
-    slot_tokens = -(-(tokens + 1) // SLOT_TOKENS_STEP) * SLOT_TOKENS_STEP
+    slot_tokens = -(-(tokens + 1) // SLOT_TOKENS_ALIGNMENT) * SLOT_TOKENS_ALIGNMENT
     return Capacity(max(1, min(settings.batch_size, slots, settings.batch_tokens // slot_tokens)), slot_tokens)

@@ -44,7 +44,7 @@ def choose_engine(setup: EngineSetup) -> EngineChoice:
     raise UnsupportedError(f"no engine can run this checkpoint: {'; '.join(reasons)}")
 
 
-def check_requests(name: EngineName, requests: Sequence[EncodedRequest]) -> None:
+def reject_unsupported_requests(name: EngineName, requests: Sequence[EncodedRequest]) -> None:
     """Reject requests with a parameter that the named engine does not support.
 
     Raises:

@@ -53,7 +53,7 @@ class EncodedRequest:
         logprobs: Number of alternatives to report with the log-probability of each token; None reports neither.
         may_continue: Whether a later prompt is likely to start with this prompt and its completion, such as the next
             turn of a chat. Engines keep the keys and values of such a completion as long as there is room.
-        lane: Index of the open batch to join, see `Lanes`; 0 unless the engine has several.
+        lane: Index of the open batch to join, see `MultiLaneEngine`; 0 unless the engine has several.
     """
 
     index: int

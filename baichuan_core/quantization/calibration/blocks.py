@@ -15,7 +15,7 @@ from baichuan_core.progress import Progress, ProgressCallback
 from .code_book import CodeBook
 from .compensation import quantize_with_compensation
 from .finished_blocks import FinishedBlocks
-from .one_block import OneBlock
+from .one_block import SingleBlockDecoder
 from .propagation import correct_weight
 from .storage_format import FourBitFormat, build_stored_tensors, compute_scale_offset
 
@@ -99,7 +99,7 @@ class BlockCalibrator:
         self._double_quantization = code.double_quantization
         self._device = device
         self._book = CodeBook(code.method, device)
-        self._exact, self._quantized = OneBlock(config, device), OneBlock(config, device)
+        self._exact, self._quantized = SingleBlockDecoder(config, device), SingleBlockDecoder(config, device)
 
     def run(self, rows: Tensor, finished: FinishedBlocks, on_progress: ProgressCallback) -> None:
         """Calibrate the blocks that are not finished yet.

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from baichuan_core.model.four_bits import bitsandbytes_functional
+from baichuan_core.model.four_bits import import_bitsandbytes_functional
 
 TABLE_STEPS = 1024  # number of entries between 0 and 1 in the table of nearest values
 SCALES_PER_GROUP = 256  # number of 8-bit scales that share one float32 scale; bitsandbytes' default
@@ -24,7 +24,7 @@ class CodeBook:
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.name = name
-        book = bitsandbytes_functional().get_4bit_type(name, device="cpu").float()
+        book = import_bitsandbytes_functional().get_4bit_type(name, device="cpu").float()
         values, order = book.sort()
         self.values, self.codes = values.to(device), order.to(torch.uint8).to(device)
         self._bounds = (self.values[1:] + self.values[:-1]) / 2
@@ -55,12 +55,12 @@ class CodeBook:
 @cache
 def get_scale_code_book(device: torch.device) -> Tensor:
     """Return the values of bitsandbytes' dynamic 8-bit data type in ascending order, float32 [256]."""
-    book: Tensor = bitsandbytes_functional().create_dynamic_map().to(device)
+    book: Tensor = import_bitsandbytes_functional().create_dynamic_map().to(device)
     return book
 
 
 @dataclass(frozen=True, slots=True)
-class Scales:
+class BlockScales:
     """Scales of blocks of 64 values.
 
     Attributes:
@@ -74,7 +74,7 @@ class Scales:
     largest: Tensor | None = None
 
 
-def quantize_scales(scales: Tensor, offset: Tensor) -> Scales:
+def quantize_scales(scales: Tensor, offset: Tensor) -> BlockScales:
     """Quantize scales to 8 bits, with one float32 scale per 256 of them (double quantization, Dettmers et al. 2023).
 
     Args:
@@ -89,4 +89,4 @@ def quantize_scales(scales: Tensor, offset: Tensor) -> Scales:
     largest = torch.maximum(padded.amax(dim=1), padded.amin(dim=1) / book[0]).clamp(min=MIN_GROUP_SCALE)
     codes = torch.bucketize(padded / largest[:, None], (book[1:] + book[:-1]) / 2)
     dequantized = (book[codes] * largest[:, None]).reshape(-1)[:count] + offset
-    return Scales(dequantized.reshape(scales.shape), codes.reshape(-1)[:count].to(torch.uint8), largest)
+    return BlockScales(dequantized.reshape(scales.shape), codes.reshape(-1)[:count].to(torch.uint8), largest)

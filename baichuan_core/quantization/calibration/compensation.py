@@ -7,7 +7,7 @@ from torch import Tensor
 
 from baichuan_core.model.four_bits import BLOCK_SIZE
 
-from .code_book import CodeBook, Scales, quantize_scales
+from .code_book import BlockScales, CodeBook, quantize_scales
 
 # Columns per group: within a group, columns are updated one at a time; all later columns are updated once per group.
 COLUMNS_PER_UPDATE = 128
@@ -31,7 +31,7 @@ class CalibratedWeight:
     """
 
     positions: Tensor
-    scales: Scales
+    scales: BlockScales
     dequantized: Tensor
 
 
@@ -51,11 +51,11 @@ def quantize_with_compensation(
         scale_offset: Value that double quantization subtracts from scales; None without double quantization.
     """
     order = second_moments.diagonal().argsort(descending=True, stable=True)
-    factor = inverse_cholesky_factor(second_moments, order)
+    factor = compute_inverse_cholesky_factor(second_moments, order)
     importance = torch.empty_like(factor.diagonal())
     importance[order] = factor.diagonal().square().reciprocal()
     found = search_scales(weight, importance, book)
-    scales = Scales(found) if scale_offset is None else quantize_scales(found, scale_offset)
+    scales = BlockScales(found) if scale_offset is None else quantize_scales(found, scale_offset)
     positions, dequantized = _round_columns(weight, scales.dequantized, factor, order, book)
     return CalibratedWeight(positions, scales, dequantized)
 
@@ -68,7 +68,7 @@ def add_damping(second_moments: Tensor, fraction: float = DAMPING_FRACTION) -> T
     return result
 
 
-def inverse_cholesky_factor(second_moments: Tensor, order: Tensor) -> Tensor:
+def compute_inverse_cholesky_factor(second_moments: Tensor, order: Tensor) -> Tensor:
     """Return the upper Cholesky factor [in, in] of the inverse of the damped and reordered second moments."""
     matrix = add_damping(second_moments)[order[:, None], order]
     # Reusing the name frees each input before the next step; these are the largest matrices of a calibration.

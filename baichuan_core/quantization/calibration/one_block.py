@@ -14,7 +14,7 @@ from baichuan_core.model.layers import BaichuanDecoderLayer
 from baichuan_core.model.positions import BaichuanRotaryEmbedding
 
 
-class OneBlock:
+class SingleBlockDecoder:
     """A decoder with a single block, whose weights can be replaced; masks and rotations are as in the whole model.
 
     Args:

@@ -10,7 +10,7 @@ from baichuan_core.model.quantization import OUTLIER_THRESHOLD
 from baichuan_core.progress import Progress, ProgressCallback
 
 from .blocks import BATCH_TOKENS, SUBLAYERS
-from .one_block import OneBlock
+from .one_block import SingleBlockDecoder
 
 # Fraction of the input columns left unquantized in each row of token ids; about 0.01 with LLM.int8()'s threshold.
 FLOAT_COLUMN_FRACTION = 0.1
@@ -32,7 +32,7 @@ def find_outlier_threshold(
     Raises:
         CheckpointError: A block produces NaN or infinite values.
     """
-    block, largest = OneBlock(config, device), []
+    block, largest = SingleBlockDecoder(config, device), []
     states = reader.read(EMBEDDING)[rows].float()
     step = max(1, BATCH_TOKENS // rows.shape[1])
     for number in range(config.num_hidden_layers):

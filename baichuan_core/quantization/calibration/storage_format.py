@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baichuan_core.model.four_bits import BLOCK_SIZE, bitsandbytes_functional
+from baichuan_core.model.four_bits import BLOCK_SIZE, import_bitsandbytes_functional
 from baichuan_core.model.quantization import QuantizationMethod
 
 from .code_book import SCALES_PER_GROUP, CodeBook, get_scale_code_book
@@ -43,7 +43,7 @@ def build_stored_tensors(
         offset: The offset of double quantization; None without double quantization.
         dtype: Dtype of the weight before quantization.
     """
-    functional, scales = bitsandbytes_functional(), result.scales
+    functional, scales = import_bitsandbytes_functional(), result.scales
     nested: dict[str, object] = {"absmax": scales.dequantized.reshape(-1).cpu()}
     if offset is not None and scales.codes is not None and scales.largest is not None:
         state = functional.QuantState(
@@ -67,7 +67,7 @@ def build_stored_tensors(
 
 def dequantize(tensors: dict[str, Tensor]) -> Tensor:
     """Dequantize the result of `build_stored_tensors` to a weight [out, in]."""
-    functional = bitsandbytes_functional()
+    functional = import_bitsandbytes_functional()
     packed = {ending: tensor for ending, tensor in tensors.items() if ending != "weight"}
     state = functional.QuantState.from_dict(packed, torch.device("cpu"))
     dequantized: Tensor = functional.dequantize_4bit(tensors["weight"], state)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from jobs.chats.messages import process_key
 from jobs.database.tables import Chat, Project
-from jobs.maintenance import Retention
+from jobs.maintenance import RetentionPass
 from jobs.repository.jobs import set_waiting_reasons
 from jobs.scheduling import Explanation
 from jobs.service import chats
@@ -213,11 +213,11 @@ def test_chats_that_an_api_process_left_behind_fail(served: Served) -> None:
         chats.begin(connection, [replace(new, project_id=str(project))])
         assert chats.fail_abandoned(connection) == 0
         connection.execute(sa.update(Chat).where(Chat.id == new.id).values(expires_at=1))
-    Retention(served.api.database, served.api.settings).expire()
+    RetentionPass(served.api.database, served.api.settings).expire()
     row = served.row(new.id)
     assert (row.state, row.error["code"]) == ("failed", "api_lost")
     with served.api.database.writing() as connection:
         connection.execute(sa.update(Chat).where(Chat.id == new.id).values(created_at=1))
-    Retention(served.api.database, served.api.settings).expire()
+    RetentionPass(served.api.database, served.api.settings).expire()
     with served.api.database.reading() as connection:
         assert connection.execute(sa.select(Chat.id).where(Chat.id == new.id)).first() is None

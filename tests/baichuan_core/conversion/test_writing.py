@@ -114,7 +114,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_reported(tmp_path: Path) -> Non
     write(tmp_path / "before", {"a": torch.rand(100, 100)}, "safetensors")
     file = tmp_path / "before" / "model.safetensors"
     with TensorReader(tmp_path / "before") as reader:
-        rows = reader.row_reader("a")
+        rows = reader.make_row_reader("a")
         assert rows(3, 5).shape == (2, 100)
         os.truncate(file, file.stat().st_size - 100)
         assert rows(98, 99).shape == (1, 100)

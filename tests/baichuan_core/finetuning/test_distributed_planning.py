@@ -24,8 +24,8 @@ from baichuan_core.finetuning.distributed import DistributionPlan, planning
 from baichuan_core.finetuning.distributed import rendezvous as rendezvous_module
 from baichuan_core.finetuning.distributed.agreement import require_agreement
 from baichuan_core.finetuning.distributed.group import RankGroup
-from baichuan_core.finetuning.distributed.parts import BatchPart
 from baichuan_core.finetuning.distributed.planning import plan_run
+from baichuan_core.finetuning.distributed.rank_collator import RankCollator
 from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.example_store import EncodedExample, ExampleStore, StoredExamples
 from baichuan_core.finetuning.identity import RunIdentity
@@ -186,10 +186,10 @@ def test_ranks_that_disagree_are_named(
 
 def test_ranks_share_a_batch_and_one_without_an_example_has_no_labels() -> None:
     examples = [EncodedExample([index, 7, 8], [index, 7, 8]) for index in range(3)]
-    parts = [BatchPart(Collator(0), rank, 4)(examples) for rank in range(4)]
+    parts = [RankCollator(Collator(0), rank, 4)(examples) for rank in range(4)]
     assert [part["input_ids"].tolist() for part in parts] == [[[0, 7, 8]], [[1, 7, 8]], [[2, 7, 8]], [[0, 7]]]
     assert parts[3]["labels"].eq(-100).all()
-    shares = [BatchPart(Collator(0), rank, 2)(examples)["input_ids"][:, 0].tolist() for rank in range(2)]
+    shares = [RankCollator(Collator(0), rank, 2)(examples)["input_ids"][:, 0].tolist() for rank in range(2)]
     assert shares == [[0, 2], [1]]
 
 
@@ -214,11 +214,11 @@ def test_machines_with_different_plans_are_rejected(machines: tuple[Rendezvous, 
 
 def test_a_failure_on_one_machine_ends_the_other(machines: tuple[Rendezvous, Rendezvous]) -> None:
     first, second = machines
-    first.require_all_machines()
+    first.exchange_heartbeats()
     second.report_failure(DatasetError("line 3 is broken"))
     first._next_beat = 0.0
     with pytest.raises(RankFailedError, match=r"ended on another machine: machine 1 .*line 3 is broken"):
-        first.require_all_machines()
+        first.exchange_heartbeats()
 
 
 def test_a_machine_without_heartbeats_is_named(
@@ -227,10 +227,10 @@ def test_a_machine_without_heartbeats_is_named(
     first, second = machines
     monkeypatch.setattr(rendezvous_module, "HEARTBEAT_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(rendezvous_module, "HEARTBEAT_TIMEOUT_SECONDS", -1.0)
-    second.require_all_machines()
-    first.require_all_machines()  # it has seen a heartbeat
+    second.exchange_heartbeats()
+    first.exchange_heartbeats()  # it has seen a heartbeat
     with pytest.raises(RankFailedError, match="machine 1 is no longer responding"):
-        first.require_all_machines()
+        first.exchange_heartbeats()
 
 
 def test_machine_0_waits_until_the_others_have_finished(machines: tuple[Rendezvous, Rendezvous]) -> None:

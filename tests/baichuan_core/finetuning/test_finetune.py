@@ -31,7 +31,7 @@ from baichuan_core import (
 )
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.trainable import load_trainable_model
-from baichuan_core.finetuning.training import make_arguments
+from baichuan_core.finetuning.training import make_training_arguments
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 QUICK: dict[str, Any] = {
@@ -130,7 +130,7 @@ def test_packing_changes_nothing_but_time(base: Path, tmp_path: Path, method: st
 
 def test_several_visible_devices_do_not_cause_data_parallel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
-    arguments = make_arguments(FULL, Hardware("cpu", bfloat16=False), tmp_path)
+    arguments = make_training_arguments(FULL, Hardware("cpu", bfloat16=False), tmp_path)
     assert arguments._n_gpu == 1
 
 

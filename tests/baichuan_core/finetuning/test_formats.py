@@ -8,7 +8,7 @@ import pytest
 
 from baichuan_core.errors import DatasetError
 from baichuan_core.finetuning.data import load_training_data
-from baichuan_core.finetuning.formats import Conversations, read_conversations
+from baichuan_core.finetuning.formats import ConversationFile, read_conversations
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
@@ -47,7 +47,7 @@ def openai(*turns: tuple[str, str], **keys: Any) -> dict[str, Any]:
     ],
 )
 def test_each_format_is_detected_and_read(tmp_path: Path, example: Any, name: str, system: str | None) -> None:
-    data = Conversations(write(tmp_path, example))
+    data = ConversationFile(write(tmp_path, example))
     assert [(one.turns, one.system) for one in data] == [(TURNS, system)]
     assert data.format == name
 

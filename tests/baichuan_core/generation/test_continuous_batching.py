@@ -158,13 +158,13 @@ def test_evicting_common_prefixes_changes_nothing(
     requests = documents(8)
     alone = [answers(model, tokenizer, [request])[0] for request in requests]
     held: list[int] = []
-    whole = slots.Slots.decode
+    whole = slots.SlotBatch.decode
 
-    def decode(self: slots.Slots) -> Tensor:
+    def decode(self: slots.SlotBatch) -> Tensor:
         held.append(self.prefixes.tokens)
         return whole(self)
 
-    monkeypatch.setattr(slots.Slots, "decode", decode)
+    monkeypatch.setattr(slots.SlotBatch, "decode", decode)
     assert answers(model, tokenizer, requests, batch_size=3) == alone
     assert max(held) > 600
     held.clear()

@@ -16,8 +16,12 @@ from baichuan_core import (
     generate,
 )
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup, Sampling
-from baichuan_core.generation.engines.vllm import find_unsupported_model
-from baichuan_core.generation.engines.vllm.engine import make_engine_arguments, make_sampling_arguments, read_logprobs
+from baichuan_core.generation.engines.vllm import find_model_incompatibility
+from baichuan_core.generation.engines.vllm.engine import (
+    convert_logprobs,
+    make_engine_arguments,
+    make_sampling_arguments,
+)
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 SAMPLED = Sampling(0.3, 5, 0.85, 1.05, presence_penalty=0.5, frequency_penalty=-1.0, logit_bias=((7, 2.0),))
@@ -58,7 +62,7 @@ def test_vllm_supports_all_families() -> None:
     alibi: dict[str, Any] = {"hidden_size": 5120, "num_attention_heads": 40, "position_embedding": "alibi"}
     old: dict[str, Any] = {"vocab_size": 64000}
     for config in (published(), published(**alibi), published(**old), published(**old, **alibi)):
-        assert find_unsupported_model(config) is None
+        assert find_model_incompatibility(config) is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_vllm_supports_all_families() -> None:
     ],
 )
 def test_vllm_is_not_used_for_models_it_would_compute_differently(changed: dict[str, Any], reason: str) -> None:
-    found = find_unsupported_model(published(**changed))
+    found = find_model_incompatibility(published(**changed))
     assert found is not None
     assert reason in found
 
@@ -124,5 +128,5 @@ class Logprob:
 
 
 def test_logprobs_of_vllm_are_converted_to_ours() -> None:
-    found = read_logprobs(9, {9: Logprob(-4.0), 3: Logprob(-0.1), 5: Logprob(-2.0)}, 2)
+    found = convert_logprobs(9, {9: Logprob(-4.0), 3: Logprob(-0.1), 5: Logprob(-2.0)}, 2)
     assert (found.token_id, found.logprob, found.alternatives) == (9, -4.0, ((3, -0.1), (5, -2.0)))

@@ -22,8 +22,8 @@ from baichuan_core.errors import MemoryOccupiedError, UnsupportedError
 from baichuan_core.generation import TextGenerator
 from baichuan_core.generation.engines.contract import Capacity
 from baichuan_core.generation.engines.llama_cpp import engine
-from baichuan_core.generation.engines.llama_cpp.calls import CompletionCalls
-from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
+from baichuan_core.generation.engines.llama_cpp.calls import CompletionClient
+from baichuan_core.generation.engines.llama_cpp.characters import ByteTokenTable
 from baichuan_core.generation.engines.llama_cpp.server import CHILD_SCRIPT, LlamaServer
 from baichuan_core.generation.engines.outputs import Step
 from examples.tiny_checkpoint import make_tiny_checkpoint
@@ -155,15 +155,15 @@ def test_aborting_a_whole_completion_ends_the_process(
     generator: TextGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the bytes of incomplete characters cannot be inferred, the engine requests the completion again."""
-    monkeypatch.setattr(ByteTokens, "infer_omitted_tokens", lambda *_: None)
+    monkeypatch.setattr(ByteTokenTable, "infer_omitted_tokens", lambda *_: None)
     asked = threading.Event()
-    whole = CompletionCalls.complete
+    whole = CompletionClient.complete
 
-    def complete(self: CompletionCalls, question: dict[str, Any]) -> Any:
+    def complete(self: CompletionClient, question: dict[str, Any]) -> Any:
         asked.set()
         return whole(self, question)
 
-    monkeypatch.setattr(CompletionCalls, "complete", complete)
+    monkeypatch.setattr(CompletionClient, "complete", complete)
     steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS[:1])))
     assert asked.wait(60)
     generator.close()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from baichuan_core.generation.engines.native.attention import (
     MAX_LENGTH_RATIO,
     MIN_WIDE_HEAD_DIM,
-    AttentionByGroups,
+    GroupedRowAttention,
     group_rows_by_length,
 )
 from baichuan_core.model.layers import eager_attention
@@ -46,5 +46,5 @@ def test_attention_by_groups_equals_attention_of_all_rows(
         mask = torch.where(mask, bias, torch.finfo(dtype).min)
     exact = mask if mask.dtype == torch.bool else mask.double()
     expected, _ = eager_attention(None, query.double(), key.double(), value.double(), exact, width**-0.5)  # type: ignore[arg-type]
-    found, _ = AttentionByGroups(group_rows_by_length(lengths))(None, query, key, value, mask, width**-0.5)
+    found, _ = GroupedRowAttention(group_rows_by_length(lengths))(None, query, key, value, mask, width**-0.5)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 if dtype == torch.float32 else 3e-2)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
-from baichuan_core.generation.engines.native.schedule import Row, Schedule
+from baichuan_core.generation.engines.native.schedule import Row, RowScheduler
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
@@ -28,7 +28,7 @@ def rows_of(sizes: list[tuple[int, int]]) -> list[Row]:
 def test_every_row_joins_once_and_within_the_limits(
     sizes: list[tuple[int, int]], slots: int, tokens: int, min_joining: int, leaving: int
 ) -> None:
-    schedule = Schedule(rows_of(sizes), slots=slots, tokens=tokens, min_joining=min_joining)
+    schedule = RowScheduler(rows_of(sizes), slots=slots, tokens=tokens, min_joining=min_joining)
     active: list[Row] = []
     joined: list[int] = []
     while schedule or active:
@@ -44,7 +44,7 @@ def test_every_row_joins_once_and_within_the_limits(
 
 
 def test_the_longest_come_first_and_requeued_rows_keep_their_position() -> None:
-    schedule = Schedule(rows_of([(3, 5), (9, 5), (4, 8)]), slots=3, tokens=1000)
+    schedule = RowScheduler(rows_of([(3, 5), (9, 5), (4, 8)]), slots=3, tokens=1000)
     rows = schedule.take_joining_rows([])
     assert [row.request.index for row in rows] == [2, 1, 0]
     schedule.slots = 2
@@ -54,7 +54,7 @@ def test_the_longest_come_first_and_requeued_rows_keep_their_position() -> None:
 
 
 def test_a_single_free_slot_of_many_waits_for_more() -> None:
-    schedule = Schedule(rows_of([(4, 4)] * 40), slots=32, tokens=10_000, min_joining=4)
+    schedule = RowScheduler(rows_of([(4, 4)] * 40), slots=32, tokens=10_000, min_joining=4)
     active = schedule.take_joining_rows([])
     assert len(active) == 32
     assert schedule.take_joining_rows(active[:31]) == []

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from baichuan_core import BaichuanForCausalLM, UnsupportedError, load_model
 from baichuan_core.checkpoint import DtypeName
 from baichuan_core.model.prepacked import (
-    FEATURES_PER_PART,
+    FEATURES_PER_SLICE,
     MAX_ELEMENTWISE_ROWS,
     PrepackedHead,
     PrepackedLinear,
@@ -64,7 +64,7 @@ def test_half_precision_is_as_close_to_float32_as_a_plain_model(
 @pytest.mark.parametrize("shape", [(1,), (MAX_ELEMENTWISE_ROWS,), (MAX_ELEMENTWISE_ROWS + 1,), (3, 5), (0,)])
 @torch.no_grad()
 def test_dtypes_without_kernels_are_rounded_once(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    dense = nn.Linear(96, FEATURES_PER_PART + 40, bias=False, dtype=dtype)
+    dense = nn.Linear(96, FEATURES_PER_SLICE + 40, bias=False, dtype=dtype)
     x = torch.randn(*shape, 96).to(dtype)
     exact = x.double() @ dense.weight.double().T
     found = UpcastLinear(dense)(x)

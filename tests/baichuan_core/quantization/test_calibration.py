@@ -30,7 +30,7 @@ from baichuan_core.checkpoint import TensorReader, load_model, read_config
 from baichuan_core.likelihood import calibration_text, encode_plain, held_out_text
 from baichuan_core.quantization import Calibration
 from baichuan_core.quantization.calibration import read_calibration_rows
-from baichuan_core.quantization.calibration.one_block import OneBlock
+from baichuan_core.quantization.calibration.one_block import SingleBlockDecoder
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 CALIBRATION = Calibration(sequences=8, length=256)
@@ -301,7 +301,7 @@ def test_nan_in_the_statistics_is_rejected(tmp_path: Path, weight: str) -> None:
 def test_one_block_computes_the_same_as_the_model(family: Path, load: Callable[..., BaichuanForCausalLM]) -> None:
     model = load(family)
     states = model.model(torch.arange(5, 29)[None], output_hidden_states=True).hidden_states
-    block = OneBlock(model.config, torch.device("cpu"))
+    block = SingleBlockDecoder(model.config, torch.device("cpu"))
     with TensorReader(family) as reader:
         for number in range(model.config.num_hidden_layers - 1):
             block.load(reader, number)

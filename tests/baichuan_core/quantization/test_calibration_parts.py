@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baichuan_core.model.four_bits import bitsandbytes_functional
+from baichuan_core.model.four_bits import import_bitsandbytes_functional
 from baichuan_core.quantization.calibration.code_book import CodeBook, get_scale_code_book, quantize_scales
 from baichuan_core.quantization.calibration.compensation import quantize_with_compensation, search_scales
 from baichuan_core.quantization.calibration.propagation import correct_weight
@@ -49,7 +49,7 @@ def test_bitsandbytes_reads_the_same_weight(shape: tuple[int, int], seed: int, n
     result = quantize_with_compensation(weight, inputs.T @ inputs, book, offset)
     tensors = build_stored_tensors(result, book, offset, torch.float32)
     torch.testing.assert_close(dequantize(dict(tensors)), result.dequantized, rtol=1e-5, atol=1e-7)
-    plain, state = bitsandbytes_functional().quantize_4bit(
+    plain, state = import_bitsandbytes_functional().quantize_4bit(
         weight, blocksize=64, compress_statistics=double, quant_type=name
     )
     expected = {"weight": plain, **{f"weight.{key}": value for key, value in state.as_dict(packed=True).items()}}

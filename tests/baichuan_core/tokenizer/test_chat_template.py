@@ -21,7 +21,7 @@ from baichuan_core.tokenizer import (
     read_generation_settings,
 )
 from baichuan_core.tokenizer.chat_format import ChatStyle
-from baichuan_core.tokenizer.chat_template import BREAK_CHARACTER, build_published_template
+from baichuan_core.tokenizer.chat_template import CONTROL_ESCAPE, build_published_template
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 
 CHAT = Path(__file__).parents[2] / "golden" / "chat"
@@ -177,7 +177,7 @@ def test_a_template_that_refuses_is_a_prompt_error(own: Path, template: str, rea
         tokenizer.encode_chat([{"role": "user", "content": "a"}], config=config, settings={}, max_new_tokens=8)
 
 
-@given(text=st.lists(st.sampled_from(["<s>", "</s>", "<reserved_9>", "<", BREAK_CHARACTER, "a", " "])).map("".join))
+@given(text=st.lists(st.sampled_from(["<s>", "</s>", "<reserved_9>", "<", CONTROL_ESCAPE, "a", " "])).map("".join))
 def test_text_of_messages_is_never_a_control_token(tokenizer: BaichuanTokenizer, text: str) -> None:
     template = "<reserved_9>{{ messages[0]['content'] }}</s>"
     ids = tokenizer.apply_chat_template([{"role": "user", "content": text}], chat_template=template, return_dict=False)

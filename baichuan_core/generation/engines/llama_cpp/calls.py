@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.generation.engines.llama_cpp.protocol import CompletionAnswer, CompletionPiece
+from baichuan_core.generation.engines.llama_cpp.protocol import CompletionChunk, CompletionResponse
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 
 
@@ -18,7 +18,7 @@ class CompletionAbortedError(Exception):
     """The completion was aborted."""
 
 
-class CompletionCalls:
+class CompletionClient:
     """The HTTP requests of one completion, which another thread can abort.
 
     Attributes:
@@ -33,7 +33,7 @@ class CompletionCalls:
         self._open: set[socket.socket] = set()
         self._aborted = False
 
-    def complete(self, body: Mapping[str, Any]) -> CompletionAnswer:
+    def complete(self, body: Mapping[str, Any]) -> CompletionResponse:
         """Return a whole completion.
 
         Raises:
@@ -43,11 +43,11 @@ class CompletionCalls:
         """
         self.computes_unread = body["n_predict"] > 1
         with self._send(body) as response:
-            answer = CompletionAnswer.from_response(json.load(response))
+            answer = CompletionResponse.from_response(json.load(response))
         self.computes_unread = False
         return answer
 
-    def stream(self, body: Mapping[str, Any]) -> Generator[CompletionPiece]:
+    def stream(self, body: Mapping[str, Any]) -> Generator[CompletionChunk]:
         """Yield the pieces of a completion as they are generated. Closing the iterator stops the generation.
 
         Raises:
@@ -65,7 +65,7 @@ class CompletionCalls:
                         return
                     if event["tokens"]:
                         entry = next(iter(event.get("completion_probabilities", ())), None)
-                        yield CompletionPiece(event["tokens"][-1], event["content"], event["tokens_predicted"], entry)
+                        yield CompletionChunk(event["tokens"][-1], event["content"], event["tokens_predicted"], entry)
             raise ConnectionAbortedError
 
     def abort(self) -> None:
@@ -86,7 +86,7 @@ class CompletionCalls:
                     _raise_for_error(json.load(response))
                 yield response
         except (OSError, HTTPException, ValueError) as error:
-            raise (CompletionAbortedError() if self._aborted else self._server.explain_failure()) from error
+            raise (CompletionAbortedError() if self._aborted else self._server.build_failure_error()) from error
 
     @contextmanager
     def _open_connection(self) -> Iterator[HTTPConnection]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
-class ByteTokens:
+class ByteTokenTable:
     """The 256 tokens of a vocabulary that represent one byte each.
 
     Example:

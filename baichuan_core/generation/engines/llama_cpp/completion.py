@@ -7,9 +7,9 @@ from typing import Any
 
 from baichuan_core.errors import BaichuanError, UnsupportedError
 from baichuan_core.generation.engines.contract import EncodedRequest
-from baichuan_core.generation.engines.llama_cpp.calls import CompletionAbortedError, CompletionCalls
-from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
-from baichuan_core.generation.engines.llama_cpp.protocol import CompletionAnswer, CompletionPiece, make_request_body
+from baichuan_core.generation.engines.llama_cpp.calls import CompletionAbortedError, CompletionClient
+from baichuan_core.generation.engines.llama_cpp.characters import ByteTokenTable
+from baichuan_core.generation.engines.llama_cpp.protocol import CompletionChunk, CompletionResponse, make_request_body
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
@@ -26,7 +26,7 @@ class Vocabulary:
         end_token: A token that ends a completion.
     """
 
-    bytes: ByteTokens
+    bytes: ByteTokenTable
     size: int
     end_token: int
 
@@ -46,7 +46,7 @@ class RunningCompletion:
         self,
         request_id: int,
         transcript: Transcript,
-        calls: CompletionCalls,
+        calls: CompletionClient,
         vocabulary: Vocabulary,
         report: Callable[[Output | BaseException], None],
         *,
@@ -74,12 +74,12 @@ class RunningCompletion:
     def _read_completion(self) -> None:
         with closing(self.calls.stream(make_request_body(self._request))) as pieces:
             for piece in pieces:
-                if not self._add_piece(piece):
+                if not self._add_chunk(piece):
                     break
         if self._transcript.finish_reason is None:
-            self._add_answer(self.calls.complete(make_request_body(self._request, stop=self._request.stop)))
+            self._add_response(self.calls.complete(make_request_body(self._request, stop=self._request.stop)))
 
-    def _add_piece(self, piece: CompletionPiece) -> bool:
+    def _add_chunk(self, piece: CompletionChunk) -> bool:
         """Add the tokens of a piece; return whether the next piece is needed."""
         known = self._transcript.ids
         missing = self._vocabulary.bytes.infer_omitted_tokens(piece.token, piece.text, piece.count - len(known) - 1)
@@ -87,11 +87,11 @@ class RunningCompletion:
             return False
         tokens = [*missing, piece.token]
         logprobs = [self._request_logprobs([*known, *missing[:place]], token) for place, token in enumerate(missing)]
-        logprobs.append(self._read_entry(piece.entry, piece.token, [*known, *missing]))
+        logprobs.append(self._convert_entry(piece.entry, piece.token, [*known, *missing]))
         self._add_tokens(tokens, logprobs)
         return self._transcript.finish_reason is None
 
-    def _add_answer(self, answer: CompletionAnswer) -> None:
+    def _add_response(self, answer: CompletionResponse) -> None:
         """Add those tokens of the whole completion that are not known yet."""
         known = len(self._transcript.ids)
         logprobs = self._list_logprobs(answer, known)
@@ -113,7 +113,7 @@ class RunningCompletion:
         completion = self._transcript.build_completion() if self._transcript.finish_reason else None
         self._report(Output(self._id, len(self._transcript.ids) - before, delta, completion))
 
-    def _list_logprobs(self, answer: CompletionAnswer, known: int) -> list[TokenLogprobs | None]:
+    def _list_logprobs(self, answer: CompletionResponse, known: int) -> list[TokenLogprobs | None]:
         """Return the log-probabilities of the tokens from index `known` on.
 
         The server reports entries only for tokens that complete a character.
@@ -123,10 +123,12 @@ class RunningCompletion:
         for place, incomplete in enumerate(self._vocabulary.bytes.flag_incomplete_characters(answer.tokens)):
             entry = None if incomplete else next(entries, None)
             if place >= known:
-                found.append(self._read_entry(entry, answer.tokens[place], answer.tokens[:place]))
+                found.append(self._convert_entry(entry, answer.tokens[place], answer.tokens[:place]))
         return found
 
-    def _read_entry(self, entry: Mapping[str, Any] | None, token: int, before: Sequence[int]) -> TokenLogprobs | None:
+    def _convert_entry(
+        self, entry: Mapping[str, Any] | None, token: int, before: Sequence[int]
+    ) -> TokenLogprobs | None:
         if self._request.logprobs is None:
             return None
         if entry is None or entry["id"] != token:

@@ -8,8 +8,8 @@ import torch
 
 from baichuan_core.generation.engines.capacity import compute_capacity, grow_capacity, is_capacity_sufficient
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
-from baichuan_core.generation.engines.llama_cpp.calls import CompletionCalls
-from baichuan_core.generation.engines.llama_cpp.characters import ByteTokens
+from baichuan_core.generation.engines.llama_cpp.calls import CompletionClient
+from baichuan_core.generation.engines.llama_cpp.characters import ByteTokenTable
 from baichuan_core.generation.engines.llama_cpp.completion import RunningCompletion, Vocabulary
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 from baichuan_core.generation.engines.outputs import Output, Step
@@ -29,7 +29,7 @@ class LlamaCppEngine:
         self._model = next(iter(sorted(setup.checkpoint.glob("*.gguf"))))
         self._setup = setup
         self._tokenizer = tokenizer
-        self._vocabulary = Vocabulary(ByteTokens(tokenizer), setup.config.vocab_size, min(setup.end_token_ids))
+        self._vocabulary = Vocabulary(ByteTokenTable(tokenizer), setup.config.vocab_size, min(setup.end_token_ids))
         self._server: LlamaServer | None = None
         self._waiting = WaitingQueue()
         self._streamed: set[int] = set()
@@ -112,7 +112,7 @@ class LlamaCppEngine:
         completion = RunningCompletion(
             request_id,
             transcript,
-            CompletionCalls(server),
+            CompletionClient(server),
             self._vocabulary,
             self._events.put,
             stream=request_id in self._streamed,

@@ -14,7 +14,7 @@ RESPONSE_FIELDS = ("tokens", "stop_type", "completion_probabilities")
 
 
 @dataclass(frozen=True, slots=True)
-class CompletionAnswer:
+class CompletionResponse:
     """The server's response with a whole completion.
 
     Attributes:
@@ -28,7 +28,7 @@ class CompletionAnswer:
     entries: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def from_response(cls, response: Mapping[str, Any]) -> "CompletionAnswer":
+    def from_response(cls, response: Mapping[str, Any]) -> "CompletionResponse":
         """Create an answer from the JSON object of a response."""
         return cls(
             tuple(response["tokens"]), response["stop_type"], tuple(response.get("completion_probabilities", ()))
@@ -36,7 +36,7 @@ class CompletionAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class CompletionPiece:
+class CompletionChunk:
     """A piece of a streamed completion.
 
     Attributes:

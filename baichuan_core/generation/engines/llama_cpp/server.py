@@ -64,7 +64,7 @@ class LlamaServer:
         """Whether the process is running."""
         return self._process.poll() is None
 
-    def explain_failure(self) -> BaichuanError:
+    def build_failure_error(self) -> BaichuanError:
         """Return an error that explains why the server no longer responds."""
         try:
             code = self._process.wait(EXIT_TIMEOUT_SECONDS)
@@ -91,7 +91,7 @@ class LlamaServer:
             return answer
         if self._process.wait() == -signal.SIGABRT:  # llama.cpp aborts if it reads an invalid file
             return {"refusal": "aborted"}
-        raise self.explain_failure()
+        raise self.build_failure_error()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

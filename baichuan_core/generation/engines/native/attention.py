@@ -50,7 +50,7 @@ def group_rows_by_length(lengths: Sequence[int]) -> list[RowGroup]:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionByGroups:
+class GroupedRowAttention:
     """An attention function with transformers' interface, for one query per row."""
 
     groups: list[RowGroup]

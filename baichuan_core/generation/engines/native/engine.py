@@ -11,8 +11,8 @@ from baichuan_core.free_memory import release_memory
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.engines.native.prefixes import find_common_prefixes
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
-from baichuan_core.generation.engines.native.schedule import Row, Schedule
-from baichuan_core.generation.engines.native.slots import Slots
+from baichuan_core.generation.engines.native.schedule import Row, RowScheduler
+from baichuan_core.generation.engines.native.slots import SlotBatch
 from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
 from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.generation.transcript import Transcript
@@ -65,8 +65,8 @@ class NativeEngine:
         slots, tokens = settings.batch_size, settings.batch_tokens
         # On a GPU a forward pass takes as long for one prompt as for several, and an empty slot costs nothing.
         min_joining = max(1, slots // 8) if self._on_gpu else 1
-        self._schedule = Schedule(slots=slots, tokens=tokens, min_joining=min_joining)
-        self._slots = Slots(model, kept_tokens=tokens // PREFIX_CACHE_DIVISOR)
+        self._schedule = RowScheduler(slots=slots, tokens=tokens, min_joining=min_joining)
+        self._slots = SlotBatch(model, kept_tokens=tokens // PREFIX_CACHE_DIVISOR)
         self._rows: dict[int, Row] = {}  # all waiting and running rows by id
         self._arrived: list[Row] = []  # rows that have been added since the last step
         self._arrivals = 0  # number of groups of rows that have been queued

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baichuan_core.generation.engines.native.attention import AttentionByGroups, group_rows_by_length
+from baichuan_core.generation.engines.native.attention import GroupedRowAttention, group_rows_by_length
 from baichuan_core.generation.engines.native.cache import CacheSize, CacheWindow, SlotCache
 from baichuan_core.generation.engines.native.passes import MAX_PREFILL_TOKENS
 from baichuan_core.model import BaichuanForCausalLM
@@ -89,7 +89,7 @@ class CachedModel:
         mask = (torch.arange(keys, device=self.device) <= positions)[:, None, None]
         decoder = self.model.model if self.compiled is None else self.compiled
         by_groups = self.compiled is None and self.device.type == "cpu"
-        attention = AttentionByGroups(group_rows_by_length([place + 1 for place in places])) if by_groups else None
+        attention = GroupedRowAttention(group_rows_by_length([place + 1 for place in places])) if by_groups else None
         return self._run(decoder, 0, ids, positions, keys, mask, attention=attention)[:count, -1]
 
     def _run(

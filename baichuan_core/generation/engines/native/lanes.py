@@ -9,7 +9,7 @@ from baichuan_core.generation.engines.outputs import Output, Step
 MAX_LANES = 4  # maximum number of open batches per model; completion ids encode the lane
 
 
-class Lanes:
+class MultiLaneEngine:
     """Native engines that share a model, see `Engine`. Each has its own slots and its own limit on tokens.
 
     In each step, every lane that has work advances by one step. A lane uses memory only while it has requests. Before a

@@ -48,7 +48,7 @@ class Sampler:
         self._top_ks = to_column([one.top_k or torch.iinfo(torch.int64).max for one in settings])
         self._top_ps = to_column([one.top_p for one in settings])
         biases = [(row, token, bias) for row, one in enumerate(settings) for token, bias in one.logit_bias]
-        self._biases = _LogitChanges(biases, device) if biases else None
+        self._biases = _SparseLogitBias(biases, device) if biases else None
 
     def choose_tokens(
         self,
@@ -96,7 +96,7 @@ class Sampler:
                 for token, count in Counter(completions[row]).items()
             ]
             if reductions:
-                scores = _LogitChanges(reductions, logits.device).add_to(scores.float())
+                scores = _SparseLogitBias(reductions, logits.device).add_to(scores.float())
         return scores
 
     def _sample_tokens(self, scores: Tensor, noise: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def _draw_index(probabilities: Tensor, noise: Tensor) -> Tensor:
     return torch.searchsorted(sums, noise * sums[:, -1:], right=True).clamp(max=sums.shape[-1] - 1)
 
 
-class _LogitChanges:
+class _SparseLogitBias:
     """Numbers to add to individual logits."""
 
     def __init__(self, changes: Sequence[tuple[int, int, float]], device: torch.device) -> None:

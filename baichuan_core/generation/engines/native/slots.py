@@ -18,7 +18,7 @@ from baichuan_core.out_of_memory import is_out_of_memory
 Item = TypeVar("Item")
 
 
-class Slots:
+class SlotBatch:
     """Runs the model with one cache slot per active row, and computes the logits of the rows' next tokens.
 
     Active rows always occupy the first slots, so that no time is spent on empty ones. `add_rows` computes the prompts

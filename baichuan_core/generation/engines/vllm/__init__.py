@@ -22,10 +22,10 @@ def find_unsupported_reason(setup: EngineSetup) -> str | None:
         return f"the installed build of vLLM does not support {device}"
     if setup.adapter is not None:
         return "it does not support adapters (merge the adapter into its base model first)"
-    return find_unsupported_model(setup.config)
+    return find_model_incompatibility(setup.config)
 
 
-def find_unsupported_model(config: BaichuanConfig) -> str | None:
+def find_model_incompatibility(config: BaichuanConfig) -> str | None:
     """Return why our model for vLLM does not support this configuration; None if it does."""
     if getattr(config, "quantization_config", None):
         return "it does not support quantized checkpoints"

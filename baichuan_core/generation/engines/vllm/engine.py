@@ -7,7 +7,7 @@ from typing import Any
 
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.generation.engines.capacity import (
-    SLOT_TOKENS_STEP,
+    SLOT_TOKENS_ALIGNMENT,
     compute_capacity,
     grow_capacity,
     is_capacity_sufficient,
@@ -27,7 +27,7 @@ VLLM_ENVIRONMENT = {
 }
 # Fraction of the GPU's memory that vLLM requires to be free. It is minimal, because other processes use the GPU too,
 # and `kv_cache_memory_bytes` sets the size of the cache.
-MIN_MEMORY_FRACTION = 0.01
+REQUIRED_FREE_MEMORY_FRACTION = 0.01
 
 
 def make_engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def make_engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, A
     dtype: str = setup.settings.dtype
     if dtype == "auto" and config.dtype is not None:  # vLLM's "auto" would cast float32 to half precision
         dtype = str(config.dtype).removeprefix("torch.")
-    tokens = capacity.slots * capacity.slot_tokens + SLOT_TOKENS_STEP  # vLLM leaves one block empty
+    tokens = capacity.slots * capacity.slot_tokens + SLOT_TOKENS_ALIGNMENT  # vLLM leaves one block empty
     token_bytes = 2 * config.num_hidden_layers * config.hidden_size * (4 if dtype == "float32" else 2)
     return {
         "model": str(setup.checkpoint),
@@ -45,7 +45,7 @@ def make_engine_arguments(setup: EngineSetup, capacity: Capacity) -> dict[str, A
         "max_model_len": min(capacity.slot_tokens, config.model_max_length or DEFAULT_CONTEXT_LENGTH),
         "max_num_seqs": capacity.slots,
         "kv_cache_memory_bytes": tokens * token_bytes,
-        "gpu_memory_utilization": MIN_MEMORY_FRACTION,
+        "gpu_memory_utilization": REQUIRED_FREE_MEMORY_FRACTION,
         "enable_prefix_caching": True,
         "generation_config": "vllm",  # requests already include the settings that the checkpoint recommends
         "disable_log_stats": True,
@@ -73,7 +73,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
     }
 
 
-def read_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
+def convert_logprobs(token_id: int, found: Mapping[int, Any], wanted: int) -> TokenLogprobs:
     """Convert vLLM's mapping from ids to `Logprob` objects; it contains the most probable tokens and the chosen one."""
     best = sorted(((other, entry.logprob) for other, entry in found.items()), key=lambda pair: -pair[1])
     return TokenLogprobs(token_id, found[token_id].logprob, tuple(best[:wanted]))
@@ -143,7 +143,7 @@ class VllmEngine:
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
             if transcript is not None:  # otherwise the completion was aborted, or ended by a stop string
-                outputs.append(self._read_output(request_id, transcript, news))
+                outputs.append(self._build_output(request_id, transcript, news))
         return Step(tuple(outputs))
 
     def _start_waiting_requests(self) -> None:
@@ -165,7 +165,7 @@ class VllmEngine:
         self._engine.add_request(str(request_id), {"prompt_token_ids": list(request.prompt_ids)}, params)
         self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
-    def _read_output(self, request_id: int, transcript: Transcript, news: Any) -> Output:
+    def _build_output(self, request_id: int, transcript: Transcript, news: Any) -> Output:
         """Add the new tokens of a completion, and report them."""
         tokens = _add_new_tokens(transcript, news.outputs[0])
         if news.finished and transcript.finish_reason is None:
@@ -194,7 +194,7 @@ def _add_new_tokens(transcript: Transcript, news: Any) -> int:
     """Add the new tokens up to the end of the completion, and return how many were added."""
     wanted = transcript.request.logprobs
     for place, token_id in enumerate(news.token_ids):
-        found = None if wanted is None else read_logprobs(token_id, news.logprobs[place], wanted)
+        found = None if wanted is None else convert_logprobs(token_id, news.logprobs[place], wanted)
         if transcript.add(token_id, found):
             return place + 1
     return len(news.token_ids)

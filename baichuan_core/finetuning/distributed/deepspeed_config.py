@@ -35,7 +35,7 @@ FIXED_SETTINGS = {
 }
 
 
-def zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
+def make_zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
     """Return the configuration of a strategy; the stages are those of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
     zero: dict[str, Any] = {"stage": 2 if strategy == "zero2" else 3, "overlap_comm": on_gpu}
     if strategy == "zero3-offload":

@@ -7,7 +7,7 @@ import pytest
 
 from baichuan_client import ApiError, UnreachableError
 from baichuan_client.calls import request_json
-from baichuan_client.repetition import OUTAGE_SECONDS, Outage, Repetition
+from baichuan_client.retry_state import OUTAGE_SECONDS, Outage, RetryState
 
 URL = "http://127.0.0.1:9"
 GONE = UnreachableError(URL, "closed")
@@ -20,18 +20,21 @@ def rejection(status: int) -> ApiError:
 
 def test_only_repeatable_requests_are_repeated() -> None:
     lost, refused = httpx.ReadError("lost"), httpx.ConnectError("refused")
-    reading = Repetition(request_json("GET", "/v1/jobs"), URL)
-    assert [reading.after_error(lost), reading.after_rejection(httpx.Response(503))] == [0.8, pytest.approx(3.2)]
+    reading = RetryState(request_json("GET", "/v1/jobs"), URL)
+    assert [reading.delay_after_error(lost), reading.delay_after_rejection(httpx.Response(503))] == [
+        0.8,
+        pytest.approx(3.2),
+    ]
     with pytest.raises(UnreachableError, match="lost"):
-        reading.after_error(lost)
+        reading.delay_after_error(lost)
     with pytest.raises(UnreachableError, match="refused"):
-        Repetition(request_json("GET", "/v1/jobs"), URL).after_error(refused)
+        RetryState(request_json("GET", "/v1/jobs"), URL).delay_after_error(refused)
     with pytest.raises(ApiError):
-        Repetition(request_json("GET", "/v1/jobs"), URL).after_rejection(httpx.Response(404))
+        RetryState(request_json("GET", "/v1/jobs"), URL).delay_after_rejection(httpx.Response(404))
     with pytest.raises(UnreachableError):
-        Repetition(request_json("POST", "/v1/jobs"), URL).after_error(lost)
+        RetryState(request_json("POST", "/v1/jobs"), URL).delay_after_error(lost)
     named = request_json("POST", "/v1/jobs", headers={"Idempotency-Key": "k"})
-    assert Repetition(named, URL).after_error(lost) == 0.8
+    assert RetryState(named, URL).delay_after_error(lost) == 0.8
 
 
 def test_an_outage_is_tolerated_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

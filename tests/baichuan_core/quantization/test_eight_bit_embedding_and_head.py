@@ -25,7 +25,7 @@ from baichuan_core.checkpoint import write_adapter_identity
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.checkpoint.quantized_weights import dequantize_embedding_or_head
 from baichuan_core.model import row_norms
-from baichuan_core.model.eight_bit_ends import EightBitHead
+from baichuan_core.model.eight_bit_embedding_and_head import EightBitHead
 
 MakeCheckpoint = Callable[..., Path]
 IDS = torch.arange(5, 29)[None]

@@ -5,7 +5,7 @@ from typing import Any
 MAX_NAME_CHARACTERS = 64  # maximum number of characters of a key to show in a message
 
 
-class RepeatedFieldFinder:
+class DuplicateKeyFinder:
     """Finds the first duplicate key while JSON is parsed; pass `read_object` as the `object_pairs_hook`.
 
     Attributes:

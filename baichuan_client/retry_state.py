@@ -7,20 +7,20 @@ import httpx
 from baichuan_client.call import Call
 from baichuan_client.errors import ApiError, UnreachableError
 
-REPEATED_STATUSES = frozenset({429, 502, 503})
+RETRIED_STATUSES = frozenset({429, 502, 503})
 MAX_TRIES = 3
 OUTAGE_SECONDS = 60.0
 
 
-class Repetition:
+class RetryState:
     """The attempts at one call; repeatable calls are retried if the response is lost or the service is busy."""
 
     def __init__(self, call: Call[object], url: str) -> None:
         self._url = url
-        self._left = MAX_TRIES if call.is_repeatable else 1
+        self._left = MAX_TRIES if call.is_retryable else 1
         self._tries = 0
 
-    def after_error(self, error: httpx.RequestError) -> float:
+    def delay_after_error(self, error: httpx.RequestError) -> float:
         """Return the seconds to wait before the next attempt.
 
         Raises:
@@ -31,14 +31,14 @@ class Repetition:
             raise failure from error
         return self._next_delay(failure)
 
-    def after_rejection(self, response: httpx.Response) -> float:
+    def delay_after_rejection(self, response: httpx.Response) -> float:
         """Return the seconds to wait before the next attempt after a response with status 4xx or 5xx.
 
         Raises:
             ApiError: The request is not retried.
         """
         failure = ApiError.from_response(response)
-        if response.status_code not in REPEATED_STATUSES:
+        if response.status_code not in RETRIED_STATUSES:
             raise failure
         return self._next_delay(failure)
 

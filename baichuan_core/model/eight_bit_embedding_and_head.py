@@ -16,7 +16,7 @@ from .eight_bits import MAX_CODE, quantize_rows
 CODES_PER_SLICE = {"cpu": 2**22, "cuda": 2**26}
 
 
-class EightBitRows(nn.Module):
+class EightBitMatrix(nn.Module):
     """A frozen matrix [rows, width] of int8 codes in `weight`, with one float32 scale per row in `scale`.
 
     Both are buffers, so optimizers ignore them and `model.dtype` is the dtype of the other weights.
@@ -48,7 +48,7 @@ class EightBitRows(nn.Module):
         return self
 
 
-class EightBitEmbedding(EightBitRows):
+class EightBitEmbedding(EightBitMatrix):
     """Drop-in replacement for `nn.Embedding`."""
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class EightBitEmbedding(EightBitRows):
         return (self.weight[ids] * self.scale[ids][..., None]).to(self.dtype)
 
 
-class EightBitHead(EightBitRows):
+class EightBitHead(EightBitMatrix):
     """Drop-in replacement for `nn.Linear` without bias."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -125,13 +125,13 @@ def create_output_head(config: BaichuanConfig) -> nn.Module:
     return LinearHead(config.hidden_size, config.vocab_size, bias=False)
 
 
-def require_eight_bit_rows(module: nn.Module) -> None:
+def require_eight_bit_weights(module: nn.Module) -> None:
     """Reject a checkpoint without an 8-bit embedding or head, which transformers would initialize randomly.
 
     Raises:
         UnsupportedError: The checkpoint has no 8-bit embedding or head.
     """
-    if isinstance(module, EightBitRows) and not module.scale.is_meta:
+    if isinstance(module, EightBitMatrix) and not module.scale.is_meta:
         raise UnsupportedError(
             "quantize_head is true, but the checkpoint has no 8-bit head: quantize it with "
             "QuantizationOptions(quantize_head=True), or load it with load_model(..., quantize_head=True)"
