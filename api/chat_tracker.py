@@ -112,4 +112,4 @@ class ChatTracker:
                 try:
                     await self._writer.run(lambda connection, ids=ids: chats.renew(connection, ids))  # type: ignore[misc]
                 except (*OUTAGE_ERRORS, OutcomeUnknownError) as error:
-                    log.warning("chats will be renewed later because the database failed: %s", error)
+                    log.warning("could not renew chats because of a database error, will retry: %s", error)

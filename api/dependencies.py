@@ -102,7 +102,7 @@ def get_service(request: Request) -> Service:
 IfMatch = Annotated[str | None, Header(description="Respond with 412 unless the current ETag is one of these")]
 
 
-def reject_if_match_header(if_match: IfMatch = None) -> None:
+def forbid_if_match(if_match: IfMatch = None) -> None:
     """Reject an If-Match header on a resource that has no ETag, because the client expects a comparison.
 
     Raises:
@@ -112,7 +112,7 @@ def reject_if_match_header(if_match: IfMatch = None) -> None:
         raise VersionConflictError("this resource has no ETag to compare with; leave If-Match out", param="If-Match")
 
 
-WithoutIfMatch = Depends(reject_if_match_header)
+WithoutIfMatch = Depends(forbid_if_match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Caller:
 
 
 async def get_caller(request: Request) -> Caller:
-    """Return the caller, identified by the request's key, which also appears in the access log."""
+    """Return the caller, identified by the request's API key; the key's id is kept for the access log."""
     service = get_service(request)
     credentials = Credentials.read(request)
     key = await identify(service.authenticator, credentials)

@@ -65,5 +65,5 @@ def read_lifetime(fields: Mapping[str, str]) -> int | None:
         raise InvalidRequestError("must be created_at if the file is to expire", param=ANCHOR)
     seconds = fields.get(SECONDS, "")
     if not re.fullmatch(r"[0-9]{1,9}", seconds) or not MIN_LIFETIME <= int(seconds) <= MAX_LIFETIME:
-        raise InvalidRequestError(f"must be a whole number from {MIN_LIFETIME} to {MAX_LIFETIME}", param=SECONDS)
+        raise InvalidRequestError(f"must be an integer from {MIN_LIFETIME} to {MAX_LIFETIME}", param=SECONDS)
     return int(seconds)

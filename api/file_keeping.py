@@ -56,8 +56,8 @@ async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> Fil
         kept = await writer.run(lambda c: add(c, record))
     except Exception:
         with suppress(*OUTAGE_ERRORS):
-            await writer.run(lambda c: files.give_up(c, record))
+            await writer.run(lambda c: files.discard_file(c, record))
         raise
     if kept.id != record.id:
-        await writer.run(lambda c: files.give_up(c, record))
+        await writer.run(lambda c: files.discard_file(c, record))
     return kept

@@ -11,7 +11,7 @@ from jobs.records import KeyRecord
 from jobs.service import submission
 from jobs.service.submission import Submission, Submitted
 from jobs.service.unneeded import discard_input, expect_input
-from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, separate_input
+from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, split_off_input
 
 
 async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_key: str | None) -> Submitted:
@@ -49,6 +49,6 @@ async def _submit_with_input(
 
 
 def _store_input(service: Service, spec: GenerateSpec, job_id: str) -> StoredGenerateSpec:
-    separated = separate_input(spec)
+    separated = split_off_input(spec)
     store_bytes(service.store, service.settings, input_key(job_id), separated.content)
     return separated.spec

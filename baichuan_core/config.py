@@ -136,7 +136,7 @@ class BaichuanConfig(PreTrainedConfig):
             if size is None and name in LENGTH_FIELDS:
                 continue
             if type(size) is not int or size < 1:
-                raise ValueError(f"{name} is {size!r}: it must be a whole number above 0")
+                raise ValueError(f"{name} is {size!r}: it must be a positive integer")
 
     def _check_fields(self) -> None:
         self._check_sizes()

@@ -33,7 +33,7 @@ from jobs.records import ModelRecord, WorkerRecord
 from jobs.repository import models
 from jobs.service import keys, workers
 from jobs.service.submission import Submission, Submitted, submit
-from jobs.specs import KINDS, GenerateSpec, StoredGenerateSpec, separate_input
+from jobs.specs import KINDS, GenerateSpec, StoredGenerateSpec, split_off_input
 
 MAX_RATIO = 1.5
 BATCH = 500
@@ -73,7 +73,7 @@ def fill_queue(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[st
     """
     prepare(settings)
     database, secret = Database(settings.database), keys.new_secret()
-    separated = separate_input(spec) if spec is not SMALL else None
+    separated = split_off_input(spec) if spec is not SMALL else None
     row_spec: GenerateSpec = separated.spec if separated else StoredGenerateSpec(**SMALL.model_dump())
     with database.writing() as connection:
         key = keys.create(connection, project="benchmark", name="benchmark", role="member", secret=secret)

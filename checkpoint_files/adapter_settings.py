@@ -213,7 +213,7 @@ RULES = {
     "use_dora": SWITCH,
     "rank_pattern": Rule(
         lambda value: isinstance(value, Mapping) and all(map(_is_rank, value.values())),
-        "an object of whole numbers above 0",
+        "an object of positive integers",
     ),
     "alpha_pattern": Rule(
         lambda value: isinstance(value, Mapping) and all(map(is_number, value.values())), "an object of numbers"

@@ -120,7 +120,7 @@ def clean_fields(config: Mapping[str, Any]) -> dict[str, Any]:
             "no Baichuan model has grouped-query attention, use a checkpoint with equal numbers"
         )
     if head_dim is not None and not is_whole(head_dim):
-        raise FileError(f"head_dim is {head_dim!r}: remove it or set a whole number")
+        raise FileError(f"head_dim is {head_dim!r}: remove it or set an integer")
     if head_dim is not None and heads and is_whole(heads) and is_whole(width) and head_dim * heads != width:
         raise FileError(
             f"head_dim is {head_dim!r}, but hidden_size {width!r} divided by num_attention_heads {heads!r} is "

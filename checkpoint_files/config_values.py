@@ -40,7 +40,7 @@ _DTYPE = Rule(
     "float16, bfloat16 or float32 (the type that the weights are stored in)",
 )
 RULES = {
-    **dict.fromkeys(SIZES, Rule(lambda value: is_whole(value) and value > 0, "a whole number above 0")),
+    **dict.fromkeys(SIZES, Rule(lambda value: is_whole(value) and value > 0, "a positive integer")),
     "rms_norm_eps": Rule(
         lambda value: is_positive(value) and value <= MAX_NORM_EPS,
         f"a number above 0, at most {MAX_NORM_EPS:g} (the published models have 1e-06)",
@@ -56,7 +56,7 @@ RULES = {
     # Some tools write -1 for "no padding".
     "pad_token_id": Rule(
         lambda value: is_token(value) or (is_whole(value) and value == -1),
-        "a token id (a whole number of at least 0) or null",
+        "a token id (an integer of at least 0) or null",
     ),
     "bos_token_id": TOKENS,
     "eos_token_id": TOKENS,

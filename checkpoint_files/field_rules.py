@@ -62,7 +62,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; booleans do not count."""
+    """Whether a value is an integer; booleans do not count."""
     return type(value) is int
 
 
@@ -88,13 +88,13 @@ def number_from(low: float, high: float, *, hint: str = "") -> "Rule":
 
 
 def whole_number_from(low: int, high: int, *, hint: str = "") -> "Rule":
-    """Return a rule for whole numbers within bounds."""
-    wants = f"a whole number from {low} to {high}{hint and f' ({hint})'}"
+    """Return a rule for integers within bounds."""
+    wants = f"an integer from {low} to {high}{hint and f' ({hint})'}"
     return Rule(lambda value: is_whole(value) and low <= value <= high, wants)
 
 
 def is_integer_or_list(value: Any) -> bool:
-    """Whether a value is a whole number or a list of whole numbers."""
+    """Whether a value is an integer or a list of integers."""
     return all(map(is_whole, value)) if isinstance(value, list) else is_whole(value)
 
 
@@ -110,6 +110,6 @@ def is_string_list(value: Any) -> bool:
 
 NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(is_positive, "a number above 0")
-TOKEN = Rule(is_token, "a token id (a whole number of at least 0)")
-TOKENS = Rule(is_token_or_tokens, "a token id (a whole number of at least 0) or a list of token ids")
+TOKEN = Rule(is_token, "a token id (an integer of at least 0)")
+TOKENS = Rule(is_token_or_tokens, "a token id (an integer of at least 0) or a list of token ids")
 SWITCH = Rule(is_switch, "true or false")

@@ -36,7 +36,7 @@ RULES = {
     "assistant_token_id": TOKEN,
     "bos_token_id": TOKENS,
     "eos_token_id": TOKENS,
-    "pad_token_id": Rule(is_integer_or_list, "a whole number or a list of whole numbers"),
+    "pad_token_id": Rule(is_integer_or_list, "an integer or a list of integers"),
     "max_new_tokens": whole_number_from(1, MAX_COUNT),
     "top_k": whole_number_from(0, MAX_COUNT, hint="0 for all tokens"),
     "temperature": number_from(0, MAX_TEMPERATURE),

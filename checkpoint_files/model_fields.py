@@ -33,7 +33,7 @@ class ModelFields:
         """
         for name in SIZES:
             if type(size := config.get(name)) is not int or size < 1:
-                raise FileError(f"{name} is {size!r}: set it to a whole number above 0")
+                raise FileError(f"{name} is {size!r}: set it to a positive integer")
         if config["hidden_size"] % config["num_attention_heads"]:
             raise FileError(
                 f"hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "

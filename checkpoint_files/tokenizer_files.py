@@ -42,7 +42,7 @@ def _is_added_token(token: Mapping[str, Any]) -> bool:
     return isinstance(token.get("content"), str) and _is_id(token.get("id"))
 
 
-_ID = Rule(_is_id, "a token id (a whole number of at least 0)", nullable=False)
+_ID = Rule(_is_id, "a token id (an integer of at least 0)", nullable=False)
 _TOKENS = dict.fromkeys(EXTRA_TOKENS, Rule(_is_tokens, "a list of strings"))
 _SPECIAL_TOKENS_RULES = _TOKENS | dict.fromkeys(
     NAMED_TOKENS, Rule(_is_token, "a string, or an object with the string as content")

@@ -63,8 +63,8 @@ app.command(rich_help_panel=SERVICE_PANEL)(processes.init)
 app.command(rich_help_panel=SERVICE_PANEL)(doctor.doctor)
 app.command(rich_help_panel=SERVICE_PANEL)(estimate.estimate)
 
-LIBRARY_PANEL = "Without the service"
-app.command("finetune", cls=PublishedCommand, rich_help_panel=LIBRARY_PANEL, no_args_is_help=True)(finetune.finetune)
+STANDALONE_PANEL = "Without the service"
+app.command("finetune", cls=PublishedCommand, rich_help_panel=STANDALONE_PANEL, no_args_is_help=True)(finetune.finetune)
 
 JOBS_PANEL = "Jobs"
 app.add_typer(submit.app, name="submit", rich_help_panel=JOBS_PANEL)

@@ -7,7 +7,7 @@ from .precision import DTYPE_BYTES, Precision
 from .shape import Shape
 
 FLOAT32_BYTES = DTYPE_BYTES["float32"]
-# Tensors that exist at the same time in a feed-forward layer. [tokens, hidden]: the input, the normalized input and
+# Tensors that are live at the same time in a feed-forward layer. [tokens, hidden]: the input, the normalized input and
 # two sums. [tokens, intermediate]: the gate, the up projection and their product.
 FEED_FORWARD_HIDDEN_TENSORS = 4
 FEED_FORWARD_INTERMEDIATE_TENSORS = 3

@@ -52,7 +52,7 @@ class Shape:
         sizes = ("hidden_size", "intermediate_size", "layers", "heads", "vocab_size", "context_length")
         for name in sizes:
             if type(size := getattr(self, name)) is not int or size < 1:
-                raise ShapeError(f"{name} is {size!r}: use a whole number above 0")
+                raise ShapeError(f"{name} is {size!r}: use a positive integer")
         if self.position_embedding not in ("rope", "alibi"):
             raise ShapeError(f'position_embedding is {self.position_embedding!r}: use "rope" or "alibi"')
         if self.hidden_size % self.heads:

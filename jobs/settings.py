@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 EXIT_INVALID_SETTINGS = 2  # exit code for invalid settings; `baichuan up` does not restart a process that exits with it
 DATABASE_SCHEMES = re.compile(r"(sqlite|postgres|postgresql(\+\w+)?)://")
 STORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "file", "http", "https")
-REDIS_SCHEMES = re.compile(r"(redis|rediss|unix)://")
+REDIS_URL_PATTERN = re.compile(r"(redis|rediss|unix)://")
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis(cls, value: str) -> str:
-        if value and not REDIS_SCHEMES.match(value):
+        if value and not REDIS_URL_PATTERN.match(value):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         _ = urlsplit(value).port  # raises ValueError if the port is not a number
         return value

@@ -45,7 +45,7 @@ def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, Kno
     weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
     if weights is None:
         return False
-    if spec.produces_model:  # the job first does other work while the model stays loaded
+    if spec.produces_model:  # such a job reads the weights from disk, so the loaded model is no help and takes memory
         return all(needs.total <= _get_free_bytes(needs) for _, _, needs in steps)
     return all(needs.least - weights <= _get_free_bytes(needs) for _, _, needs in steps)
 
@@ -68,5 +68,5 @@ def _warn_if_short(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
             f"memory: inputs of maximum length need up to {in_gib(needs.total)}, but only {in_gib(free)} is free; "
-            "shorter lengths or smaller batches need less"
+            "use shorter inputs or smaller batches to need less"
         )

@@ -40,7 +40,7 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
         earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
         report=report,
         resume_points=ResumePoints(store, workspace, claim.earlier_attempts),
-        placement=_describe_placement(claim),
+        placement=_build_placement(claim),
     )
 
 
@@ -57,7 +57,7 @@ def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> Lo
     return None if field is None else LoadedModel.from_records(found[field], adapter, source.dtype)
 
 
-def _describe_placement(claim: Claim) -> HandlerPlacement:
+def _build_placement(claim: Claim) -> HandlerPlacement:
     devices = max(1, len(claim.allocation.devices))
     if claim.nodes == 1:
         return HandlerPlacement(devices)

@@ -11,7 +11,7 @@ from jobs.errors import InvalidRequestError
 from jobs.models.directories import inspect_directory
 
 # Files of a resume point that are part of its model; all other files are training state.
-MODEL_FILES = (
+MODEL_FILE_PATTERNS = (
     "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
@@ -124,7 +124,7 @@ def _describe_model(folder: Path) -> ResumePointModel | None:
         found = inspect_directory(folder)
     except InvalidRequestError:
         return None
-    files = describe_files(folder, MODEL_FILES)
+    files = describe_files(folder, MODEL_FILE_PATTERNS)
     if not any(file.path.endswith(WEIGHTS_SUFFIX) for file in files):
         return None  # a sharded run saves no weights that can be used as a model
     size = sum(file.bytes for file in files)

@@ -42,7 +42,7 @@ PROTECTED_FIELDS = ("kind", "model", "training_file", "validation_file", "seed",
 
 def _check_auto_or_count(value: Any) -> Any:
     if value != AUTO and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError("must be 'auto' or a whole number of at least 1")
+        raise ValueError("must be 'auto' or an integer of at least 1")
     return value
 
 

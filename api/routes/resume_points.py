@@ -57,6 +57,6 @@ async def publish(
         await asyncio.to_thread(resume_points.copy, store, publication)
         made = await writer.run(lambda c: resume_points.publish(c, key, publication))
     except Exception:
-        await writer.run(lambda c: resume_points.give_up(c, key, publication))
+        await writer.run(lambda c: resume_points.discard_publication(c, key, publication))
         raise
     return json_response(ModelObject.of(made, caller.key), 201, {"Location": f"/v1/models/{made.id}"})

@@ -29,9 +29,9 @@ ShortName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", min
 
 
 def _require_digits(value: object) -> object:
-    """Reject "1.0" and " 1": a query contains only strings, and pydantic would convert these to whole numbers."""
+    """Reject "1.0" and " 1": a query contains only strings, and pydantic would convert these to integers."""
     if isinstance(value, str) and not re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
-        raise ValueError("must be a whole number in decimal digits")
+        raise ValueError("must be an integer in decimal digits")
     return value
 
 
@@ -40,7 +40,7 @@ WholeNumber = Annotated[int, BeforeValidator(_require_digits)]
 
 def _require_kind(kind: str) -> str:
     if kind not in KINDS:
-        raise ValueError(f"there is no kind {kind!r}; use one of {', '.join(KINDS)}")
+        raise ValueError(f"unknown job kind {kind!r}; use one of {', '.join(KINDS)}")
     return kind
 
 

@@ -84,7 +84,7 @@ class ConversationFile:
             found = _detect_format(item, place)
             if self.format is not None and _ALLOWED_KEYS[found] != _ALLOWED_KEYS[self.format]:
                 raise DatasetError(
-                    f"{place} is in the format {found!r}, but the file starts with {self.format!r};"
+                    f"{place} is in the format {found!r}, but earlier lines are in {self.format!r};"
                     " use one format for the whole file"
                 )
             self.format = "sharegpt" if "sharegpt" in (self.format, found) else found

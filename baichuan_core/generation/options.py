@@ -125,7 +125,7 @@ def normalize_stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     if "" in texts:
         raise ValueError("stop contains an empty string; remove it")
     if any(has_lone_surrogate(text) for text in texts):
-        raise ValueError("stop contains half of a surrogate pair; write the whole character")
+        raise ValueError("stop contains an unpaired surrogate; use the complete character")
     return texts
 
 
@@ -148,7 +148,7 @@ def check_logit_bias(bias: Mapping[Any, Any]) -> None:
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Return whether a text contains half of a surrogate pair, which JSON can express but UTF-8 cannot."""
+    """Return whether a text contains an unpaired surrogate, which JSON can express but UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 

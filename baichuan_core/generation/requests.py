@@ -46,7 +46,7 @@ class GenerationRequest:
         if (self.prompt is None) == (self.messages is None):
             raise PromptError("a request must have either 'prompt' or 'messages', but not both; pass exactly one")
         for names, kinds, word in (
-            (INTEGER_OPTIONS, int, "a whole number"),
+            (INTEGER_OPTIONS, int, "an integer"),
             (NUMBER_OPTIONS, (int, float), "a number"),
         ):
             for name in names:
@@ -54,7 +54,7 @@ class GenerationRequest:
                 if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
                     raise PromptError(f"{name} is {value!r}; it must be {word}")
         if has_lone_surrogate(self.id or ""):
-            raise PromptError("id contains half of a surrogate pair; write the whole character")
+            raise PromptError("id contains an unpaired surrogate; use the complete character")
         try:
             if self.stop is not None:
                 object.__setattr__(self, "stop", normalize_stop_strings(self.stop))

@@ -15,7 +15,7 @@ from .digests import Hasher
 
 PARTIAL_SUFFIX = ".part"
 MAX_CONSECUTIVE_FAILURES = 6  # attempts in a row without a new byte before the hub counts as unreachable
-FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each failure in a row, for a total of about a minute
+FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each consecutive failure, for a total of about a minute
 
 
 class Downloader:

@@ -27,7 +27,7 @@ class ChatTokenizer(Protocol):
         ...
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Return the text of token ids."""
+        """Decode token ids to text."""
         ...
 
 

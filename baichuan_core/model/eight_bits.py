@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .float_chunks import CHUNK_VALUES, iterate_float_chunks
+from .float_chunks import VALUES_PER_CHUNK, iterate_float_chunks
 
 MAX_CODE = 127
 
@@ -50,7 +50,7 @@ def _quantize_on_cpu(weight: Tensor, rounding: type[np.floating[Any]]) -> tuple[
     largest = np.empty(rows, np.float32)
     # The caller detects NaN and infinity from the relative error; rows of zeros divide by zero and get zero codes.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for chunk, values in iterate_float_chunks(weight, max(CHUNK_VALUES // width, 1) * width):
+        for chunk, values in iterate_float_chunks(weight, max(VALUES_PER_CHUNK // width, 1) * width):
             exact = values.astype(rounding, copy=False).astype(np.float32, copy=False).reshape(-1, width)
             part = slice(chunk.start // width, chunk.stop // width)
             np.abs(exact).max(axis=1, out=largest[part])

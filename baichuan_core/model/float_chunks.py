@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK_VALUES = 2**17
+VALUES_PER_CHUNK = 2**17
 
 
-def iterate_float_chunks(values: Tensor, size: int = CHUNK_VALUES) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def iterate_float_chunks(values: Tensor, size: int = VALUES_PER_CHUNK) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield float32 copies of a flattened CPU tensor, `size` values at a time, each with its slice."""
     flat = values.detach().contiguous().reshape(-1)
     # numpy has no bfloat16, whose bits are the upper half of a float32.

@@ -78,13 +78,13 @@ class BaichuanTokenizer(SentencePieceBackend):
         end a turn or open another one. (The published code allows this.)
 
         Raises:
-            TokenizerError: The text contains half of a surrogate pair, which cannot be encoded.
+            TokenizerError: The text contains an unpaired surrogate, which cannot be encoded.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"character {error.start + 1} of the text is half of a surrogate pair; write the whole character"
+                f"character {error.start + 1} of the text is an unpaired surrogate; use the complete character"
             ) from error
         parts = _RESERVED_PIECE_SPLIT_PATTERN.split(text)
         return [piece_id for part in parts for piece_id in self.sp_model.encode(part)]

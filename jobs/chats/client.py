@@ -205,7 +205,7 @@ class ChatClient:
     def _deliver(self, text: bytes) -> None:
         try:
             replies: list[Reply] = REPLIES_ADAPTER.validate_json(text)
-        except ValidationError as error:  # the gap in the sequence numbers will end the affected chats
+        except ValidationError as error:  # the affected chats will see a gap in the sequence numbers and fail
             log.error("dropped malformed replies to chats: %s", error)  # noqa: TRY400
             return
         now = time.monotonic()

@@ -128,7 +128,7 @@ class ServedAttempt:
                 log.warning("%s: Redis is not responding, so no chats can be received: %s", self._attempt_id, error)
                 time.sleep(RETRY_INTERVAL_SECONDS)
             except Exception:
-                log.exception("%s: lost a chat", self._attempt_id)
+                log.exception("%s: unexpected error while receiving chats; a chat may be lost", self._attempt_id)
 
     def _has_ended(self) -> bool:
         return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS

@@ -12,13 +12,13 @@ ROLES = ("system", "user", "assistant")
 LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 MAX_BIASED_TOKENS = 1024  # as in `baichuan_core.generation`; OpenAI's API accepts 300
 
-LONE_SURROGATE = "half of a surrogate pair"
+LONE_SURROGATE = "an unpaired surrogate"
 
 Check = Callable[[Any], str | None]
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether a string contains half of a surrogate pair, which JSON can encode but UTF-8 cannot."""
+    """Whether a string contains an unpaired surrogate, which JSON can encode but UTF-8 cannot."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -37,11 +37,11 @@ def make_number_check(low: int, high: int) -> Check:
 
 
 def make_integer_check(low: int, high: int) -> Check:
-    """Return a check that a value is a whole number within bounds."""
+    """Return a check that a value is an integer within bounds."""
 
     def check(value: Any) -> str | None:
         fits = isinstance(value, int) and _is_number(value, low, high)
-        return None if fits else f"must be a whole number from {low} to {high}"
+        return None if fits else f"must be an integer from {low} to {high}"
 
     return check
 

@@ -25,7 +25,7 @@ SHARED_PARAMETERS = ("prompt", "messages", "top_k", "n", "stop", "presence_penal
 PROMPT_FILE_CHECKS: Mapping[str, Check] = {
     "temperature": make_number_check(0, 100),
     "top_p": make_number_check(0, 1),
-    "seed": lambda value: None if type(value) is int else "must be a whole number",
+    "seed": lambda value: None if type(value) is int else "must be an integer",
     "logprobs": make_integer_check(0, 20),
 }
 LINE_KEYS = ("prompt", "messages", "id", "max_new_tokens", "max_tokens", *SHARED_PARAMETERS[2:], *PROMPT_FILE_CHECKS)

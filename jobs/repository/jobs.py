@@ -33,7 +33,7 @@ def insert_labels(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
         connection.execute(sa.insert(JobLabel), list(rows))
 
 
-def get_by_idempotency_key(
+def get_by_idempotency_keys(
     connection: Connection, keys: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], JobDetails]:
     """Return the jobs that were submitted with these (project, idempotency key) pairs."""
@@ -60,7 +60,7 @@ def lock(connection: Connection, job_id: str) -> JobRecord | None:
     return to_record(row) if row else None
 
 
-def lock_available(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
+def lock_skipping_locked(connection: Connection, ids: Iterable[str]) -> dict[str, JobRecord]:
     """Lock the jobs that no other transaction has locked, until this transaction ends; return them by id."""
     query = sa.select(*RECORD_COLUMNS).where(Job.id.in_(list(ids))).order_by(Job.id)
     return {row.id: to_record(row) for row in connection.execute(query.with_for_update(skip_locked=True))}

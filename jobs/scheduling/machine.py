@@ -157,7 +157,7 @@ class Room:
         return self.machine.host_memory_bytes - held
 
     def holdings_on(self, device: Device) -> list[Holding]:
-        """Return the holdings of the jobs that run on a device."""
+        """Return what each job that runs on a device has reserved there."""
         return [holding for holding in self.holdings if holding.uses(device)]
 
     def free_bytes(self, device: Device) -> int:

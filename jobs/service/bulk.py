@@ -158,7 +158,7 @@ def _lock_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
 
     Waiting while holding many locks could deadlock with a transaction that locks jobs in another order.
     """
-    free = jobs.lock_available(connection, ids)
+    free = jobs.lock_skipping_locked(connection, ids)
     taken = [free[job_id] for job_id in takewhile(free.__contains__, ids)]
     if taken or not ids:
         return taken

@@ -153,7 +153,7 @@ def find_blocked_jobs(
     *,
     users: Collection[JobState] = uses.UNFINISHED_STATES,
 ) -> set[str]:
-    """Return those of the given jobs whose models are used by something that is not being deleted with them."""
+    """Return the given jobs whose models are still used by anything outside this deletion."""
     wanted = set(job_ids)
     made = uses.list_model_origins(connection, project_id)
     makers = {model.id: model.job_id for model in made if model.job_id is not None and model.job_id in wanted}

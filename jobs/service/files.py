@@ -43,7 +43,7 @@ def expect_file(connection: Connection, file: FileRecord) -> None:
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now, not_before=now + DAY_MS)
 
 
-def give_up(connection: Connection, file: FileRecord) -> None:
+def discard_file(connection: Connection, file: FileRecord) -> None:
     """Record that the bytes of a file are to be deleted now, because the file could not be added."""
     deletions.remove_by_key(connection, file.key, DeletionReason.UPLOAD)
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now_ms(connection))

@@ -146,7 +146,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
     return record
 
 
-def give_up(connection: Connection, key: JobKey, publication: Publication) -> None:
+def discard_publication(connection: Connection, key: JobKey, publication: Publication) -> None:
     """Record that the copied files are to be deleted now."""
     now = now_ms(connection)
     record_deletions(connection, [publication.key], DeletionReason.UPLOAD, now=now, job_id=key.job_id)

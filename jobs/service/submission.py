@@ -65,10 +65,10 @@ class Submitted:
     created: bool
 
 
-Answer = Submitted | DomainError
+SubmissionResult = Submitted | DomainError
 
 
-def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Answer]:
+def submit(connection: Connection, submissions: Sequence[Submission]) -> list[SubmissionResult]:
     """Record jobs with their first events, labels and result names; return one answer per submission, in order.
 
     An error in one submission is returned as its answer and does not affect the others. Idempotency keys are looked up
@@ -78,13 +78,13 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[An
     Raises:
         NameTakenError: another process took the name of a result at the same moment.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, SubmissionResult] = {}
     while waiting := {index: each for index, each in enumerate(submissions) if index not in answers}:
         answers |= _answer_one_per_key(connection, waiting)
     return [answers[index] for index in range(len(submissions))]
 
 
-def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, Answer]:
+def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
     """Answer repeated requests, and the first new request with each idempotency key."""
     answers = _find_replays(connection, waiting)
     first = _choose_first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
@@ -105,7 +105,7 @@ def _choose_first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int
 
 def _record_jobs(
     connection: Connection, submissions: Mapping[int, Submission], required: Mapping[int, Requirement]
-) -> dict[int, Answer]:
+) -> dict[int, SubmissionResult]:
     """Insert jobs and their related rows; skip a job if another process used its idempotency key at the same moment.
 
     If the same submission inserted the job before, the answer is the same as for a new job.
@@ -120,7 +120,7 @@ def _record_jobs(
     return _find_stored(connection, submissions)
 
 
-def _find_stored(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_stored(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
     """Return the results of the submissions whose jobs are already stored."""
     if not submissions:
         return {}
@@ -153,14 +153,14 @@ def _build_job_row(submission: Submission, requirement: Requirement, now: int) -
     }
 
 
-def _find_replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, Answer]:
+def _find_replays(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
     """Return the results of the submissions whose idempotency keys belong to earlier jobs."""
     keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
-    known = jobs.get_by_idempotency_key(connection, set(keyed.values())) if keyed else {}
+    known = jobs.get_by_idempotency_keys(connection, set(keyed.values())) if keyed else {}
     return {index: _answer_replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
 
 
-def _answer_replay(submission: Submission, job: JobDetails) -> Answer:
+def _answer_replay(submission: Submission, job: JobDetails) -> SubmissionResult:
     if job.request_digest == submission.request_digest:
         return Submitted(job, created=job.id == submission.job_id)
     return IdempotencyConflictError(
@@ -171,9 +171,9 @@ def _answer_replay(submission: Submission, job: JobDetails) -> Answer:
 
 def check_submissions(
     connection: Connection, submissions: Mapping[int, Submission]
-) -> tuple[dict[int, Answer], dict[int, Requirement]]:
+) -> tuple[dict[int, SubmissionResult], dict[int, Requirement]]:
     """Return the errors of submissions that cannot be accepted, and the requirements of the others."""
-    refused: dict[int, Answer] = {}
+    refused: dict[int, SubmissionResult] = {}
     required: dict[int, Requirement] = {}
     machines = read_known_machines(connection) if submissions else []
     for project_id in {submission.project_id for submission in submissions.values()}:

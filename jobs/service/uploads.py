@@ -167,7 +167,7 @@ def _get_pending(connection: Connection, project_id: str, upload_id: str) -> Upl
 
 
 def _end_upload(connection: Connection, upload_id: str, status: UploadStatus, *, file_id: str | None = None) -> None:
-    """Record the upload's final status, and that its parts are to be deleted now."""
+    """Record the upload's final status and schedule its parts for immediate deletion."""
     keys = [part.key for part in uploads.list_parts(connection, upload_id)]
     uploads.delete_parts(connection, upload_id)
     uploads.update(connection, upload_id, {"status": status, "file_id": file_id})

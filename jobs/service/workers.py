@@ -78,7 +78,7 @@ def drain(connection: Connection, worker_id: str, deadline_seconds: float | None
         NotFoundError: no worker with this id is alive.
     """
     now = now_ms(connection)
-    at = UNLIMITED_DRAIN_DEADLINE_MS if deadline_seconds is None else now + int(deadline_seconds * 1000)
+    at = NO_DRAIN_DEADLINE_MS if deadline_seconds is None else now + int(deadline_seconds * 1000)
     return _set_drain_deadline(connection, worker_id, at, settings)
 
 
@@ -92,7 +92,7 @@ def undrain(connection: Connection, worker_id: str, settings: Settings) -> Worke
 
 
 # Stored for a worker that is drained without a deadline: a time in the year 5138.
-UNLIMITED_DRAIN_DEADLINE_MS = 10**14
+NO_DRAIN_DEADLINE_MS = 10**14
 
 
 def _set_drain_deadline(connection: Connection, worker_id: str, at: int | None, settings: Settings) -> WorkerRecord:

@@ -15,7 +15,7 @@ from jobs.specs.pull import PullSpec
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
 from jobs.specs.serve import ServeSpec
-from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, separate_input
+from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, split_off_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 AnySpec = Annotated[
@@ -62,5 +62,5 @@ __all__ = [
     "StoredGenerateSpec",
     "StoredSpec",
     "has_long_input",
-    "separate_input",
+    "split_off_input",
 ]

@@ -44,7 +44,7 @@ def _iterate_scalars(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _format_scalar(value: Any) -> str:
-    """Format a scalar; whole numbers are written without a fraction, so that 4 finds 4.0."""
+    """Format a scalar; integers are written without a fraction, so that 4 finds 4.0."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_NUMBER_WITHOUT_EXPONENT:

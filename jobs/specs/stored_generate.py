@@ -59,7 +59,7 @@ class StoredGenerateSpec(GenerateSpec):
 
 
 @dataclass(frozen=True, slots=True)
-class SeparatedInput:
+class SplitSpec:
     """A spec without its long input, and the content of the JSON file for the input."""
 
     spec: StoredGenerateSpec
@@ -74,7 +74,7 @@ def has_long_input(spec: JobSpec) -> bool:
     return sum(len(text) + OVERHEAD_CHARACTERS_PER_TEXT for text in texts) > MAX_ROW_CHARACTERS
 
 
-def separate_input(spec: GenerateSpec) -> SeparatedInput:
+def split_off_input(spec: GenerateSpec) -> SplitSpec:
     """Separate a spec's prompts or conversations from the rest of the spec."""
     field: Literal["prompts", "conversations"] = "conversations" if spec.prompts is None else "prompts"
     only = set[str]([field])
@@ -88,7 +88,7 @@ def separate_input(spec: GenerateSpec) -> SeparatedInput:
         preview=_first_text(given)[:MAX_PREVIEW_CHARACTERS],
     )
     rest = spec.model_dump(exclude=only)
-    return SeparatedInput(StoredGenerateSpec.model_validate({**rest, "inline_input": described}), content)
+    return SplitSpec(StoredGenerateSpec.model_validate({**rest, "inline_input": described}), content)
 
 
 def _first_text(given: list[Any]) -> str:

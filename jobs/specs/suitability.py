@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 
 class AdapterUse(Enum):
-    """What a job does with a LoRA adapter, given as `adapter`, or as `model` in place of its base model."""
+    """How a job treats a LoRA adapter, whether given as `adapter` or as `model` instead of a base model."""
 
     REFUSED = auto()
     OPTIONAL = auto()

@@ -153,7 +153,7 @@ def test_lists_are_walked_with_cursors_and_filtered(either_api: Api) -> None:
     assert listed("kind=generate") == []
     refused = api.client.get("/v1/jobs?kind=nope")
     assert refused.status_code == 422
-    assert "there is no kind 'nope'; use one of generate, quantize" in refused.json()["error"]["message"]
+    assert "unknown job kind 'nope'; use one of generate, quantize" in refused.json()["error"]["message"]
     assert listed("kind=quantize&state=queued&label=n:0") == [ids[4], ids[2]]
 
 

@@ -86,7 +86,7 @@ def test_the_precision_is_read_from_a_checkpoint(settings: dict[str, Any], expec
     ("changes", "says"),
     [
         ({"hidden_size": 33}, "multiple of the number of heads"),
-        ({"num_hidden_layers": 0}, "layers is 0: use a whole number above 0"),
+        ({"num_hidden_layers": 0}, "layers is 0: use a positive integer"),
         ({"vocab_size": "many"}, "vocab_size is 'many'"),
         ({"position_embedding": "sine"}, 'use "rope" or "alibi"'),
     ],

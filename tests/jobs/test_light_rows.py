@@ -16,7 +16,7 @@ from jobs.service import jobs, keys
 from jobs.service.attempts import peek_directive
 from jobs.service.jobs import JobKey
 from jobs.service.submission import Submission, Submitted, submit
-from jobs.specs import GenerateSpec, StoredGenerateSpec, separate_input
+from jobs.specs import GenerateSpec, StoredGenerateSpec, split_off_input
 from jobs.state import Event
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import add_worker, dispatch_to, hold, start_on
@@ -88,7 +88,7 @@ def test_leases_read_no_spec(deployment: Deployment) -> None:
 
 def test_a_spec_with_separate_input_is_required_by_its_lengths_and_claimed_without_it(deployment: Deployment) -> None:
     spec = GenerateSpec(kind="generate", model="base", prompts=PROMPTS, labels={"team": "a"})
-    separated = separate_input(spec)
+    separated = split_off_input(spec)
     light = Submission(deployment.project_id, spec, "once", separated.spec)
     whole = replace(light, idempotency_key=None, stored_spec=None, job_id="job-whole")
     with deployment.database.writing() as connection:

@@ -78,7 +78,7 @@ def test_a_clear_configuration_is_accepted(folder: Path, settings: Settings, cha
     [
         ({"model_type": "llama"}, "config.json describes a 'llama' model"),
         ({"model_type": "Baichuan"}, "config.json has the model_type 'Baichuan': write \"baichuan\""),
-        ({"vocab_size": "16"}, "vocab_size is '16': set it to a whole number above 0"),
+        ({"vocab_size": "16"}, "vocab_size is '16': set it to a positive integer"),
         ({"eos_token_id": 16}, "config.json has the eos_token_id 16, but the model has only the tokens 0 to 15"),
         ({"quantization_config": True}, "quantization_config is True: use an object as bitsandbytes writes it"),
         (

@@ -11,7 +11,7 @@ from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccu
 from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
-from jobs.specs import SPEC_ADAPTER, quantize, separate_input, text_generation
+from jobs.specs import SPEC_ADAPTER, quantize, split_off_input, text_generation
 from workers.failures import make_failure
 from workers.handlers.contract import Context
 from workers.memory import require_memory
@@ -72,12 +72,12 @@ def test_memory_that_may_not_be_enough_is_logged(tmp_path: Path, capsys: pytest.
     require_memory(spec_of(prompts=["x" * 60]), context)
     assert capsys.readouterr().out == ""
     require_memory(_endless(), context)
-    assert "shorter lengths or smaller batches need less" in capsys.readouterr().out
+    assert "use shorter inputs or smaller batches to need less" in capsys.readouterr().out
 
 
 def test_prompts_in_the_store_count_with_their_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = context_of(tmp_path, num_hidden_layers=1, max_position_embeddings=10**9, vocab_size=64)
-    light = separate_input(spec_of(prompts=["x" * 3000]))
+    light = split_off_input(spec_of(prompts=["x" * 3000]))
     (tmp_path / "input.json").write_bytes(light.content)
     require_memory(light.spec, replace(context, files={"inline_input": tmp_path / "input.json"}))
     assert capsys.readouterr().out == ""  # of unknown length, a prompt could fill the whole window

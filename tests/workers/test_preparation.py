@@ -12,7 +12,7 @@ from jobs.errors import InsufficientStorageError, InvalidRequestError, PathNotAl
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord, ModelRecord
 from jobs.service.claims import Claim
 from jobs.settings import Settings
-from jobs.specs import STORED_SPEC_ADAPTER, AnySpec, GenerateSpec, separate_input
+from jobs.specs import STORED_SPEC_ADAPTER, AnySpec, GenerateSpec, split_off_input
 from jobs.state import JobState
 from workers.handlers.contract import import_handler
 from workers.preparation import prepare, require_disk_space
@@ -111,7 +111,7 @@ def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path)
 
 def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_path: Path) -> None:
     whole = GenerateSpec(kind="generate", model="base", prompts=["x" * 3000, "y"])
-    separated = separate_input(whole)
+    separated = split_off_input(whole)
     claim = replace(claim_of({"model": BASE}), spec=separated.spec)
     key = input_key(claim.job.id)
 

@@ -101,7 +101,7 @@ def _reject_other_launchers() -> None:
     if ranks not in ("", "1"):
         raise UnsupportedError(
             f"WORLD_SIZE is {ranks}, so another launcher has started this process; start one process per machine"
-            " without torchrun or deepspeed, and pass a distribution"
+            " without torchrun or deepspeed, and set the option `distribution`"
         )
 
 

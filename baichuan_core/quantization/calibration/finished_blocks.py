@@ -82,7 +82,7 @@ class FinishedBlocks:
         file = folder / IDENTITY_FILE
         if not file.is_file() or file.read_text(encoding="utf-8") != self._identity:
             raise CheckpointError(
-                f"{folder} contains blocks of another calibration (different weights, text or method): "
+                f"{folder} contains blocks from a different calibration (different weights, text or method): "
                 "start without this folder, or use a different one for checkpoints"
             )
 

@@ -115,7 +115,7 @@ GOOD = openai(("user", "hi"), ("assistant", "yes"))
     ("bad", "message"),
     [
         ({"prompt": "x"}, r"line 2 \(example 2\) has no turns; it needs one of the keys 'conversations'"),
-        ({"text": "x"}, "line 2 .* is in the format 'text', but the file starts with 'openai'"),
+        ({"text": "x"}, "line 2 .* is in the format 'text', but earlier lines are in 'openai'"),
         (openai(("user", "hi"), extra=1), "line 2 .* has the unknown key 'extra'; remove it"),
         (openai(("robot", "hi")), "line 2 .*, turn 1 has the unknown role 'robot'; use 'system', 'user'"),
         (openai(("user", "hi"), ("system", "x")), "line 2 .*, turn 2 is a system message; only the first"),

@@ -113,7 +113,7 @@ def test_published_remote_code_is_neither_run_nor_passed_on(golden_root: Path, t
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size 30 is not a multiple"),
         ({"position_embedding": "learned"}, "position_embedding"),
         ({"norm_head": "yes"}, "norm_head is 'yes': use true or false"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: it must be a whole number above 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0: it must be a positive integer"),
         ({"hidden_act": "snake"}, "hidden_act is 'snake'"),
         ({"rope_parameters": {"rope_type": "spiral"}}, "rope_parameters .* one of default, linear"),
         ({"hidden_size": 60, "num_attention_heads": 4}, "head_dim is 15, but RoPE requires an even number"),

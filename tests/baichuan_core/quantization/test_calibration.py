@@ -176,9 +176,9 @@ def test_resumes_in_its_own_folder_and_rejects_that_of_another_run(tiny: Path, t
         tmp_path / "again" / "model.safetensors"
     ).read_bytes()
     other = replace(CALIBRATED, calibration=replace(CALIBRATION, sequences=9))
-    with pytest.raises(CheckpointError, match="blocks of another calibration"):
+    with pytest.raises(CheckpointError, match="blocks from a different calibration"):
         quantize(tiny, tmp_path / "other", other, checkpoints=kept)
-    with pytest.raises(CheckpointError, match="blocks of another calibration"):
+    with pytest.raises(CheckpointError, match="blocks from a different calibration"):
         quantize(tiny, tmp_path / "other", other, checkpoints=tmp_path / "new", resume_from=kept)
     (kept / "block-00000.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"block-00000.*is damaged"):
