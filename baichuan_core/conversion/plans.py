@@ -161,7 +161,8 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
     codes = reader.read(HEAD)
 
     def compute_rows(start: int, stop: int) -> Tensor:
-        # There is one scale per row, so a chunk of scales can span the whole head, which is too large to convert at once.
+        # There is one scale per row, so a chunk of scales can span the whole head, which is too large to convert at
+        # once.
         batches = codes[start:stop].split(ROWS_PER_NORM_BATCH)
         norms = torch.cat([torch.linalg.vector_norm(batch.float(), dim=-1) for batch in batches])
         return torch.reciprocal(norms.clamp(min=MIN_NORM))

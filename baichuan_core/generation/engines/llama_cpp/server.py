@@ -17,8 +17,9 @@ from baichuan_core.errors import BaichuanError, CheckpointError, MemoryOccupiedE
 from baichuan_core.generation.engines.contract import Capacity
 
 CHILD_SCRIPT = Path(__file__).with_name("child.py")
-# GOMP_SPINCOUNT sets how many times a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default (300,000)
-# on an idle machine and 3x as fast on a busy one, where spinning threads take cores from the threads they wait for.
+# GOMP_SPINCOUNT sets how many times a waiting OpenMP thread spins before it sleeps. 3000 is as fast as the default
+# (300,000) on an idle machine and 3x as fast on a busy one, where spinning threads take cores from the threads they
+# wait for.
 SERVER_ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
 EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before the server's process exits
 
