@@ -188,7 +188,10 @@ def test_no_resident_outlives_its_worker(service: Service, number: signal.Signal
 
 
 def test_residents_make_room_for_a_job_that_needs_their_memory(service: Service, conversations: Path) -> None:
-    """The fine-tuning job reserves so much of the host's memory that the tiny models no longer fit."""
+    """The fine-tuning job reserves so much of the host's memory that both residents no longer fit beside it.
+
+    One of them may stay: what a resident holds, and so whether one is enough, depends on the jobs that it has run.
+    """
     deployed = service.deployment
     kept = [service.run(service.a), service.run(service.b)]
     data = deployed.upload(conversations, "fine-tune").id
@@ -196,7 +199,7 @@ def test_residents_make_room_for_a_job_that_needs_their_memory(service: Service,
     resources = {"device_memory_bytes": host - 2**30, "share": True}
     training = {"method": "full", "epochs": 1, "max_length": 64, "resources": resources}
     deployed.submit(kind="finetune", model=service.a, training_file=data, max_attempts=1, **training)
-    wait_for("the end of the residents", lambda: all(is_gone(service.group(each)) for each in kept))
+    wait_for("the end of a resident", lambda: any(is_gone(service.group(each)) for each in kept))
     assert "needs the memory" in deployed.log_of("w")
 
 
