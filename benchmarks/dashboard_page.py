@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, expect_file, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from api.routes.dashboard import find_bundle
 from jobs.database.tables import MetricPoint
@@ -166,7 +166,7 @@ def print_idle_costs(api: Api, site: Site, seconds: float) -> None:
     with reporting(api) as jobs:
         for name, path in (("list of jobs", "jobs"), ("curves", f"curves?runs={','.join(jobs)}")):
             with site.page(path) as page:
-                expect_file(page.locator(".connection")).to_have_text("Live")
+                expect(page.locator(".connection")).to_have_text("Live")
                 visible = measure_cpu(site.browser, page, seconds)
                 page.evaluate(HIDE)
                 page.wait_for_timeout(SETTLE_SECONDS * 1000)  # what was asked before is still answered

@@ -6,9 +6,9 @@ import shutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.checks.result import CheckResult
+from cli.deployment_settings import read_deployment_settings
 from cli.errors import CommandError
 from cli.output import format_size
-from cli.read_deployment_settings import read_deployment_settings
 from jobs.database import Database
 from jobs.settings import Settings
 from jobs.transport import Transport

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from alembic.util import CommandError as MigrationError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from cli.deployment_settings import read_deployment_settings
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.read_deployment_settings import read_deployment_settings
 from jobs.bootstrap import DEFAULT_PROJECT, prepare
 from jobs.database import Database
 from jobs.errors import AuthenticationError, InvalidRequestError

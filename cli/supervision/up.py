@@ -14,14 +14,14 @@ from pathlib import Path
 import httpx
 
 from baichuan_client.endpoint import Endpoint
+from cli.deployment_settings import read_deployment_settings
 from cli.endpoint import load_saved_endpoint, save
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.output import say, show
-from cli.read_deployment_settings import read_deployment_settings
 from cli.supervision.child import Child
 from cli.supervision.embedded_redis import start_redis
-from cli.supervision.format_first_steps import format_first_steps
+from cli.supervision.first_steps import format_first_steps
 from cli.supervision.home_lock import HomeLock
 from cli.supervision.key import prepare_database_and_key
 from cli.supervision.orphans import adopt_orphans

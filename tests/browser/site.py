@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect_file
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.api.conftest import ADMIN_KEY
 
@@ -38,7 +38,7 @@ class Site:
         settings: dict[str, Any] = {"color_scheme": theme, "locale": {"en": "en-US", "zh": "zh-CN"}[language]}
         context = self.browser.new_context(viewport={"width": width, "height": height}, **settings)
         context.set_default_timeout(PATIENCE_MS)
-        expect_file.set_options(timeout=PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         context.on("page", self._watch)
         context.on("request", lambda request: self._check_host(request.url))
         if signed_in:

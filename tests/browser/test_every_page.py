@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect_file
+from playwright.sync_api import expect
 
 from jobs.records import KeyRecord, WorkerRecord
 from jobs.service import keys, workers
@@ -50,8 +50,8 @@ def test_every_page_is_accessible_and_fits(
     with site.page(theme=theme, language=language, size=size) as page:
         for address in addresses:
             page.goto(f"{site.url}/dashboard/{address}")
-            expect_file(page.locator("h1")).to_be_visible()
-            expect_file(page.locator(".skeleton")).to_have_count(0)
+            expect(page.locator("h1")).to_be_visible()
+            expect(page.locator(".skeleton")).to_have_count(0)
             take_screenshot(page, f"{address.split('?')[0].replace(job, 'job').replace('/', '-')}-{name}")
             assert violations(page) == [], address
             assert not scrolls_sideways(page), address
@@ -66,12 +66,12 @@ def test_the_models_page_shows_where_a_model_is_loaded(api: Api, site: Site) -> 
     adapter = {"adapter": None, "adapter_source": None, "engine": "transformers", "host_bytes": 7, "since": 1}
     place = {"devices": [{"uuid": CPU["uuid"], "bytes": 7}], "busy": False}
     with site.page("models") as page:
-        expect_file(page.get_by_text("base", exact=True)).to_be_visible()
-        expect_file(page.get_by_text("loaded on")).to_have_count(0)
+        expect(page.get_by_text("base", exact=True)).to_be_visible()
+        expect(page.get_by_text("loaded on")).to_have_count(0)
         report_models(api, [{**base, **adapter, **place}])
-        expect_file(page.get_by_text("loaded on wrk-1", exact=True)).to_be_visible()
+        expect(page.get_by_text("loaded on wrk-1", exact=True)).to_be_visible()
         report_models(api, [{**base, **adapter, **place}, {**base, **adapter, **place, "busy": True}])
-        expect_file(page.get_by_text("loaded on wrk-1, in use", exact=True)).to_have_count(1)
+        expect(page.get_by_text("loaded on wrk-1, in use", exact=True)).to_have_count(1)
         take_screenshot(page, "models-loaded")
         assert violations(page) == []
 
@@ -87,8 +87,8 @@ def report_models(api: Api, models: list[dict[str, Any]]) -> None:
 def test_language_and_theme_are_remembered(site: Site) -> None:
     with site.page("models") as page:
         page.get_by_label("Language").select_option("zh")
-        expect_file(page.get_by_role("heading", name="模型")).to_be_visible()
+        expect(page.get_by_role("heading", name="模型")).to_be_visible()
         page.get_by_label("主题").select_option("dark")
         page.reload()
-        expect_file(page.get_by_role("heading", name="模型")).to_be_visible()
+        expect(page.get_by_role("heading", name="模型")).to_be_visible()
         assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import expect_file
+from playwright.sync_api import expect
 
 from jobs.service.metrics import Point
 from jobs.state import Event
@@ -33,20 +33,20 @@ def test_a_job_is_watched_cancelled_and_retried(api: Api, site: Site) -> None:
     job = finetune(api)
     with site.page(f"jobs/{job}") as page:
         attempt = api.start(job)
-        expect_file(page.locator("h1")).to_contain_text("Running")
+        expect(page.locator("h1")).to_contain_text("Running")
         api.report(attempt, progress={"fraction": 0.25, "stage": "training", "metrics": {"loss": 2.5}})
-        expect_file(page.get_by_text("25.0%")).to_be_visible()
+        expect(page.get_by_text("25.0%")).to_be_visible()
         page.get_by_role("button", name="Cancel job").click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
-        expect_file(page.locator("h1")).to_contain_text("Cancelling")
+        expect(page.locator("h1")).to_contain_text("Cancelling")
         with api.database.writing() as connection:
             hold(connection, attempt, "wrk-1", api.settings).end(Event.STOP)
-        expect_file(page.locator("h1")).to_contain_text("Cancelled")
+        expect(page.locator("h1")).to_contain_text("Cancelled")
         page.get_by_role("button", name="Retry").click()
         page.get_by_role("dialog").get_by_role("button", name="Retry").click()
-        expect_file(page.locator("h1")).to_contain_text("Queued")
+        expect(page.locator("h1")).to_contain_text("Queued")
         page.get_by_role("link", name="Attempts").click()
-        expect_file(page.get_by_role("heading", name="Attempt 1")).to_be_visible()
+        expect(page.get_by_role("heading", name="Attempt 1")).to_be_visible()
 
 
 def test_curves_grow_while_the_job_runs(api: Api, site: Site) -> None:
@@ -57,8 +57,8 @@ def test_curves_grow_while_the_job_runs(api: Api, site: Site) -> None:
     points[1500] = Point(1501, {"loss": None, "learning_rate": 1e-4})
     log_steps(api, attempt, points)
     with site.page(f"jobs/{job}/curves") as page:
-        expect_file(page.get_by_role("img", name="Loss of 1 run")).to_be_visible()
-        expect_file(page.get_by_text("NaN at 1 place")).to_be_visible()
+        expect(page.get_by_role("img", name="Loss of 1 run")).to_be_visible()
+        expect(page.get_by_text("NaN at 1 place")).to_be_visible()
         take_screenshot(page, "curves")
         page.get_by_label("Logarithmic scale").check()
         page.get_by_label("Smoothing").select_option("100")
@@ -66,9 +66,9 @@ def test_curves_grow_while_the_job_runs(api: Api, site: Site) -> None:
         for key in ("+", "ArrowRight", "0"):
             chart.press(key)
         log_steps(api, attempt, [Point(2001, {"loss": 0.1, "grad_norm": 1.0})])
-        expect_file(page.get_by_role("img", name="Gradient norm of 1 run")).to_be_visible()
+        expect(page.get_by_role("img", name="Gradient norm of 1 run")).to_be_visible()
         chart.hover()
-        expect_file(page.get_by_text(re.compile(r"step \d"))).to_have_count(3)
+        expect(page.get_by_text(re.compile(r"step \d"))).to_have_count(3)
 
 
 def test_a_log_opens_at_its_end_and_is_searched_and_downloaded(api: Api, site: Site, tmp_path: Path) -> None:
@@ -80,17 +80,17 @@ def test_a_log_opens_at_its_end_and_is_searched_and_downloaded(api: Api, site: S
     with api.database.writing() as connection:
         hold(connection, attempt, "wrk-1", api.settings).renew(None, entries)
     with site.page(f"jobs/{job}/log") as page:
-        expect_file(page.get_by_text("line 3000 of the run")).to_be_visible()
+        expect(page.get_by_text("line 3000 of the run")).to_be_visible()
         page.get_by_label("Search the log").fill("NEEDLE")
         page.get_by_label("Search the log").press("Enter")
-        expect_file(page.locator(".log-line[aria-current]")).to_contain_text("the needle")
-        expect_file(page.get_by_text("1 of 1")).to_be_visible()
+        expect(page.locator(".log-line[aria-current]")).to_contain_text("the needle")
+        expect(page.get_by_text("1 of 1")).to_be_visible()
         assert page.url.endswith("line=42")
         page.reload()
-        expect_file(page.get_by_text("the needle that is searched")).to_be_visible()
+        expect(page.get_by_text("the needle that is searched")).to_be_visible()
         page.get_by_role("button", name="Follow output").click()
         api.report(attempt, "a line that was just printed")
-        expect_file(page.get_by_text("a line that was just printed")).to_be_visible()
+        expect(page.get_by_text("a line that was just printed")).to_be_visible()
         with page.expect_download() as download:
             page.get_by_role("link", name="Download").click()
         download.value.save_as(tmp_path / "log.txt")
@@ -102,14 +102,14 @@ def test_the_sections_of_a_finished_job(api: Api, site: Site) -> None:
     answer = '{"index": 0, "sample": 0, "prompt": "1 + 1 =", "completion": "2", "finish_reason": "stop",'
     api.finish(job, api.start(job), {"completions.jsonl": f'{answer} "completion_tokens": 1}}\n'.encode()})
     with site.page(f"jobs/{job}/answers") as page:
-        expect_file(page.get_by_text("1 tokens · stop")).to_be_visible()
+        expect(page.get_by_text("1 tokens · stop")).to_be_visible()
         page.get_by_role("link", name="Files").click()
-        expect_file(page.get_by_role("link", name="completions.jsonl")).to_be_visible()
+        expect(page.get_by_role("link", name="completions.jsonl")).to_be_visible()
         page.get_by_role("link", name="As code").click()
-        expect_file(page.get_by_label("As code").last).to_contain_text('"prompts":["1 + 1 ="]')
+        expect(page.get_by_label("As code").last).to_contain_text('"prompts":["1 + 1 ="]')
         page.get_by_role("link", name="Clone and edit").click()
-        expect_file(page.get_by_label("Prompts")).to_have_value("1 + 1 =")
+        expect(page.get_by_label("Prompts")).to_have_value("1 + 1 =")
         page.get_by_label("Max new tokens").fill("7")
         page.get_by_role("button", name="Submit job").click()
         page.get_by_role("link", name="Spec", exact=True).click()
-        expect_file(page.get_by_role("cell", name="max_new_tokens")).to_be_visible()
+        expect(page.get_by_role("cell", name="max_new_tokens")).to_be_visible()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect_file
+from playwright.sync_api import Browser, Page, expect
 
 from tests.api.conftest import Api, serving, small
 from tests.api.openai.scripted_runner import ScriptedRunner
@@ -61,16 +61,16 @@ def test_two_models_answer_the_same_chat(
     site = Site(browser, api.url)
     with site.page("playground?model=base") as page:
         send(page, "one two")
-        expect_file(page.locator(".answer p")).to_have_text("one two")
-        expect_file(page.get_by_text("2 tokens · stop")).to_be_visible()
+        expect(page.locator(".answer p")).to_have_text("one two")
+        expect(page.get_by_text("2 tokens · stop")).to_be_visible()
         page.get_by_text("Settings").click()
         page.get_by_label("Seed").fill("7")
         page.get_by_label("System prompt").fill("be brief")
         page.get_by_role("button", name="Compare two models").click()
         page.get_by_label("Model", exact=True).nth(1).fill("other")
         send(page, "three")
-        expect_file(page.locator(".answer p").last).to_have_text("three")
-        expect_file(page.locator(".answer p")).to_have_text(["one two", "three", "three"])
+        expect(page.locator(".answer p").last).to_have_text("three")
+        expect(page.locator(".answer p")).to_have_text(["one two", "three", "three"])
         assert violations(page) == []
         take_screenshot(page, "playground")
     asked = [runner.asked[-1].request for runner in runners]
@@ -85,15 +85,15 @@ def test_an_answer_is_stopped_and_an_error_is_shown(
     site = Site(browser, api.url)
     with site.page("playground?model=base") as page:
         send(page, "forever")
-        expect_file(page.locator(".answer p")).to_contain_text("on on")
+        expect(page.locator(".answer p")).to_contain_text("on on")
         page.get_by_role("button", name="Stop").click()
         wait_for("the abort", lambda: runners[0].aborted)
-        expect_file(page.locator(".writing")).to_have_count(0)
+        expect(page.locator(".writing")).to_have_count(0)
         send(page, "die")
-        expect_file(page.get_by_role("alert")).to_contain_text("the runner was killed")
-        expect_file(page.locator(".answer p").last).to_have_text("word")
+        expect(page.get_by_role("alert")).to_contain_text("the runner was killed")
+        expect(page.locator(".answer p").last).to_have_text("word")
         page.get_by_role("button", name="New chat").click()
-        expect_file(page.locator(".answer")).to_have_count(0)
+        expect(page.locator(".answer")).to_have_count(0)
         page.get_by_label("Model", exact=True).fill("nope")
         send(page, "hello")
-        expect_file(page.get_by_role("alert")).to_contain_text("nope")
+        expect(page.get_by_role("alert")).to_contain_text("nope")

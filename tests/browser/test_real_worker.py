@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect_file
+from playwright.sync_api import Browser, expect
 
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from tests.browser.site import Site, take_screenshot
@@ -46,17 +46,17 @@ def test_a_fine_tune_from_the_form_to_its_files(browser: Browser, service: Servi
         page.get_by_label("Model *").fill("tiny")
         page.get_by_label("Epochs").fill(str(EPOCHS))
         page.get_by_label("Upload a file for training_file").set_input_files(CONVERSATIONS)
-        expect_file(page.get_by_label("Training file", exact=True)).to_have_value(FILE_ID)
+        expect(page.get_by_label("Training file", exact=True)).to_have_value(FILE_ID)
         page.get_by_role("button", name="Submit job").click()
-        expect_file(page.locator("h1")).to_contain_text("Running", timeout=WORK_MS)
-        expect_file(page.get_by_text(re.compile(r"^(?!0\.0%)\d+\.\d%"))).to_be_visible(timeout=WORK_MS)
-        expect_file(page.locator("h1")).to_contain_text("Succeeded", timeout=WORK_MS)
+        expect(page.locator("h1")).to_contain_text("Running", timeout=WORK_MS)
+        expect(page.get_by_text(re.compile(r"^(?!0\.0%)\d+\.\d%"))).to_be_visible(timeout=WORK_MS)
+        expect(page.locator("h1")).to_contain_text("Succeeded", timeout=WORK_MS)
         parts = page.get_by_role("navigation", name="Sections of the job")
         parts.get_by_role("link", name="Curves").click()
-        expect_file(page.get_by_role("img", name="Loss of 1 run")).to_be_visible()
+        expect(page.get_by_role("img", name="Loss of 1 run")).to_be_visible()
         take_screenshot(page, "real-curves")
         parts.get_by_role("link", name="Log").click()
-        expect_file(page.get_by_text("No output")).to_be_visible()  # training is quiet: its figures are the curves
+        expect(page.get_by_text("No output")).to_be_visible()  # training is quiet: its figures are the curves
         parts.get_by_role("link", name="Files").click()
         with page.expect_download() as download:
             page.get_by_role("link", name="training/series.jsonl").click()
@@ -72,8 +72,8 @@ def test_the_log_of_a_job_is_searched(browser: Browser, service: Service) -> Non
         page.get_by_role("navigation", name="Sections of the job").get_by_role("link", name="Log").click()
         page.get_by_label("Search the log").fill("NUM_BEAMS")
         page.get_by_label("Search the log").press("Enter")
-        expect_file(page.locator(".log-line[aria-current]")).to_contain_text("num_beams=4")
-        expect_file(page.get_by_text("1 of 1")).to_be_visible()
+        expect(page.locator(".log-line[aria-current]")).to_contain_text("num_beams=4")
+        expect(page.get_by_text("1 of 1")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -87,11 +87,11 @@ def test_the_sample_workflow_of_an_empty_project(browser: Browser, service: Serv
             page.get_by_role("button", name="Run the sample workflow with tiny").click()
             steps = page.locator(".sample li")
             for number, name in enumerate(("Fine-tune on the sample conversations", "Ask the fine-tuned model")):
-                expect_file(steps.nth(number)).to_contain_text(name, timeout=WORK_MS)
-                expect_file(steps.nth(number)).to_contain_text("Succeeded", timeout=WORK_MS)
+                expect(steps.nth(number)).to_contain_text(name, timeout=WORK_MS)
+                expect(steps.nth(number)).to_contain_text("Succeeded", timeout=WORK_MS)
             take_screenshot(page, "sample-workflow")
             page.get_by_role("navigation").get_by_role("link", name="Models").click()
-            expect_file(page.get_by_text(re.compile("^loaded on wrk-"))).to_have_count(1)
+            expect(page.get_by_text(re.compile("^loaded on wrk-"))).to_have_count(1)
         kinds = [job["kind"] for job in newcomer.get("/v1/jobs").json()["data"]]
         assert kinds == ["generate", "finetune"]
 
@@ -102,13 +102,13 @@ def test_a_bulk_cancel_ends_with_the_cancelled_rows_and_their_count(browser: Bro
         answer = service.http.post("/v1/jobs", json={**waiting, "labels": {"team": "bulk"}})
         assert answer.status_code == 202, answer.text
     with site_of(browser, service.http).page("jobs?label=team%3Abulk") as page:
-        expect_file(page.get_by_role("button", name="Queued")).to_contain_text("4")
+        expect(page.get_by_role("button", name="Queued")).to_contain_text("4")
         page.get_by_role("button", name="Bulk actions").click()
         page.get_by_role("button", name="Cancel 4 jobs").click()
-        expect_file(page.get_by_role("dialog").get_by_text("4 changed")).to_be_visible()
+        expect(page.get_by_role("dialog").get_by_text("4 changed")).to_be_visible()
         page.get_by_role("dialog").get_by_role("button", name="Close").first.click()
-        expect_file(page.get_by_role("button", name="Cancelled")).to_contain_text("4")
-        expect_file(page.locator("[role=rowgroup] .job-state").filter(has_text="Cancelled")).to_have_count(4)
+        expect(page.get_by_role("button", name="Cancelled")).to_contain_text("4")
+        expect(page.locator("[role=rowgroup] .job-state").filter(has_text="Cancelled")).to_have_count(4)
         take_screenshot(page, "bulk-cancelled")
     states = [job["state"] for job in service.http.get("/v1/jobs", params={"label": "team:bulk"}).json()["data"]]
     assert states == ["cancelled"] * 4

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Browser, expect_file
+from playwright.sync_api import Browser, expect
 
 from jobs.bootstrap import prepare
 from tests.api.conftest import ADMIN_KEY, NO_REDIS, Api, checkpoint, small
@@ -18,26 +18,26 @@ def test_a_key_signs_in_and_is_not_stored(site: Site) -> None:
     with site.page("jobs", signed_in=False) as page:
         page.get_by_label("API key").fill("bj-wrong")
         page.get_by_role("button", name="Sign in").click()
-        expect_file(page.get_by_role("alert")).to_be_visible()
+        expect(page.get_by_role("alert")).to_be_visible()
         page.get_by_label("API key").fill(ADMIN_KEY)
         page.get_by_role("button", name="Sign in").click()
-        expect_file(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
         stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
         assert ADMIN_KEY not in stored
         assert "session" not in stored
         page.get_by_role("button", name="Sign out").click()
-        expect_file(page.get_by_label("API key")).to_be_visible()
+        expect(page.get_by_label("API key")).to_be_visible()
         page.reload()
-        expect_file(page.get_by_label("API key")).to_be_visible()
+        expect(page.get_by_label("API key")).to_be_visible()
 
 
 def test_a_link_signs_in_once(api: Api, site: Site) -> None:
     path = api.client.post("/v1/session/links").json()["path"].removeprefix("/dashboard/")
     with site.page(path, signed_in=False) as page:
-        expect_file(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
         assert "link" not in page.url
     with site.page(path, signed_in=False) as page:
-        expect_file(page.get_by_text("was already used")).to_be_visible()
+        expect(page.get_by_text("was already used")).to_be_visible()
 
 
 def start_api(home: Path, port: int) -> subprocess.Popen[bytes]:
@@ -68,14 +68,14 @@ def test_the_page_reconnects_after_the_api_has_restarted(browser: Browser, tmp_p
     try:
         with site.page("jobs") as page:
             connection = page.locator(".connection")
-            expect_file(connection).to_have_text("Live")
+            expect(connection).to_have_text("Live")
             process.terminate()
             process.wait(30)
-            expect_file(connection).to_have_text("Reconnecting")
+            expect(connection).to_have_text("Reconnecting")
             process = start_api(settings.home, port)
             job = client.post("/v1/jobs", json={"kind": "quantize", "model": "base"}).json()["id"]
-            expect_file(page.get_by_text(job)).to_be_visible()
-            expect_file(connection).to_have_text("Live")
+            expect(page.get_by_text(job)).to_be_visible()
+            expect(connection).to_have_text("Live")
     finally:
         client.close()
         process.terminate()

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect_file
+from playwright.sync_api import Page, expect
 
 from tests.api.conftest import Api
 from tests.browser.site import Site, take_screenshot
@@ -29,19 +29,19 @@ def test_a_fine_tune_is_submitted_from_the_form(api: Api, site: Site, tmp_path: 
     with site.page("submit") as page:
         page.get_by_label("Epochs").fill("0")
         page.get_by_role("button", name="Submit job").click()
-        expect_file(page.get_by_text("More than 0.")).to_be_visible()
-        expect_file(page.get_by_label("Model *")).to_be_focused()
+        expect(page.get_by_text("More than 0.")).to_be_visible()
+        expect(page.get_by_label("Model *")).to_be_focused()
         page.get_by_label("Model *").fill("base")
         page.get_by_label("Epochs").fill("2")
-        expect_file(page.get_by_role("heading", name="Memory")).to_be_visible()
-        expect_file(page.get_by_text("fits", exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name="Memory")).to_be_visible()
+        expect(page.get_by_text("fits", exact=True)).to_be_visible()
         page.get_by_role("button", name="Submit job").click()
-        expect_file(page.get_by_role("alert").first).to_be_visible()  # the service asks for a file
+        expect(page.get_by_role("alert").first).to_be_visible()  # the service asks for a file
         page.get_by_label("Upload a file for training_file").set_input_files(data)
-        expect_file(page.get_by_label("Training file", exact=True)).to_have_value(FILE_ID)
+        expect(page.get_by_label("Training file", exact=True)).to_have_value(FILE_ID)
         take_screenshot(page, "submit")
         page.get_by_role("button", name="Submit job").click()
-        expect_file(page.locator("h1")).to_contain_text("Queued")
+        expect(page.locator("h1")).to_contain_text("Queued")
     (job,) = api.client.get("/v1/jobs").json()["data"]
     spec = api.client.get(f"/v1/jobs/{job['id']}").json()["spec"]
     assert (spec["model"], spec["epochs"], spec["method"]) == ("base", 2, "lora")
@@ -49,11 +49,11 @@ def test_a_fine_tune_is_submitted_from_the_form(api: Api, site: Site, tmp_path: 
 
 def test_keyboard_alone_signs_in_submits_and_cancels(site: Site) -> None:
     with site.page("submit?kind=generate", signed_in=False) as page:
-        expect_file(page.get_by_label("API key")).to_be_visible()
+        expect(page.get_by_label("API key")).to_be_visible()
         tab_to(page, "API key")
         page.keyboard.type(site.key)
         page.keyboard.press("Enter")
-        expect_file(page.get_by_label("Model *")).to_be_visible()
+        expect(page.get_by_label("Model *")).to_be_visible()
         tab_to(page, "Model *")
         page.keyboard.type("base")
         page.keyboard.press("Escape")  # closes the suggestions
@@ -61,11 +61,11 @@ def test_keyboard_alone_signs_in_submits_and_cancels(site: Site) -> None:
         page.keyboard.type("你好")
         tab_to(page, "Submit job")
         page.keyboard.press("Enter")
-        expect_file(page.locator("h1")).to_contain_text("Queued")
+        expect(page.locator("h1")).to_contain_text("Queued")
         page.locator("body").press("Tab")
         tab_to(page, "Cancel job")
         page.keyboard.press("Enter")
-        expect_file(page.get_by_role("dialog")).to_be_visible()
+        expect(page.get_by_role("dialog")).to_be_visible()
         tab_to(page, "Cancel job")
         page.keyboard.press("Enter")
-        expect_file(page.locator("h1")).to_contain_text("Cancelled")
+        expect(page.locator("h1")).to_contain_text("Cancelled")

@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Return 200 if the database is reachable, migrated and writable. Jobs are accepted without Redis as well.
+         * @description Return 200 if the database is reachable, migrated and writable. Jobs are accepted even while Redis is down.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -59,7 +59,7 @@ export interface paths {
         put?: never;
         /**
          * Create
-         * @description Create a batch. If a client that lost the answer repeats its request, no second one is created.
+         * @description Create a batch. If the client retries the request because the response was lost, no second batch is created.
          */
         post: operations["create_v1_batches_post"];
         delete?: never;
@@ -123,7 +123,7 @@ export interface paths {
         put?: never;
         /**
          * Start
-         * @description Cancel, retry or delete all matching jobs submitted before this request; the leader does it in the background.
+         * @description Cancel, retry or delete all matching jobs submitted before this request; the leader works in the background.
          *
          *     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
          */
@@ -189,7 +189,7 @@ export interface paths {
         put?: never;
         /**
          * Create Chat
-         * @description Answer a chat, as a whole or as a stream.
+         * @description Answer a chat; the answer is sent as a whole or as a stream.
          */
         post: operations["create_chat_v1_chat_completions_post"];
         delete?: never;
@@ -237,7 +237,7 @@ export interface paths {
         put?: never;
         /**
          * Create Text
-         * @description Complete texts, as a whole or as a stream.
+         * @description Complete one or more texts; the answer is sent as a whole or as a stream.
          */
         post: operations["create_text_v1_completions_post"];
         delete?: never;
@@ -257,10 +257,10 @@ export interface paths {
         put?: never;
         /**
          * Preview
-         * @description Show training data as a fine-tune of this model would read it: tokens, lengths, what is truncated or dropped.
+         * @description Show training data as a fine-tuning run would read it: tokens, lengths, and what is truncated or dropped.
          *
-         *     This is a job of the kind `preview`, whose `result` has the preview. With `Prefer: wait=10` the answer is 200 and
-         *     the finished job if it ends within 10 seconds, and otherwise 202 and the job to poll.
+         *     This submits a job of the kind `preview`, whose `result` contains the preview. With `Prefer: wait=10`, the response
+         *     is 200 with the finished job if the job ends within 10 seconds; otherwise, it is 202 with the job to poll.
          */
         post: operations["preview_v1_datasets_preview_post"];
         delete?: never;
@@ -300,9 +300,10 @@ export interface paths {
          * Follow Events
          * @description Follow all changes in the project.
          *
-         *     With `Accept: text/event-stream` they come as server-sent events. The first is `ready`, with the position from which
-         *     the stream goes on, unless the request says where to resume. `reset` says that events behind that place are no
-         *     longer kept, or that it is of another database: read again what is shown. Otherwise the answer is what there is now.
+         *     With `Accept: text/event-stream`, the response is a stream of server-sent events. Unless the request names an event
+         *     to resume after, the first one is `ready`, with the position at which the stream begins. A `reset` event means that
+         *     the events after the requested position are no longer kept, or that the position is from another database: read
+         *     everything again. Without that header, the response is a list of the events that exist now.
          */
         get: operations["follow_events_v1_events_get"];
         put?: never;
@@ -328,10 +329,10 @@ export interface paths {
         put?: never;
         /**
          * Upload
-         * @description Upload a file. It is streamed to the disk and becomes visible when all of it is there.
+         * @description Upload a file. It is streamed to disk and becomes visible once it is complete.
          *
-         *     The content is checked by its purpose: a file that cannot be used has the status `error`, and `status_details` says
-         *     where and why.
+         *     The content is checked according to its purpose: a file that cannot be used has the status `error`, and
+         *     `status_details` says where and why.
          */
         post: operations["upload_v1_files_post"];
         delete?: never;
@@ -356,7 +357,7 @@ export interface paths {
         post?: never;
         /**
          * Delete
-         * @description Delete a file; 409 names the unfinished jobs that use it.
+         * @description Delete a file; a 409 response lists the unfinished jobs that use it.
          */
         delete: operations["delete_v1_files__file_id__delete"];
         options?: never;
@@ -373,7 +374,7 @@ export interface paths {
         };
         /**
          * Download
-         * @description Download a file or a range of it; its SHA-256 is the ETag.
+         * @description Download a file or a range of it; the ETag is the SHA-256 of the whole file.
          */
         get: operations["download_v1_files__file_id__content_get"];
         put?: never;
@@ -399,7 +400,7 @@ export interface paths {
         put?: never;
         /**
          * Create
-         * @description Create a fine-tuning job. If a client that lost the answer repeats its request, no second one is created.
+         * @description Create a fine-tuning job. If the client retries because the response was lost, no second job is created.
          */
         post: operations["create_v1_fine_tuning_jobs_post"];
         delete?: never;
@@ -457,7 +458,7 @@ export interface paths {
         };
         /**
          * List Checkpoints
-         * @description List usable checkpoints: the result of the job, once it has succeeded.
+         * @description List the job's usable checkpoints: its result, once it has succeeded.
          */
         get: operations["list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get"];
         put?: never;
@@ -543,10 +544,11 @@ export interface paths {
         put?: never;
         /**
          * Submit
-         * @description Submit a job. 202 means that it is stored in the database, even while Redis is down.
+         * @description Submit a job. A 202 response means that the job is stored in the database, even if Redis is down.
          *
-         *     A repeated Idempotency-Key with the same spec answers 200 with the job that it made. Long prompts and conversations
-         *     are stored as a file: the spec then describes them in `inline_input`, and `GET /v1/jobs/{id}/input` returns them.
+         *     If an earlier request with the same Idempotency-Key and spec created a job, the response is 200 with that job. Long
+         *     prompts and conversations are stored as a file: the spec then describes them in `inline_input`, and
+         *     `GET /v1/jobs/{id}/input` returns them.
          */
         post: operations["submit_v1_jobs_post"];
         delete?: never;
@@ -564,7 +566,7 @@ export interface paths {
         };
         /**
          * Count Jobs
-         * @description Count the jobs that match, by state.
+         * @description Count the matching jobs by state.
          */
         get: operations["count_jobs_v1_jobs_counts_get"];
         put?: never;
@@ -628,14 +630,14 @@ export interface paths {
         };
         /**
          * Download
-         * @description Download a file or a range of it; its SHA-256 is the ETag.
+         * @description Download a file or a range of it; the ETag is the SHA-256 of the whole file.
          */
         get: operations["download_v1_jobs__job_id__artifacts__path__get"];
         put?: never;
         post?: never;
         /**
          * Delete
-         * @description Delete a file; 409 if it is part of a model, which can only be deleted as a whole.
+         * @description Delete a file; the response is 409 if it is part of a model, which can only be deleted as a whole.
          */
         delete: operations["delete_v1_jobs__job_id__artifacts__path__delete"];
         options?: never;
@@ -694,7 +696,7 @@ export interface paths {
          * List Events
          * @description List the events of a job in the order of their sequence numbers.
          *
-         *     With `Accept: text/event-stream` it comes as server-sent events that go on until the job is final.
+         *     With `Accept: text/event-stream`, the response is a stream of server-sent events that ends when the job ends.
          */
         get: operations["list_events_v1_jobs__job_id__events_get"];
         put?: never;
@@ -734,7 +736,7 @@ export interface paths {
         };
         /**
          * Read Logs
-         * @description Return the job's output as plain text; the X-Last-Sequence header is the `after` for the next request.
+         * @description Return the job's output as plain text; pass the X-Last-Sequence header as `after` in the next request.
          */
         get: operations["read_logs_v1_jobs__job_id__logs_get"];
         put?: never;
@@ -754,7 +756,7 @@ export interface paths {
         };
         /**
          * Read Log Lines
-         * @description Read some lines of a job's output: from `first` on, or the last ones.
+         * @description Return lines of a job's output, starting at line `first`; by default, the last lines.
          */
         get: operations["read_log_lines_v1_jobs__job_id__logs_lines_get"];
         put?: never;
@@ -774,7 +776,7 @@ export interface paths {
         };
         /**
          * Search Log
-         * @description Find the lines of a job's output that contain a text, searching forwards or backwards from a line.
+         * @description Find lines of a job's output that contain the given text, searching forwards or backwards from a line.
          */
         get: operations["search_log_v1_jobs__job_id__logs_search_get"];
         put?: never;
@@ -794,9 +796,9 @@ export interface paths {
         };
         /**
          * Read Metrics
-         * @description Read the metrics that a run has logged, in buckets of steps that keep the minimum, maximum and mean.
+         * @description Return the metrics that a run has logged, as the minimum, maximum and mean over buckets of consecutive steps.
          *
-         *     With as many buckets as steps, each bucket is one step.
+         *     With as many buckets as steps, each bucket contains one step.
          */
         get: operations["read_metrics_v1_jobs__job_id__metrics_get"];
         put?: never;
@@ -818,7 +820,7 @@ export interface paths {
         put?: never;
         /**
          * Pause
-         * @description Pause a fine-tune until it is resumed; a running one saves a resume point first.
+         * @description Pause a fine-tuning job until it is resumed; a running job saves a resume point first.
          */
         post: operations["pause_v1_jobs__job_id__pause_post"];
         delete?: never;
@@ -856,7 +858,7 @@ export interface paths {
         };
         /**
          * List Resume Points
-         * @description List the resume points by step; they exist while the job runs, and after it has failed or been cancelled.
+         * @description List a job's resume points by step; they exist while it runs, and after it has failed or been cancelled.
          */
         get: operations["list_resume_points_v1_jobs__job_id__resume_points_get"];
         put?: never;
@@ -924,7 +926,7 @@ export interface paths {
         put?: never;
         /**
          * Create Key
-         * @description Create a key, and its project if there is none with that name. The secret is shown only this once.
+         * @description Create a key, and its project if there is none with that name. Only this response shows the secret.
          */
         post: operations["create_key_v1_keys_post"];
         delete?: never;
@@ -962,13 +964,13 @@ export interface paths {
         };
         /**
          * List Models
-         * @description List the project's models that are ready, sorted by name.
+         * @description List the project's ready models, sorted by name.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
         /**
          * Register
-         * @description Register a checkpoint directory below an allowed model root of the server.
+         * @description Register a checkpoint directory under one of the server's allowed model roots.
          */
         post: operations["register_v1_models_post"];
         delete?: never;
@@ -993,9 +995,9 @@ export interface paths {
         post?: never;
         /**
          * Delete Model
-         * @description Delete a model that nothing uses; 409 names the jobs or models that use it.
+         * @description Delete a model that is not in use; a 409 response lists the jobs or models that use it.
          *
-         *     The files of a job's result are deleted with it; a registered directory stays on the disk.
+         *     If a job produced the model, its files are deleted too; a registered directory stays on disk.
          */
         delete: operations["delete_model_v1_models__model__delete"];
         options?: never;
@@ -1018,7 +1020,7 @@ export interface paths {
         put?: never;
         /**
          * Sign In
-         * @description Begin a session with an API key or a one-time link; its token is set as an HttpOnly cookie.
+         * @description Begin a session with an API key or a one-time link; the session's token is set as an HttpOnly cookie.
          */
         post: operations["sign_in_v1_session_post"];
         /**
@@ -1042,7 +1044,7 @@ export interface paths {
         put?: never;
         /**
          * Make Link
-         * @description Create a one-time link that signs a browser in with the key of this request.
+         * @description Create a one-time link that signs a browser in with this request's key.
          */
         post: operations["make_link_v1_session_links_post"];
         delete?: never;
@@ -1102,7 +1104,7 @@ export interface paths {
         put?: never;
         /**
          * Complete Upload
-         * @description Join the parts into a file. Completing twice answers with the same file.
+         * @description Join the parts into a file. Completing an upload twice returns the same file.
          */
         post: operations["complete_upload_v1_uploads__upload_id__complete_post"];
         delete?: never;
@@ -1140,7 +1142,7 @@ export interface paths {
         };
         /**
          * Read Usage
-         * @description Read the project's usage by day and API key.
+         * @description Return the project's usage by day and API key.
          */
         get: operations["read_usage_v1_usage_get"];
         put?: never;
@@ -1160,7 +1162,7 @@ export interface paths {
         };
         /**
          * List Workers
-         * @description List the workers that reported within the last few heartbeats.
+         * @description List the workers that reported within the last few heartbeat intervals.
          */
         get: operations["list_workers_v1_workers_get"];
         put?: never;
@@ -1182,10 +1184,10 @@ export interface paths {
         put?: never;
         /**
          * Drain
-         * @description Stop giving jobs to a worker.
+         * @description Stop assigning jobs to a worker.
          *
-         *     Jobs that it still runs at the deadline yield: they are queued again, and the attempt is not charged. Without a
-         *     deadline they run to their end.
+         *     Jobs that are still running at the deadline are queued again, and the interrupted attempt does not count. Without a
+         *     deadline, they run to completion.
          */
         post: operations["drain_v1_workers__worker_id__drain_post"];
         delete?: never;
@@ -1240,7 +1242,7 @@ export interface components {
     schemas: {
         /**
          * Accuracy
-         * @description Fraction of correct answers.
+         * @description The fraction of correct answers.
          */
         Accuracy: {
             /** Accuracy */
@@ -1252,7 +1254,7 @@ export interface components {
         };
         /**
          * AccuracyComparison
-         * @description Two models on the same questions.
+         * @description A comparison of two models on the same questions.
          */
         AccuracyComparison: {
             /** Categories */
@@ -1268,14 +1270,14 @@ export interface components {
         };
         /**
          * AccuracyDifference
-         * @description Accuracy of the model minus that of the other one, on the same questions.
+         * @description The accuracy of the model minus that of the other model, on the same questions.
          */
         AccuracyDifference: {
             /** Difference */
             difference: number | null;
             /**
              * High
-             * @description Upper end of it
+             * @description Upper end of the 95% confidence interval
              */
             high: number | null;
             /**
@@ -1290,23 +1292,23 @@ export interface components {
             only_model: number | null;
             /**
              * Only Other
-             * @description Fraction that only the other one answers correctly
+             * @description Fraction of questions that only the other model answers correctly
              */
             only_other: number | null;
             /**
              * Same Letter
-             * @description Fraction to which both answer the same letter
+             * @description Fraction of questions to which both models give the same letter
              */
             same_letter: number | null;
         };
         /**
          * AdapterDetails
-         * @description A LoRA adapter; fields that its adapter_config.json lacks are null.
+         * @description Details of a LoRA adapter; fields that its adapter_config.json lacks are null.
          */
         AdapterDetails: {
             /**
              * Bytes
-             * @description Size of all files
+             * @description Total size of all files
              */
             bytes: number;
             /** Lora Alpha */
@@ -1330,7 +1332,7 @@ export interface components {
         };
         /**
          * ArtifactObject
-         * @description A published file of a job.
+         * @description A file that a job has published.
          */
         ArtifactObject: {
             /** Attempt Id */
@@ -1361,7 +1363,7 @@ export interface components {
         AttemptObject: {
             /**
              * Allocations
-             * @description Where it runs or ran, one entry per node
+             * @description Where the attempt runs or ran, with one entry per node
              */
             allocations: components["schemas"]["AllocationObject"][];
             /** Created At */
@@ -1429,7 +1431,7 @@ export interface components {
         };
         /**
          * BatchErrorObject
-         * @description Why a batch has failed.
+         * @description A reason why a batch has failed.
          */
         BatchErrorObject: {
             /** Code */
@@ -1487,7 +1489,7 @@ export interface components {
             expired_at?: number | null;
             /**
              * Expires At
-             * @description null: batches do not expire; `timeout_seconds` limits a run
+             * @description null, as batches do not expire; `timeout_seconds` limits a run
              */
             expires_at?: number | null;
             /** Failed At */
@@ -1553,7 +1555,7 @@ export interface components {
         BenchmarkResult: {
             /**
              * Averaging
-             * @description What categories and total are means of: questions or subjects
+             * @description What categories and total are averaged over: questions or subjects
              */
             averaging: string;
             /**
@@ -1572,7 +1574,7 @@ export interface components {
             model: components["schemas"]["ModelAccuracy"];
             /**
              * Shots
-             * @description Examples before each question
+             * @description Number of examples before each question
              */
             shots: number;
             /** Split */
@@ -1602,24 +1604,24 @@ export interface components {
             action: "cancel" | "retry" | "delete";
             /**
              * Changed
-             * @description Jobs that it has cancelled, queued again or deleted
+             * @description Jobs that were cancelled, queued again or deleted
              */
             changed: number;
             /** Created At */
             created_at: number;
             /**
              * Failed
-             * @description Jobs that it could not change
+             * @description Jobs that could not be changed
              */
             failed: number;
             /**
              * Failures
-             * @description The first few of those, with the reason
+             * @description The first few failures, with the reason for each
              */
             failures: components["schemas"]["BulkFailure"][];
             /**
              * Filter
-             * @description The conditions, as they were sent
+             * @description The conditions, as the client sent them
              */
             filter: {
                 [key: string]: unknown;
@@ -1630,7 +1632,7 @@ export interface components {
             id: string;
             /**
              * Matched
-             * @description Jobs that matched when it was requested
+             * @description Jobs that matched when the operation was requested
              */
             matched: number;
             /**
@@ -1641,7 +1643,7 @@ export interface components {
             object?: "bulk_operation";
             /**
              * Processed
-             * @description Jobs that it has dealt with so far
+             * @description Jobs processed so far
              */
             processed: number;
             /**
@@ -1662,12 +1664,12 @@ export interface components {
             action: "cancel" | "retry" | "delete";
             /**
              * First
-             * @description The newest few of them
+             * @description The newest few of the matching jobs
              */
             first: components["schemas"]["JobSummary"][];
             /**
              * In Use
-             * @description Those that would not be deleted, since jobs or models use the models they made
+             * @description Matching jobs that would not be deleted, because the models they made are in use
              */
             in_use: number;
             /**
@@ -1768,7 +1770,7 @@ export interface components {
             stop?: string | string[] | null;
             /**
              * Store
-             * @description Keep the messages and the answer, to be retrieved later
+             * @description Whether to store the messages and the answer for later retrieval
              */
             store?: boolean | null;
             /** Stream */
@@ -1776,7 +1778,7 @@ export interface components {
             stream_options?: components["schemas"]["StreamOptions"] | null;
             /**
              * Temperature
-             * @description The model's own by default
+             * @description By default, the model's own temperature
              */
             temperature?: number | null;
             /** Tool Choice */
@@ -1870,14 +1872,14 @@ export interface components {
             adapter?: string | null;
             /**
              * Wait Seconds
-             * @description How long to wait for a model to be loaded
+             * @description How long to wait for the model to be loaded
              * @default 60
              */
             wait_seconds?: number;
         };
         /**
          * ChatMessage
-         * @description The answer's text.
+         * @description The message that contains the answer's text.
          */
         ChatMessage: {
             /** Content */
@@ -1893,12 +1895,12 @@ export interface components {
         };
         /**
          * CheckpointDetails
-         * @description A checkpoint; fields that its config.json lacks are null.
+         * @description Details of a checkpoint; fields that its config.json lacks are null.
          */
         CheckpointDetails: {
             /**
              * Bytes
-             * @description Size of all files
+             * @description Total size of all files
              */
             bytes: number;
             /** Hidden Size */
@@ -1940,17 +1942,17 @@ export interface components {
         };
         /**
          * ConvertResult
-         * @description Size of a converted checkpoint.
+         * @description The size of a checkpoint before and after its conversion.
          */
         ConvertResult: {
             /**
              * Bytes After
-             * @description Bytes of the tensors that were written
+             * @description Total size in bytes of the tensors that were written
              */
             bytes_after: number;
             /**
              * Bytes Before
-             * @description Bytes of the weight files that were read
+             * @description Total size in bytes of the weight files that were read
              */
             bytes_before: number;
             /**
@@ -1961,24 +1963,25 @@ export interface components {
             kind?: "convert";
             /**
              * Target
-             * @description The format that was asked for
+             * @description The requested format
              */
             target: string;
             /**
              * Tensors
-             * @description Tensors that were written
+             * @description Number of tensors that were written
              */
             tensors: number;
         };
         /**
          * ConvertSpec
-         * @description Target `baichuan1`: the output head with normalized rows, for engines without NormHead.
+         * @description A job that converts a checkpoint to another format that computes the same results.
          *
-         *     `safetensors`: any published file format to sharded safetensors, the published int4 to today's NF4.
-         *     `llama`: a 7B model as the Llama that computes the same, for programs that know no Baichuan.
-         *     `gguf`: one file for llama.cpp, which generate jobs run on a CPU.
-         *     `merged`: a LoRA adapter added to its base, quantized or not; `model` is the adapter, or the base beside `adapter`.
-         *     `dequantized`: a quantized checkpoint as floats again.
+         *     `baichuan1` normalizes the rows of the output head in advance, for engines that do not support NormHead.
+         *     `safetensors` converts any published file format to sharded safetensors, and the published int4 to today's NF4.
+         *     `llama` converts a 7B model to an equivalent Llama model, for programs that do not support Baichuan.
+         *     `gguf` writes one file for llama.cpp, which generate jobs run on a CPU.
+         *     `merged` adds a LoRA adapter to its base, quantized or not; `model` is the adapter, or the base if `adapter` is set.
+         *     `dequantized` converts a quantized checkpoint back to floats.
          */
         ConvertSpec: {
             /**
@@ -1988,7 +1991,7 @@ export interface components {
             adapter?: string | null;
             /**
              * Dtype
-             * @description Of a `merged` or `dequantized` checkpoint; the model's own by default
+             * @description Dtype of a `merged` or `dequantized` model; by default, the model's own
              * @default auto
              * @enum {string}
              */
@@ -2009,7 +2012,7 @@ export interface components {
             };
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 3
              */
             max_attempts?: number;
@@ -2025,11 +2028,11 @@ export interface components {
             output_model?: string | null;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Target
@@ -2045,7 +2048,7 @@ export interface components {
         };
         /**
          * Deleted
-         * @description The object that was deleted.
+         * @description The confirmation that an object was deleted.
          */
         Deleted: {
             /**
@@ -2061,7 +2064,7 @@ export interface components {
         };
         /**
          * DeviceHistory
-         * @description A device over time; the lists have one entry per time, null where nothing was measured.
+         * @description A device's measurements over time; each list has one entry per time, or null where nothing was measured.
          */
         DeviceHistory: {
             /** Index */
@@ -2079,12 +2082,12 @@ export interface components {
             type: string;
             /**
              * Used Bytes
-             * @description Most memory in use by anybody
+             * @description Peak memory in use by all processes
              */
             used_bytes: (number | null)[];
             /**
              * Utilization
-             * @description Highest percentage of the time in which it computed
+             * @description Highest percentage of time during which the device was busy
              */
             utilization: (number | null)[];
             /** Uuid */
@@ -2092,7 +2095,7 @@ export interface components {
         };
         /**
          * DeviceObject
-         * @description A device of a worker's machine; what cannot be measured is null.
+         * @description A device of a worker's machine; values that cannot be measured are null.
          */
         DeviceObject: {
             /**
@@ -2122,12 +2125,12 @@ export interface components {
             used_by_others_bytes?: number | null;
             /**
              * Used Bytes
-             * @description Memory in use by anybody
+             * @description Memory in use by all processes
              */
             used_bytes?: number | null;
             /**
              * Utilization
-             * @description Percent of the time in which it computed
+             * @description Percentage of time during which the device was busy
              */
             utilization?: number | null;
             /** Uuid */
@@ -2140,16 +2143,16 @@ export interface components {
         DrainRequest: {
             /**
              * Deadline Seconds
-             * @description After this, jobs that still run must yield; by default they may end
+             * @description Time until running jobs must yield; by default, they run to completion
              */
             deadline_seconds?: number | null;
         };
         /**
          * DryRunObject
-         * @description The response to a dry run: the job would be accepted, but it was not created.
+         * @description The response to a dry run: the job would be accepted, but has not been created.
          */
         DryRunObject: {
-            /** @description null if the sizes of the model are not known */
+            /** @description null if the model's dimensions are unknown */
             estimate: components["schemas"]["EstimateObject"] | null;
             /**
              * Object
@@ -2159,7 +2162,7 @@ export interface components {
             object?: "job.dry_run";
             /**
              * Queue Position
-             * @description Place among all queued jobs if it were submitted now, 1 for the first
+             * @description The job's position in the queue if it were submitted now; 1 is the first
              */
             queue_position: number;
             requirements: components["schemas"]["RequirementObject"];
@@ -2177,7 +2180,7 @@ export interface components {
             gradients_bytes: number;
             /**
              * Least Bytes
-             * @description Needed whatever the lengths and the batch are; with less, the job is refused
+             * @description Minimum regardless of lengths and batch size; with less, the job is rejected
              */
             least_bytes: number;
             /**
@@ -2190,7 +2193,7 @@ export interface components {
             optimizer_bytes: number;
             /**
              * Place
-             * @description Whose memory: the GPU's (the host's if it has none), or the host's
+             * @description `device` is the GPU's memory, or host memory if there is no GPU; `host` is always host memory
              * @enum {string}
              */
             place: "device" | "host";
@@ -2201,9 +2204,10 @@ export interface components {
         };
         /**
          * EvaluateSpec
-         * @description Benchmarks `ceval`, `mmlu` and `cmmlu`: multiple choice as published, scored by the log-likelihood of the letter.
+         * @description A job that evaluates a model on a published benchmark or on a text.
          *
-         *     `perplexity`: how well the model predicts a text.
+         *     `ceval`, `mmlu` and `cmmlu` are multiple-choice benchmarks, scored by the log-likelihood of each answer's letter.
+         *     `perplexity` measures how well the model predicts a text.
          */
         EvaluateSpec: {
             /**
@@ -2213,7 +2217,7 @@ export interface components {
             adapter?: string | null;
             /**
              * Batch Tokens
-             * @description Most tokens in one batch
+             * @description Maximum number of tokens per batch
              * @default 16384
              */
             batch_tokens?: number;
@@ -2224,12 +2228,12 @@ export interface components {
             benchmark: "ceval" | "mmlu" | "cmmlu" | "perplexity";
             /**
              * Compare With
-             * @description A second model, to find by how much the first differs
+             * @description A second model to compare the first one with
              */
             compare_with?: string | null;
             /**
              * Data File
-             * @description The published archive of the benchmark (.zip, .tar), or a UTF-8 text
+             * @description The published archive of the benchmark (.zip, .tar), or a UTF-8 text file
              */
             data_file: string;
             /**
@@ -2249,12 +2253,12 @@ export interface components {
             };
             /**
              * Limit
-             * @description Only the first questions of each subject
+             * @description Maximum number of questions per subject; the first ones are used
              */
             limit?: number | null;
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 3
              */
             max_attempts?: number;
@@ -2265,26 +2269,26 @@ export interface components {
             model: string;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Shots
-             * @description Examples before each question
+             * @description Number of examples before each question
              * @default 5
              */
             shots?: number;
             /**
              * Split
-             * @description By default val for ceval, test for the others
+             * @description By default, val for ceval and test for the others
              */
             split?: ("val" | "test") | null;
             /**
              * Subjects
-             * @description Only these; by default all that are in the file
+             * @description Subjects to evaluate; by default, all subjects in the file
              */
             subjects?: string[] | null;
             /**
@@ -2295,7 +2299,7 @@ export interface components {
             timeout_seconds?: number;
             /**
              * Window
-             * @description perplexity: tokens seen at once; by default 2048, or the model's window
+             * @description perplexity: tokens per window; by default 2048, or the model's window if that is shorter
              */
             window?: number | null;
         };
@@ -2340,12 +2344,12 @@ export interface components {
         };
         /**
          * Extension
-         * @description Parameters in `extra_body={"baichuan": {...}}`; any not declared here are fields of the job's spec.
+         * @description The parameters in `extra_body={"baichuan": {...}}`; undeclared ones are fields of the job's spec.
          */
         Extension: {
             /**
              * Dry Run
-             * @description Make nothing; return what the job would require
+             * @description Create nothing; return what the job would require
              * @default false
              */
             dry_run?: boolean;
@@ -2359,7 +2363,7 @@ export interface components {
         };
         /**
          * FeedEvent
-         * @description One change in a project. Its `id` is a position without gaps: the next event's is larger by one.
+         * @description One change in a project. Events are numbered without gaps: the next event's `id` is larger by one.
          */
         FeedEvent: {
             /** Created At */
@@ -2372,7 +2376,7 @@ export interface components {
             id: string;
             /**
              * Job Id
-             * @description The job that changed, if it is one
+             * @description The job that changed; null for a bulk operation
              */
             job_id: string | null;
             /**
@@ -2383,14 +2387,14 @@ export interface components {
             object?: "event";
             /**
              * Type
-             * @description state: a job was submitted or changed its state (data: from, to, event, kind); progress: what a running job reports (data: fraction, stage, metrics); log: it has printed lines (data: first_line, last_line); metrics: it has logged steps (data: first_step, last_step); deleted: the job was deleted; bulk: a bulk operation goes on (data: id, action, matched, processed, changed, failed, done)
+             * @description state: a job was submitted or changed its state (data: from, to, event, kind); progress: a running job reported its progress (data: fraction, stage, metrics); log: the job printed lines (data: first_line, last_line); metrics: the job logged steps (data: first_step, last_step); deleted: the job was deleted; bulk: a bulk operation made progress (data: id, action, matched, processed, changed, failed, done)
              * @enum {string}
              */
             type: "state" | "progress" | "log" | "metrics" | "deleted" | "bulk";
         };
         /**
          * FeedPage
-         * @description Some events of a project, oldest first.
+         * @description A page of a project's events, oldest first.
          */
         FeedPage: {
             /** Data */
@@ -2403,12 +2407,12 @@ export interface components {
             object?: "event.page";
             /**
              * Position
-             * @description The `after` of the next request
+             * @description The value of `after` for the next request
              */
             position: number;
             /**
              * Reset
-             * @description Whether events behind `after` are no longer kept: read everything again
+             * @description Whether the events after `after` are no longer kept; if so, read everything again
              */
             reset: boolean;
         };
@@ -2439,7 +2443,7 @@ export interface components {
             id: string;
             /**
              * Job Id
-             * @description The job that has published it as an artifact
+             * @description The job that published this file as an artifact
              */
             job_id?: string | null;
             /**
@@ -2460,7 +2464,7 @@ export interface components {
             status?: "uploaded" | "processed" | "error";
             /**
              * Status Details
-             * @description Why the status is `error`, with the line
+             * @description Why the status is `error`, with the line number
              */
             status_details?: string | null;
         };
@@ -2530,7 +2534,7 @@ export interface components {
         };
         /**
          * FineTuningErrorObject
-         * @description Why a job has failed.
+         * @description The reason why a job has failed.
          */
         FineTuningErrorObject: {
             /** Code */
@@ -2633,12 +2637,12 @@ export interface components {
         };
         /**
          * FinetuneResult
-         * @description Outcome of the training; a field added later needs a default, so that stored results stay readable.
+         * @description The outcome of training; a field that is added later needs a default, so that stored results stay readable.
          */
         FinetuneResult: {
             /**
              * Best Eval Loss
-             * @description That loss
+             * @description Evaluation loss at best_step
              */
             best_eval_loss?: number | null;
             /**
@@ -2653,28 +2657,28 @@ export interface components {
             chat_format?: string | null;
             /**
              * Data Format
-             * @description Name of the format of the training data
+             * @description Format of the training data
              * @default published
              */
             data_format?: string;
             /**
              * Dropped Examples
-             * @description Examples left out because max_length cuts every answer
+             * @description Number of examples dropped because max_length cuts off every answer
              */
             dropped_examples: number;
             /**
              * Examples
-             * @description Examples that were trained on
+             * @description Number of examples that were trained on
              */
             examples: number;
             /**
              * Filled
-             * @description Fraction of the positions of all batches that were tokens, not padding
+             * @description Fraction of all batch positions that held tokens rather than padding
              */
             filled?: number | null;
             /**
              * Final Loss
-             * @description Loss of the last step
+             * @description Loss at the last step
              */
             final_loss: number | null;
             /**
@@ -2685,52 +2689,52 @@ export interface components {
             kind?: "finetune";
             /**
              * Packing
-             * @description Whether rows had several examples
+             * @description Whether short examples were packed into rows
              * @default false
              */
             packing?: boolean;
             /**
              * Resumed From Step
-             * @description Step at which the last attempt continued, 0 for the beginning
+             * @description Step from which the last attempt resumed; 0 if it started from the beginning
              */
             resumed_from_step: number;
             /**
              * Steps
-             * @description Steps of the optimizer, with those of earlier attempts
+             * @description Number of optimizer steps, including those of earlier attempts
              */
             steps: number;
             /**
              * Stopped Early
-             * @description Whether training ended because the evaluation loss no longer fell
+             * @description Whether training ended because the evaluation loss had stopped falling
              * @default false
              */
             stopped_early?: boolean;
             /**
              * Tokens
-             * @description Tokens of the examples
+             * @description Number of tokens in the examples
              * @default 0
              */
             tokens?: number;
             /**
              * Trained Parameters
-             * @description Parameters that were trained
+             * @description Number of parameters that were trained
              */
             trained_parameters: number;
             /**
              * Truncated Examples
-             * @description Examples that max_length cut
+             * @description Number of examples that were cut to max_length
              */
             truncated_examples: number;
             /**
              * Validation Examples
-             * @description Examples of the evaluations
+             * @description Number of examples used for evaluation
              * @default 0
              */
             validation_examples?: number;
         };
         /**
          * FinetuneSpec
-         * @description Full fine-tuning or a LoRA adapter; fields may also be set by their names in Baichuan2's fine-tune.py.
+         * @description A job that trains a whole model or a LoRA adapter; fields may also use the names of Baichuan2's fine-tune.py.
          */
         FinetuneSpec: {
             /**
@@ -2750,27 +2754,27 @@ export interface components {
             adam_epsilon?: number;
             /**
              * Batch Size
-             * @description Examples per step and device
+             * @description Number of examples per step and device
              * @default 8
              */
             batch_size?: number;
             /**
              * Deepspeed
-             * @description A DeepSpeed configuration instead of a strategy; a preset is a strategy, such as "zero3"
+             * @description A DeepSpeed configuration, instead of a strategy; presets such as "zero3" are strategies
              */
             deepspeed?: {
                 [key: string]: unknown;
             } | null;
             /**
              * Dtype
-             * @description What is computed in
+             * @description Dtype of the computation
              * @default auto
              * @enum {string}
              */
             dtype?: "auto" | "float32" | "bfloat16";
             /**
              * Early Stopping Patience
-             * @description Evaluations without a better loss after which training ends
+             * @description Number of evaluations without a lower loss after which training ends
              */
             early_stopping_patience?: number | null;
             /**
@@ -2780,7 +2784,7 @@ export interface components {
             epochs?: number;
             /**
              * Eval Steps
-             * @description Steps between evaluations; default: an epoch
+             * @description Number of steps between evaluations; by default, one epoch
              */
             eval_steps?: number | null;
             /**
@@ -2836,25 +2840,25 @@ export interface components {
             lora_target_modules?: ("W_pack" | "o_proj" | "gate_proj" | "up_proj" | "down_proj" | "lm_head")[];
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 3
              */
             max_attempts?: number;
             /**
              * Max Grad Norm
-             * @description 0 for no clipping
+             * @description 0 disables clipping
              * @default 1
              */
             max_grad_norm?: number;
             /**
              * Max Length
-             * @description Tokens after which an example is cut
+             * @description Number of tokens after which an example is cut
              * @default 512
              */
             max_length?: number;
             /**
              * Max Steps
-             * @description Steps after which training ends
+             * @description Number of steps after which training ends
              */
             max_steps?: number | null;
             /**
@@ -2870,12 +2874,12 @@ export interface components {
             model: string;
             /**
              * Neftune Noise Alpha
-             * @description Noise on embeddings
+             * @description Strength of the noise on embeddings
              */
             neftune_noise_alpha?: number | null;
             /**
              * Optimizer
-             * @description 8-bit and paged ones need a GPU
+             * @description 8-bit and paged optimizers need a GPU
              * @default adamw
              * @enum {string}
              */
@@ -2887,31 +2891,31 @@ export interface components {
             output_model?: string | null;
             /**
              * Packing
-             * @description Fill rows with several short examples, which stay apart
+             * @description Fill rows with several short examples, which cannot attend to each other
              * @default true
              */
             packing?: boolean;
             /**
              * Preset
-             * @description Values for the fields that are not given
+             * @description Preset values for the fields that are not given
              */
             preset?: ("baichuan2-published" | "recommended") | null;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
             /**
              * Report To
-             * @description Report to wandb or mlflow as well, if the worker has the package; records are artifacts anyway
+             * @description Report to wandb or mlflow too, if the worker has the package; records always become artifacts
              */
             report_to?: string[];
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Save Steps
-             * @description Steps between checkpoints to resume from
+             * @description Number of steps between resume points
              * @default 200
              */
             save_steps?: number;
@@ -2923,7 +2927,7 @@ export interface components {
             save_strategy?: "steps" | "epoch";
             /**
              * Save Total Limit
-             * @description Checkpoints that are kept
+             * @description Maximum number of resume points to keep
              * @default 2
              */
             save_total_limit?: number;
@@ -2940,14 +2944,14 @@ export interface components {
             seed?: number;
             /**
              * Strategy
-             * @description How several devices share the work; auto takes the fastest one that fits
+             * @description How several devices share the work; auto chooses the fastest strategy that fits
              * @default auto
              * @enum {string}
              */
             strategy?: "auto" | "single" | "ddp" | "fsdp2" | "zero2" | "zero3" | "zero3-offload";
             /**
              * Tf32
-             * @description Permit TF32 on GPUs that have it
+             * @description Allow TF32 on GPUs that support it
              * @default false
              */
             tf32?: boolean;
@@ -2959,12 +2963,12 @@ export interface components {
             timeout_seconds?: number;
             /**
              * Training File
-             * @description Examples as in Baichuan2's fine-tuning, ShareGPT, OpenAI chat, Alpaca, or plain text; required unless training_files is given
+             * @description Examples in the format of Baichuan2's fine-tuning, ShareGPT, OpenAI chat or Alpaca, or plain text; required unless training_files is given
              */
             training_file?: string | null;
             /**
              * Training Files
-             * @description Several such files with weights instead
+             * @description Several training files with weights, instead of training_file
              */
             training_files?: components["schemas"]["WeightedFile"][] | null;
             /**
@@ -2984,7 +2988,7 @@ export interface components {
             validation_file?: string | null;
             /**
              * Validation Split
-             * @description Fraction of the examples to evaluate on instead
+             * @description Fraction of the training examples to evaluate on, instead of validation_file
              * @default 0
              */
             validation_split?: number;
@@ -3003,7 +3007,7 @@ export interface components {
         };
         /**
          * GenerateResult
-         * @description Counts and speed; the completions are in the artifact completions.jsonl.
+         * @description The counts and the speed of a generation; the completions are in the artifact completions.jsonl.
          */
         GenerateResult: {
             /**
@@ -3013,12 +3017,12 @@ export interface components {
             chat_format?: string | null;
             /**
              * Completion Tokens
-             * @description Tokens of all completions, with end tokens
+             * @description Number of tokens in all completions, including end tokens
              */
             completion_tokens: number;
             /**
              * Completions
-             * @description Completions that were written, n per request
+             * @description Number of completions that were written, n per request
              */
             completions: number;
             /**
@@ -3028,12 +3032,12 @@ export interface components {
             engine: string;
             /**
              * Engine Reason
-             * @description Why this engine
+             * @description Why this engine was chosen
              */
             engine_reason: string;
             /**
              * Generated Tokens
-             * @description Tokens that the last attempt generated
+             * @description Number of tokens that the last attempt generated
              */
             generated_tokens: number;
             /**
@@ -3044,28 +3048,28 @@ export interface components {
             kind?: "generate";
             /**
              * Prompt Tokens
-             * @description Tokens of the prompts, each prompt counted once
+             * @description Number of tokens in the prompts; each prompt is counted once
              */
             prompt_tokens: number;
             /**
              * Rejected
-             * @description Requests of a batch that could not be answered; its error file says why
+             * @description Number of batch requests that could not be answered; the batch's error file says why
              * @default 0
              */
             rejected?: number;
             /**
              * Requests
-             * @description Requests that were answered
+             * @description Number of requests that were answered
              */
             requests: number;
             /**
              * Resumed
-             * @description Completions that an earlier attempt had finished
+             * @description Number of completions that earlier attempts had finished
              */
             resumed: number;
             /**
              * Seconds
-             * @description Time of the generation, without loading
+             * @description Time spent generating, without loading the model
              */
             seconds: number | null;
             /**
@@ -3076,7 +3080,7 @@ export interface components {
         };
         /**
          * GenerateSpec
-         * @description Complete prompts, or answer conversations, given inline or as an uploaded JSONL file.
+         * @description A job that completes prompts or answers conversations, given inline or as an uploaded JSONL file.
          */
         GenerateSpec: {
             /**
@@ -3100,14 +3104,14 @@ export interface components {
             dtype?: "auto" | "float32" | "bfloat16" | "float16";
             /**
              * Engine
-             * @description What runs the model; auto takes the fastest that can, and the result says which and why
+             * @description What runs the model; auto chooses the fastest engine that can, and the result says which and why
              * @default auto
              * @enum {string}
              */
             engine?: "auto" | "transformers" | "vllm" | "llama_cpp";
             /**
              * Input File
-             * @description JSONL, one {"prompt": …} or {"messages": […]} per line; a line may have its own `id`, `max_new_tokens` (or `max_tokens`), `temperature`, `top_k`, `top_p`, `seed`, `stop` and `n`; lines in OpenAI's batch format are used too, and any other key is an error
+             * @description JSONL, one {"prompt": …} or {"messages": […]} per line; a line may have its own `id`, `max_new_tokens` (or `max_tokens`), `temperature`, `top_k`, `top_p`, `seed`, `stop` and `n`; lines in OpenAI's batch format are accepted too, and any other key is an error
              */
             input_file?: string | null;
             /**
@@ -3121,12 +3125,12 @@ export interface components {
             };
             /**
              * Logprobs
-             * @description Report the logarithm of each token's probability and of so many alternatives
+             * @description Report the log probabilities of each token and of this many alternatives
              */
             logprobs?: number | null;
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 3
              */
             max_attempts?: number;
@@ -3142,13 +3146,13 @@ export interface components {
             model: string;
             /**
              * N
-             * @description Completions of each request, each with noise of its own
+             * @description Number of completions per request, each sampled separately
              * @default 1
              */
             n?: number;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
@@ -3156,7 +3160,7 @@ export interface components {
             prompts?: string[] | null;
             /** Repetition Penalty */
             repetition_penalty?: number | null;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Seed
@@ -3167,7 +3171,7 @@ export interface components {
             stop?: string[];
             /**
              * Temperature
-             * @description 0 is greedy; the model's own by default
+             * @description 0 means greedy decoding; by default, the model's own value
              */
             temperature?: number | null;
             /**
@@ -3183,12 +3187,12 @@ export interface components {
         };
         /**
          * GgufDetails
-         * @description A GGUF file; fields that its config.json lacks are null.
+         * @description Details of a GGUF file; fields that its config.json lacks are null.
          */
         GgufDetails: {
             /**
              * Bytes
-             * @description Size of all files
+             * @description Total size of all files
              */
             bytes: number;
             /** Hidden Size */
@@ -3214,7 +3218,7 @@ export interface components {
         };
         /**
          * Health
-         * @description The process is running.
+         * @description The response of a process that is running.
          */
         Health: {
             /**
@@ -3236,7 +3240,7 @@ export interface components {
         };
         /**
          * HostObject
-         * @description The host of a worker.
+         * @description The machine that a worker runs on.
          */
         HostObject: {
             /** Available Bytes */
@@ -3248,7 +3252,7 @@ export interface components {
         };
         /**
          * Hyperparameters
-         * @description `auto` takes the value of the preset, which the job shows once it has started.
+         * @description Hyperparameters, where `auto` means the preset's value; the job shows that value once it has started.
          */
         Hyperparameters: {
             /**
@@ -3276,18 +3280,18 @@ export interface components {
             batch_size: "auto" | number | null;
             /**
              * Learning Rate Multiplier
-             * @description Of the learning rate in `baichuan` or the preset; null for jobs that were made elsewhere
+             * @description Factor for the learning rate of `baichuan` or the preset; null for jobs made through another API
              */
             learning_rate_multiplier: "auto" | number | null;
             /**
              * N Epochs
-             * @description null if it is not a whole number
+             * @description null if the number of epochs is not whole
              */
             n_epochs: "auto" | number | null;
         };
         /**
          * InputTokensDetails
-         * @description Details of the input tokens; none are cached across batches.
+         * @description Details of the input tokens; no tokens are cached across batches.
          */
         InputTokensDetails: {
             /**
@@ -3309,7 +3313,7 @@ export interface components {
             object?: "job.counts";
             /**
              * States
-             * @description By state; all states are present
+             * @description Number of jobs by state; all states are present
              */
             states: {
                 [key: string]: number;
@@ -3319,7 +3323,7 @@ export interface components {
         };
         /**
          * JobMetrics
-         * @description Metrics of a run, thinned so that no peak is lost: each bucket keeps its minimum and maximum.
+         * @description A run's metrics, downsampled without losing peaks, because each bucket keeps its minimum and maximum.
          */
         JobMetrics: {
             /**
@@ -3336,7 +3340,7 @@ export interface components {
             last_step: number | null;
             /**
              * Names
-             * @description All metrics of the run
+             * @description Names of all metrics of the run
              */
             names: string[];
             /**
@@ -3349,24 +3353,24 @@ export interface components {
             series: components["schemas"]["MetricSeries"][];
             /**
              * Source
-             * @description Where the values are kept
+             * @description Where the values were read from
              * @enum {string}
              */
             source: "live" | "artifact" | "none";
             /**
              * Start
-             * @description First step of the series returned
+             * @description First step of the returned series
              */
             start: number;
             /**
              * Stop
-             * @description Step before which they end
+             * @description Step before which the returned series end
              */
             stop: number;
         };
         /**
          * JobObject
-         * @description A job.
+         * @description A job with its spec and result.
          */
         JobObject: {
             /** Attempts */
@@ -3391,7 +3395,7 @@ export interface components {
             max_attempts: number;
             /**
              * Model
-             * @description Id of the model that this job makes
+             * @description Id of the model that this job produces
              */
             model: string | null;
             /**
@@ -3408,19 +3412,19 @@ export interface components {
             requirements: components["schemas"]["RequirementObject"];
             /**
              * Result
-             * @description By the job's kind; an object with other fields if another version of the service stored it
+             * @description Depends on the job's kind; has other fields if another version of the service stored it
              */
             result: components["schemas"]["GenerateResult"] | components["schemas"]["QuantizeResult"] | components["schemas"]["ConvertResult"] | components["schemas"]["FinetuneResult"] | components["schemas"]["BenchmarkResult"] | components["schemas"]["PerplexityResult"] | components["schemas"]["PreviewResult"] | components["schemas"]["PullResult"] | components["schemas"]["ServeResult"] | {
                 [key: string]: unknown;
             } | null;
             /**
              * Source Model
-             * @description Id of the model that the spec names as `model`; of a pull job the name of the repository
+             * @description Id of the model that the spec names as `model`; for a pull job, the name of the repository
              */
             source_model: string;
             /**
              * Spec
-             * @description The spec as sent, with all defaults. Prompts or conversations that are too long for it are null; `inline_input` then has their `field`, `count`, `bytes`, `sha256` and a `preview`, and `GET /v1/jobs/{id}/input` returns them.
+             * @description The spec as sent, with all defaults. Prompts or conversations that are too long to be included are null; `inline_input` then has their `field`, `count`, `bytes`, `sha256` and a `preview`, and `GET /v1/jobs/{id}/input` returns them.
              */
             spec: {
                 [key: string]: unknown;
@@ -3430,7 +3434,7 @@ export interface components {
             state: components["schemas"]["JobState"];
             /**
              * Submitter
-             * @description Name of the API key that sent it; empty if it was not recorded
+             * @description Name of the API key that submitted the job; empty if not recorded
              */
             submitter: string;
             /** Version */
@@ -3445,12 +3449,12 @@ export interface components {
         JobProgress: {
             /**
              * Fraction
-             * @description Part of the whole job that is done, from 0 to 1
+             * @description Fraction of the whole job that is done, from 0 to 1
              */
             fraction: number;
             /**
              * Metrics
-             * @description By name, e.g. "loss" or "tokens_per_second"; null if not finite
+             * @description Metrics by name, e.g. "loss" or "tokens_per_second"; null if not finite
              */
             metrics?: {
                 [key: string]: number | null;
@@ -3469,27 +3473,27 @@ export interface components {
         JobSelection: {
             /**
              * Created After
-             * @description At or after this time, in seconds
+             * @description Created at or after this time, in seconds since the epoch
              */
             created_after?: number | null;
             /**
              * Created Before
-             * @description Before this time, in seconds
+             * @description Created before this time, in seconds since the epoch
              */
             created_before?: number | null;
             /**
              * Error
-             * @description Part of the error's code or message, in upper or lower case
+             * @description Part of the error's code or message; case is ignored
              */
             error?: string | null;
             /**
              * Field
-             * @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements
+             * @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; for a list, the value is one of its elements
              */
             field?: string | null;
             /**
              * Id
-             * @description The beginning of the id
+             * @description Prefix of the id
              */
             id?: string | null;
             /** Kind */
@@ -3506,7 +3510,7 @@ export interface components {
             state?: string | null;
             /**
              * Submitter
-             * @description Name of the API key that sent it
+             * @description Name of the API key that submitted the job
              */
             submitter?: string | null;
         };
@@ -3543,7 +3547,7 @@ export interface components {
             max_attempts: number;
             /**
              * Model
-             * @description Id of the model that this job makes
+             * @description Id of the model that this job produces
              */
             model: string | null;
             /**
@@ -3560,7 +3564,7 @@ export interface components {
             requirements: components["schemas"]["RequirementObject"];
             /**
              * Source Model
-             * @description Id of the model that the spec names as `model`; of a pull job the name of the repository
+             * @description Id of the model that the spec names as `model`; for a pull job, the name of the repository
              */
             source_model: string;
             /** Started At */
@@ -3568,7 +3572,7 @@ export interface components {
             state: components["schemas"]["JobState"];
             /**
              * Submitter
-             * @description Name of the API key that sent it; empty if it was not recorded
+             * @description Name of the API key that submitted the job; empty if not recorded
              */
             submitter: string;
             /** Version */
@@ -3604,36 +3608,36 @@ export interface components {
         };
         /**
          * LengthCount
-         * @description The number of examples whose length falls into one range.
+         * @description The number of examples whose length falls within one range.
          */
         LengthCount: {
             /** Examples */
             examples: number;
             /**
              * Longest
-             * @description null: no limit
+             * @description Upper end of the range; null if there is no limit
              */
             longest: number | null;
             /**
              * Shortest
-             * @description In tokens, before an example is cut
+             * @description Lower end of the range, in tokens before an example is cut
              */
             shortest: number;
         };
         /**
          * LlamaDetails
-         * @description A checkpoint converted to Llama.
+         * @description Details of a checkpoint that was converted to Llama.
          */
         LlamaDetails: {
             /**
              * Bytes
-             * @description Size of all files
+             * @description Total size of all files
              */
             bytes: number;
         };
         /**
          * LoadedDeviceObject
-         * @description A device of a loaded model, and the memory that the model takes there.
+         * @description A device that holds a loaded model, and the memory that the model uses there.
          */
         LoadedDeviceObject: {
             /** Bytes */
@@ -3652,26 +3656,26 @@ export interface components {
             devices: components["schemas"]["LoadedDeviceObject"][];
             /**
              * Dtype
-             * @description Dtype that its jobs ask for; auto is the checkpoint's own
+             * @description Dtype that its jobs request; auto means the checkpoint's own
              */
             dtype: string;
             /** Engine */
             engine: string;
             /**
              * Host Bytes
-             * @description Memory of the host, a CPU's included
+             * @description Host memory, including that of a model on the CPU
              */
             host_bytes: number;
             /** Id */
             id: string | null;
             /**
              * Since
-             * @description When it was loaded
+             * @description When the model was loaded
              */
             since: number;
             /**
              * State
-             * @description Whether a job uses it now; idle ones make room for other jobs
+             * @description Whether a job is using the model; idle models make room for other jobs
              * @enum {string}
              */
             state: "idle" | "busy";
@@ -3687,7 +3691,7 @@ export interface components {
             created_at: number;
             /**
              * Number
-             * @description 1 for the first line of the job, over all its attempts
+             * @description Number of the line, counted from 1 over all attempts of the job
              */
             number: number;
             /**
@@ -3725,32 +3729,32 @@ export interface components {
             object?: "job.log_lines";
             /**
              * Total
-             * @description Lines that the job has printed so far
+             * @description Number of lines that the job has printed so far
              */
             total: number;
         };
         /**
          * LogMatch
-         * @description A line that contains the text.
+         * @description A line that contains the search text.
          */
         LogMatch: {
             /** After */
             after: components["schemas"]["LogLine"][];
             /**
              * Before
-             * @description The lines before it, as many as `context` says
+             * @description Up to `context` lines before the match
              */
             before: components["schemas"]["LogLine"][];
             line: components["schemas"]["LogLine"];
         };
         /**
          * LogMatches
-         * @description Lines that contain a text, in the order of the search: the nearest first.
+         * @description The lines that contain the search text, in the order of the search: nearest first.
          */
         LogMatches: {
             /**
              * Count
-             * @description Matching lines in the whole output
+             * @description Number of matching lines in the whole output
              */
             count: number;
             /** Data */
@@ -3765,7 +3769,7 @@ export interface components {
             object?: "job.log_matches";
             /**
              * Position
-             * @description How many matching lines there are up to the first match, itself included
+             * @description Position of the first match among all matching lines, counted from 1; 0 if none
              */
             position: number;
         };
@@ -3790,12 +3794,12 @@ export interface components {
             perplexity?: number | null;
             /**
              * Top 1 Agreement
-             * @description Fraction of positions whose most likely token is that of the unquantized model
+             * @description Fraction of positions where the most likely token is the same as in the unquantized model
              */
             top_1_agreement?: number | null;
             /**
              * Weight Bytes
-             * @description Bytes of the weights
+             * @description Total size of the weights in bytes
              */
             weight_bytes: number;
         };
@@ -3839,7 +3843,7 @@ export interface components {
         };
         /**
          * MethodObject
-         * @description How the model is trained.
+         * @description The training method.
          */
         MethodObject: {
             supervised: components["schemas"]["SupervisedObject"];
@@ -3859,7 +3863,7 @@ export interface components {
         MetricSeries: {
             /**
              * Count
-             * @description Values in the bucket
+             * @description Number of values in each bucket
              */
             count: number[];
             /** First Step */
@@ -3876,18 +3880,18 @@ export interface components {
             name: string;
             /**
              * Nan
-             * @description Those that are NaN or infinite
+             * @description Number of values in each bucket that are NaN or infinite
              */
             nan: number[];
             /**
              * Points
-             * @description Logged values between start and stop
+             * @description Number of values logged between start and stop
              */
             points: number;
         };
         /**
          * ModelAccuracy
-         * @description Accuracy of one model; the artifact evaluation.json has it by subject.
+         * @description The accuracy of one model; the artifact evaluation.json has the accuracy for each subject.
          */
         ModelAccuracy: {
             /** Categories */
@@ -3896,12 +3900,12 @@ export interface components {
             };
             /**
              * Cut
-             * @description Questions that do not fit even without examples and lost their beginning
+             * @description Number of questions whose beginning was cut because they do not fit even without examples
              */
             cut: number;
             /**
              * Fewer Shots
-             * @description Questions asked with fewer examples, because of the model's window
+             * @description Number of questions asked with fewer examples because of the model's window
              */
             fewer_shots: number;
             /** Name */
@@ -3919,7 +3923,7 @@ export interface components {
             created: number;
             /**
              * Details
-             * @description By the model's kind; an object with other fields if another version of the service stored it
+             * @description Depends on the model's kind; has other fields if another version of the service stored it
              */
             details: components["schemas"]["CheckpointDetails"] | components["schemas"]["GgufDetails"] | components["schemas"]["AdapterDetails"] | components["schemas"]["LlamaDetails"] | {
                 [key: string]: unknown;
@@ -3943,7 +3947,7 @@ export interface components {
         };
         /**
          * ModelPerplexity
-         * @description Perplexity of one model: exp of the mean negative log-likelihood per token.
+         * @description The perplexity of one model: exp of the mean negative log-likelihood per token.
          */
         ModelPerplexity: {
             /** Name */
@@ -4010,7 +4014,7 @@ export interface components {
             id: string;
             /**
              * Path
-             * @description An absolute path on the server, below an allowed model root
+             * @description An absolute path on the server, under one of its allowed model roots
              */
             path: string;
         };
@@ -4306,17 +4310,17 @@ export interface components {
         };
         /**
          * PerplexityComparison
-         * @description Two models on the same tokens.
+         * @description A comparison of two models on the same tokens.
          */
         PerplexityComparison: {
             /**
              * Difference
-             * @description Perplexity of the model minus that of the other one
+             * @description Perplexity of the model minus that of the other model
              */
             difference: number | null;
             /**
              * Interval
-             * @description 95% confidence interval of ratio; null if there are too few windows
+             * @description 95% confidence interval of the ratio; null if there are too few windows
              */
             interval: [
                 number | null,
@@ -4336,7 +4340,7 @@ export interface components {
             ratio: number | null;
             /**
              * Top 1 Agreement
-             * @description Fraction of tokens on whose most likely candidate both agree
+             * @description Fraction of tokens for which both models agree on the most likely candidate
              */
             top_1_agreement: number | null;
         };
@@ -4356,12 +4360,12 @@ export interface components {
             model: components["schemas"]["ModelPerplexity"];
             /**
              * Tokens
-             * @description Tokens that were scored
+             * @description Number of tokens that were scored
              */
             tokens: number;
             /**
              * Window
-             * @description Tokens per window
+             * @description Number of tokens per window
              */
             window: number;
             /** Windows */
@@ -4374,18 +4378,18 @@ export interface components {
         PreviewExample: {
             /**
              * Length
-             * @description Tokens of the example, after it was cut
+             * @description Number of tokens in the example after it was cut
              */
             length: number;
             /**
              * Tokens
-             * @description The first 512 of them at most
+             * @description At most the first 512 tokens
              */
             tokens: components["schemas"]["PreviewToken"][];
         };
         /**
          * PreviewResult
-         * @description How a fine-tune would read a data set.
+         * @description How a fine-tune would read a dataset.
          */
         PreviewResult: {
             /**
@@ -4400,22 +4404,22 @@ export interface components {
             complete: boolean;
             /**
              * Count
-             * @description Examples that can be learned from
+             * @description Number of examples that the model can learn from
              */
             count: number;
             /**
              * Data Format
-             * @description Name of the format of the file
+             * @description Format of the file
              */
             data_format: string;
             /**
              * Dropped Examples
-             * @description Examples left out because max_length cuts every answer
+             * @description Number of examples dropped because max_length cuts off every answer
              */
             dropped_examples: number;
             /**
              * Examples
-             * @description The first ones that are learned from
+             * @description The first examples that the model would learn from
              */
             examples: components["schemas"]["PreviewExample"][];
             /**
@@ -4426,22 +4430,22 @@ export interface components {
             kind?: "preview";
             /**
              * Lengths
-             * @description A histogram of all examples that were read
+             * @description A histogram of the lengths of all examples that were read
              */
             lengths: components["schemas"]["LengthCount"][];
             /**
              * Tokens
-             * @description Their tokens
+             * @description Number of tokens in these examples
              */
             tokens: number;
             /**
              * Trained Tokens
-             * @description Those that the model learns to predict
+             * @description Number of tokens that the model learns to predict
              */
             trained_tokens: number;
             /**
              * Truncated Examples
-             * @description Examples that max_length cut
+             * @description Number of examples that were cut to max_length
              */
             truncated_examples: number;
         };
@@ -4452,7 +4456,7 @@ export interface components {
         PreviewSpec: {
             /**
              * Examples
-             * @description How many to show
+             * @description Number of examples to show
              * @default 3
              */
             examples?: number;
@@ -4467,19 +4471,19 @@ export interface components {
             };
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 3
              */
             max_attempts?: number;
             /**
              * Max Examples
-             * @description Examples after which reading ends
+             * @description Maximum number of examples to read
              * @default 10000
              */
             max_examples?: number;
             /**
              * Max Length
-             * @description Tokens after which an example is cut
+             * @description Number of tokens after which an example is cut
              * @default 512
              */
             max_length?: number;
@@ -4490,11 +4494,11 @@ export interface components {
             model: string;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Timeout Seconds
@@ -4517,12 +4521,12 @@ export interface components {
             id: number;
             /**
              * Piece
-             * @description Its text, with a mark for a space
+             * @description The token's text, with a mark for each space
              */
             piece: string;
             /**
              * Trained
-             * @description Whether the model learns to predict it
+             * @description Whether the model learns to predict this token
              */
             trained: boolean;
         };
@@ -4561,12 +4565,12 @@ export interface components {
         };
         /**
          * PullResult
-         * @description Origin and size of a downloaded model.
+         * @description The origin and size of a downloaded model.
          */
         PullResult: {
             /**
              * Commit
-             * @description The commit that it was at that time
+             * @description The commit that the revision referred to at that time
              */
             commit: string;
             /**
@@ -4576,7 +4580,7 @@ export interface components {
             endpoint: string;
             /**
              * Files
-             * @description Files of the model
+             * @description Number of files in the model
              */
             files: number;
             /**
@@ -4587,35 +4591,35 @@ export interface components {
             kind?: "pull";
             /**
              * Received Bytes
-             * @description Bytes that the last attempt received; earlier ones left it the others
+             * @description Bytes that the last attempt received; earlier attempts had received the others
              */
             received_bytes: number;
             /** Repository */
             repository: string;
             /**
              * Revision
-             * @description The branch, tag or commit that was asked for
+             * @description The requested branch, tag or commit
              */
             revision: string;
             /**
              * Skipped
-             * @description Files of the repository that were not downloaded
+             * @description Number of files in the repository that were not downloaded
              */
             skipped: number;
             /**
              * Skipped Files
-             * @description Names of the first 200 of them; code is never downloaded
+             * @description Names of the first 200 skipped files; code is never downloaded
              */
             skipped_files: string[];
             /**
              * Total Bytes
-             * @description Their size
+             * @description Total size of these files
              */
             total_bytes: number;
         };
         /**
          * PullSpec
-         * @description Download a repository: weights, configuration, tokenizer and licence, but none of its code.
+         * @description A job that downloads a repository: weights, configuration, tokenizer and licence, but none of its code.
          */
         PullSpec: {
             /**
@@ -4629,7 +4633,7 @@ export interface components {
             };
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost, or whose hub does not answer, is started again
+             * @description Maximum number of attempts if workers are lost or the hub does not respond
              * @default 5
              */
             max_attempts?: number;
@@ -4640,16 +4644,16 @@ export interface components {
             output_model?: string | null;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
             /**
              * Repository
-             * @description Name of the repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat; the hub is that of the worker (HF_ENDPOINT)
+             * @description Name of the repository with its owner, as in baichuan-inc/Baichuan2-7B-Chat; the worker's HF_ENDPOINT selects the hub
              */
             repository: string;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Revision
@@ -4666,12 +4670,12 @@ export interface components {
         };
         /**
          * QuantizationQuality
-         * @description The quality report, as in the artifact quality.json but without errors per weight.
+         * @description The quality report, as in the artifact quality.json but without the errors of individual weights.
          */
         QuantizationQuality: {
             /**
              * Likelihoods Missing
-             * @description Why perplexity, divergence and agreement are missing; null if they are not
+             * @description Why perplexity, divergence and agreement are missing; null if they are present
              */
             likelihoods_missing?: string | null;
             /**
@@ -4681,28 +4685,28 @@ export interface components {
             models: components["schemas"]["MeasuredModel"][];
             /**
              * Text
-             * @description "built-in", or the name of the file that was measured on
+             * @description "built-in", or the name of the file used for the measurement
              */
             text: string;
             /**
              * Tokens
-             * @description Tokens of it that were scored
+             * @description Number of tokens of the text that were scored
              */
             tokens: number;
         };
         /**
          * QuantizeResult
-         * @description Size and error of a quantized checkpoint.
+         * @description The size and error of a quantized checkpoint.
          */
         QuantizeResult: {
             /**
              * Bytes After
-             * @description Bytes of the tensors that were written
+             * @description Total size in bytes of the tensors that were written
              */
             bytes_after: number;
             /**
              * Bytes Before
-             * @description Bytes of the tensors that were read
+             * @description Total size in bytes of the tensors that were read
              */
             bytes_before: number;
             /**
@@ -4715,7 +4719,7 @@ export interface components {
             mean_relative_error: number | null;
             /** Method */
             method: string;
-            /** @description null without quality_report */
+            /** @description The quality report; null if quality_report is false */
             quality?: components["schemas"]["QuantizationQuality"] | null;
             /**
              * Relative Errors
@@ -4727,23 +4731,23 @@ export interface components {
         };
         /**
          * QuantizeSpec
-         * @description Write an int8 (LLM.int8()), NF4 or FP4 checkpoint that loads without any flag.
+         * @description A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without any flag.
          */
         QuantizeSpec: {
             /**
              * Calibration
-             * @description Choose codes (int8: outliers) by what the model computes on a text: less loss, equal size
+             * @description Choose the codes (int8: the outliers) by what the model computes on a text: less quality loss at equal size
              * @default false
              */
             calibration?: boolean;
             /**
              * Calibration File
-             * @description UTF-8 text, or training conversations, to calibrate on; by default a built-in text, Chinese and English
+             * @description UTF-8 text, or training conversations, to calibrate on; by default, a built-in Chinese and English text
              */
             calibration_file?: string | null;
             /**
              * Calibration Sequences
-             * @description Rows of 512 tokens of it, at most
+             * @description Maximum number of 512-token sequences to calibrate on
              * @default 32
              */
             calibration_sequences?: number;
@@ -4755,7 +4759,7 @@ export interface components {
             compute_dtype?: "float32" | "bfloat16" | "float16";
             /**
              * Double Quantization
-             * @description Quantize the 4-bit scales too; int8 ignores it
+             * @description Quantize the 4-bit scales too; ignored for int8
              * @default true
              */
             double_quantization?: boolean;
@@ -4770,7 +4774,7 @@ export interface components {
             };
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 3
              */
             max_attempts?: number;
@@ -4792,28 +4796,28 @@ export interface components {
             output_model?: string | null;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
             /**
              * Quality Report
-             * @description Measure the result: quality.json and quality.png
+             * @description Measure the quality of the result, and write quality.json and quality.png
              * @default true
              */
             quality_report?: boolean;
             /**
              * Quality Text File
-             * @description UTF-8 text to measure on; by default a built-in one, Chinese and English
+             * @description UTF-8 text to measure on; by default, a built-in Chinese and English text
              */
             quality_text_file?: string | null;
             /**
              * Quantize Head
-             * @description Keep the embedding and the output head in 8 bits too
+             * @description Store the embedding and the output head in 8 bits too
              * @default false
              */
             quantize_head?: boolean;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Timeout Seconds
@@ -4824,7 +4828,7 @@ export interface components {
         };
         /**
          * Readiness
-         * @description Requests can be served; jobs are accepted even while Redis is unreachable.
+         * @description The response of a process that can serve requests; jobs are accepted even while Redis is unreachable.
          */
         Readiness: {
             /**
@@ -4847,7 +4851,7 @@ export interface components {
         };
         /**
          * RequestCounts
-         * @description Number of requests: in total, completed and failed.
+         * @description The number of requests in a batch: total, completed and failed.
          */
         RequestCounts: {
             /** Completed */
@@ -4864,22 +4868,22 @@ export interface components {
         RequirementObject: {
             /**
              * Device Memory Bytes
-             * @description Memory on each device without which it cannot run
+             * @description Memory on each device without which the job cannot run
              */
             device_memory_bytes: number;
             /**
              * Devices
-             * @description Devices on each node; 0 uses the host's memory alone
+             * @description Devices on each node; with 0, the job uses only host memory
              */
             devices: number;
             /**
              * Exclusive
-             * @description Whether its devices run nothing else meanwhile
+             * @description Whether no other job may use the devices at the same time
              */
             exclusive: boolean;
             /**
              * Host Memory Bytes
-             * @description Memory of the host on each node
+             * @description Host memory on each node
              */
             host_memory_bytes: number;
             /**
@@ -4891,24 +4895,24 @@ export interface components {
             };
             /**
              * Nodes
-             * @description Machines that run it together
+             * @description Number of machines that run the job together
              */
             nodes: number;
             /**
              * Reserve Bytes
-             * @description Memory to reserve on each device, for the longest inputs of the spec
+             * @description Memory to reserve on each device for the longest inputs of the spec
              */
             reserve_bytes: number;
             /**
              * Workers
-             * @description Workers that may run it; empty: all
+             * @description Workers that may run the job; if empty, all may
              * @default []
              */
             workers?: string[];
         };
         /**
          * ReservedDevice
-         * @description A device that an attempt uses, and the memory that is reserved for it there.
+         * @description A device that an attempt uses, and the memory reserved there for the attempt.
          */
         ReservedDevice: {
             /** Index */
@@ -4920,7 +4924,7 @@ export interface components {
         };
         /**
          * Resources
-         * @description Where a job may run. What is left out comes from the estimate of its memory.
+         * @description Where a job may run; values that are not set are derived from an estimate of the job's memory.
          */
         Resources: {
             /**
@@ -4930,7 +4934,7 @@ export interface components {
             device_memory_bytes?: number | null;
             /**
              * Devices
-             * @description Devices on each node; 0 uses the host's memory alone
+             * @description Number of devices per node; 0 uses only host memory
              */
             devices?: number | null;
             /**
@@ -4942,7 +4946,7 @@ export interface components {
             };
             /**
              * Nodes
-             * @description Machines that run the job together
+             * @description Number of machines that run the job together
              * @default 1
              */
             nodes?: number;
@@ -4953,20 +4957,20 @@ export interface components {
             share?: boolean | null;
             /**
              * Workers
-             * @description Workers that may run it, by BAICHUAN_WORKER_ID; default: all
+             * @description Ids (BAICHUAN_WORKER_ID) of the workers that may run the job; by default, all workers may
              */
             workers?: string[] | null;
         };
         /**
          * ResumePointObject
-         * @description A state that a fine-tune can continue from.
+         * @description A state from which a fine-tuning job can continue.
          */
         ResumePointObject: {
             /** Attempt Id */
             attempt_id: string;
             /**
              * Bytes
-             * @description Size of all files, optimizer included
+             * @description Size of all files, including the optimizer's
              */
             bytes: number;
             /** Created At */
@@ -4977,7 +4981,7 @@ export interface components {
             job_id: string;
             /**
              * Kind
-             * @description Kind of the model that it can become; null if it was saved in shards
+             * @description Kind of model that can be published from it; null if it is sharded
              */
             kind: string | null;
             /**
@@ -4988,18 +4992,18 @@ export interface components {
             object?: "job.resume_point";
             /**
              * Step
-             * @description Step of the optimizer after which it was saved
+             * @description Optimizer step after which the state was saved
              */
             step: number;
         };
         /**
          * ServeResult
-         * @description Counts of the last attempt; the chats themselves are recorded one by one.
+         * @description The counts of the last attempt; each chat is also recorded individually.
          */
         ServeResult: {
             /**
              * Aborted
-             * @description Chats whose clients left before the end
+             * @description Number of chats whose clients left before the answer was complete
              */
             aborted: number;
             /**
@@ -5009,12 +5013,12 @@ export interface components {
             chat_format?: string | null;
             /**
              * Chats
-             * @description Chats that were answered to the end
+             * @description Number of chats that were answered completely
              */
             chats: number;
             /**
              * Completion Tokens
-             * @description Tokens of the completions that ended, with end tokens
+             * @description Number of tokens in the completions that ended, including end tokens
              */
             completion_tokens: number;
             /**
@@ -5024,7 +5028,7 @@ export interface components {
             engine: string;
             /**
              * Engine Reason
-             * @description Why this engine
+             * @description Why this engine was chosen
              */
             engine_reason: string;
             /**
@@ -5035,23 +5039,25 @@ export interface components {
             kind?: "serve";
             /**
              * Prompt Tokens
-             * @description Tokens of the prompts of all chats that were begun
+             * @description Number of tokens in the prompts of all chats that were started
              */
             prompt_tokens: number;
             /**
              * Refused
-             * @description Chats that were invalid, came while the batch was full, or failed
+             * @description Number of chats that were invalid, arrived while the batch was full, or failed
              */
             refused: number;
             /**
              * Seconds
-             * @description Time from the loaded model to the end
+             * @description Time from when the model was loaded until the job ended
              */
             seconds: number | null;
         };
         /**
          * ServeSpec
-         * @description Load a model and answer chats until none arrives for a while; the model then stays loaded as after any job.
+         * @description A job that loads a model and answers chats until none arrives for a while.
+         *
+         *     The model then stays loaded, as after any other job.
          */
         ServeSpec: {
             /**
@@ -5073,14 +5079,14 @@ export interface components {
             dtype?: "auto" | "float32" | "bfloat16" | "float16";
             /**
              * Engine
-             * @description What runs the model; auto takes the fastest that can, and the result says which and why
+             * @description What runs the model; auto chooses the fastest engine that can, and the result says which and why
              * @default auto
              * @enum {string}
              */
             engine?: "auto" | "transformers" | "vllm" | "llama_cpp";
             /**
              * Idle Seconds
-             * @description The job succeeds when no chat arrives for this long; 0: once it is loaded
+             * @description The job succeeds when no chat arrives for this long; 0 means as soon as the model is loaded
              * @default 30
              */
             idle_seconds?: number;
@@ -5095,7 +5101,7 @@ export interface components {
             };
             /**
              * Max Attempts
-             * @description How often a job whose worker is lost is started again
+             * @description Maximum number of attempts if workers are lost
              * @default 2
              */
             max_attempts?: number;
@@ -5106,11 +5112,11 @@ export interface components {
             model: string;
             /**
              * Priority
-             * @description Higher goes first
+             * @description Jobs with a higher priority run first
              * @default 0
              */
             priority?: number;
-            /** @description Where it may run; by default what its memory needs */
+            /** @description Where the job may run; by default, wherever its memory fits */
             resources?: components["schemas"]["Resources"] | null;
             /**
              * Timeout Seconds
@@ -5152,18 +5158,18 @@ export interface components {
             object?: "session.link";
             /**
              * Path
-             * @description Append it to the service's address; the token is behind the #
+             * @description Path to append to the service's address; the token follows the #
              */
             path: string;
             /**
              * Token
-             * @description The `link` of `POST /v1/session`; it is accepted once
+             * @description The value of `link` for `POST /v1/session`; it is accepted once
              */
             token: string;
         };
         /**
          * SignedOut
-         * @description The session has ended.
+         * @description The confirmation that the session has ended.
          */
         SignedOut: {
             /**
@@ -5216,17 +5222,17 @@ export interface components {
             double_quantization: boolean;
             /**
              * Dtype
-             * @description Of weights that are not quantized, and of the hidden states
+             * @description Dtype of the unquantized weights and of the hidden states
              */
             dtype: string;
             /**
              * Quantization
-             * @description Of the linear layers of the blocks: int8, nf4 or fp4
+             * @description How the linear layers of the blocks are quantized: int8, nf4 or fp4
              */
             quantization: string | null;
             /**
              * Quantize Head
-             * @description Whether embedding and output head are stored in 8 bits
+             * @description Whether the embedding and the output head are stored in 8 bits
              */
             quantize_head: boolean;
         };
@@ -5239,7 +5245,7 @@ export interface components {
             include_obfuscation?: unknown;
             /**
              * Include Usage
-             * @description Count tokens in a last chunk without choices
+             * @description Report token usage in a final chunk without choices
              */
             include_usage?: boolean | null;
         };
@@ -5311,7 +5317,7 @@ export interface components {
             suffix?: unknown;
             /**
              * Temperature
-             * @description The model's own by default
+             * @description By default, the model's own temperature
              */
             temperature?: number | null;
             /**
@@ -5345,7 +5351,7 @@ export interface components {
         };
         /**
          * TextCompletionObject
-         * @description Continuations of prompts.
+         * @description The continuations of one or more prompts.
          */
         TextCompletionObject: {
             /** Choices */
@@ -5386,7 +5392,7 @@ export interface components {
             filename: string;
             /**
              * Mime Type
-             * @description Not used: the filename decides the content type of downloads
+             * @description Ignored; the content type of downloads depends on the filename
              */
             mime_type: string;
             /**
@@ -5455,24 +5461,24 @@ export interface components {
             day: string;
             /**
              * Device Seconds
-             * @description Seconds times devices of attempts that ended on that day
+             * @description Duration times number of devices, for attempts that ended on that day
              */
             device_seconds: number;
             /**
              * Jobs
-             * @description Jobs submitted
+             * @description Number of jobs submitted
              */
             jobs: number;
             /**
              * Key Id
-             * @description Null for jobs of earlier releases, which did not record it
+             * @description Null for jobs submitted to earlier releases, which did not record the key
              */
             key_id: string | null;
             /** Key Name */
             key_name: string;
             /**
              * Tokens
-             * @description Tokens of jobs that succeeded on that day: trained on, or of prompts and answers
+             * @description Trained, prompt and completion tokens of jobs that succeeded on that day
              */
             tokens: number;
         };
@@ -5483,40 +5489,40 @@ export interface components {
         WaitingObject: {
             /**
              * Cause
-             * @description What is missing: no_worker, kind, labels, slots, devices, …, or backoff
+             * @description Keyword for the reason: no_worker, kind, labels, slots, devices, …, or backoff
              */
             cause: string;
             /**
              * Free Bytes
-             * @description What its best device has free
+             * @description Free memory on that worker's best device, or on its host if host memory is what is missing
              */
             free_bytes: number | null;
             /**
              * Holders
-             * @description Jobs that hold the rest, the largest first
+             * @description Jobs that hold what is missing, largest first
              */
             holders: components["schemas"]["HolderObject"][];
             /**
              * Message
-             * @description One sentence with numbers
+             * @description The reason in one sentence with numbers
              */
             message: string;
             /**
              * Worker Id
-             * @description The worker that comes closest
+             * @description The worker that comes closest to meeting the requirements
              */
             worker_id: string | null;
         };
         /**
          * WeightedFile
-         * @description One of several files of training data.
+         * @description One of several training files, with its weight.
          */
         WeightedFile: {
             /** File */
             file: string;
             /**
              * Weight
-             * @description How often each example occurs per epoch: 2 twice, 0.5 takes half of them
+             * @description How often each example occurs per epoch: 2 means twice, 0.5 uses half of the examples
              * @default 1
              */
             weight?: number;
@@ -5530,7 +5536,7 @@ export interface components {
             devices: components["schemas"]["DeviceHistory"][];
             /**
              * Host Available Bytes
-             * @description Least memory available on the host
+             * @description Minimum of the memory available on the host
              */
             host_available_bytes: (number | null)[];
             /** Host Memory Bytes */
@@ -5560,7 +5566,7 @@ export interface components {
             devices: components["schemas"]["DeviceObject"][];
             /**
              * Drain At
-             * @description When it must give back what it runs; far in the future: never
+             * @description When it must give back its jobs; a time far in the future means never
              */
             drain_at: number | null;
             host: components["schemas"]["HostObject"];
@@ -5992,7 +5998,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The answer; with `stream`, chunks of it */
+            /** @description The answer, sent in chunks if `stream` is true */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6123,7 +6129,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The answer; with `stream`, chunks of it */
+            /** @description The answer, sent in chunks if `stream` is true */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6148,9 +6154,9 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description `wait=N` waits up to N seconds, at most 60 (RFC 7240) */
+                /** @description `wait=N` waits up to N seconds; the maximum is 60 (RFC 7240) */
                 prefer?: string | null;
-                /** @description Makes repeating a request harmless */
+                /** @description Makes it safe to retry the request */
                 "idempotency-key"?: string | null;
             };
             path?: never;
@@ -6162,7 +6168,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The job, which has ended */
+            /** @description The finished job */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6227,13 +6233,13 @@ export interface operations {
     follow_events_v1_events_get: {
         parameters: {
             query?: {
-                /** @description The id of the last event seen; by default only new ones follow */
+                /** @description The id of the last event seen; by default, only new events follow */
                 after?: number | null;
-                /** @description Most events of an answer that is not a stream */
+                /** @description Maximum number of events in a response that is not a stream */
                 limit?: number;
             };
             header?: {
-                /** @description Where a stream resumes; goes before ?after= */
+                /** @description The event to resume a stream after; overrides ?after= */
                 "last-event-id"?: number | null;
             };
             path?: never;
@@ -6269,7 +6275,7 @@ export interface operations {
                 after?: string | null;
                 limit?: number;
                 purpose?: string | null;
-                /** @description By the time of creation */
+                /** @description Order by creation time */
                 order?: "asc" | "desc";
             };
             header?: never;
@@ -6310,7 +6316,7 @@ export interface operations {
                 "multipart/form-data": {
                     /** @enum {string} */
                     "expires_after[anchor]"?: "created_at";
-                    /** @description The file is gone after this time; without it, it stays until it is deleted */
+                    /** @description Seconds after which the file expires; by default, it never expires */
                     "expires_after[seconds]"?: number;
                     /** Format: binary */
                     file: string;
@@ -6378,7 +6384,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -6419,7 +6425,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The whole file; its name decides the content type */
+            /** @description The whole file; its content type depends on its name */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6428,7 +6434,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The range that the Range header asks for */
+            /** @description The range that the Range header requests */
             206: {
                 headers: {
                     [name: string]: unknown;
@@ -6437,7 +6443,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The file is the one that If-None-Match names */
+            /** @description The file's ETag is in If-None-Match */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -6461,7 +6467,7 @@ export interface operations {
                 /** @description The id of the last item seen */
                 after?: string;
                 limit?: number;
-                /** @description Only jobs with these values */
+                /** @description Only jobs with these metadata values */
                 metadata?: {
                     [key: string]: string;
                 };
@@ -6730,17 +6736,17 @@ export interface operations {
                 kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "pull" | "serve") | null;
                 /** @description key:value */
                 label?: string | null;
-                /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
+                /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; for a list, the value is one of its elements */
                 field?: string | null;
-                /** @description Part of the error's code or message, in upper or lower case */
+                /** @description Part of the error's code or message; case is ignored */
                 error?: string | null;
-                /** @description The beginning of the id */
+                /** @description Prefix of the id */
                 id?: string | null;
-                /** @description Name of the API key that sent it */
+                /** @description Name of the API key that submitted the job */
                 submitter?: string | null;
-                /** @description At or after this time, in seconds */
+                /** @description Created at or after this time, in seconds since the epoch */
                 created_after?: number | null;
-                /** @description Before this time, in seconds */
+                /** @description Created before this time, in seconds since the epoch */
                 created_before?: number | null;
             };
             header?: never;
@@ -6772,11 +6778,11 @@ export interface operations {
     submit_v1_jobs_post: {
         parameters: {
             query?: {
-                /** @description Make no job; return what it would require and where it would wait */
+                /** @description Create no job; return what it would require and its place in the queue */
                 dry_run?: boolean;
             };
             header?: {
-                /** @description Makes repeating a request harmless */
+                /** @description Makes it safe to retry the request */
                 "idempotency-key"?: string | null;
             };
             path?: never;
@@ -6788,7 +6794,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The job that an earlier request with this Idempotency-Key made, or the answer to a dry run */
+            /** @description The job that an earlier request with this Idempotency-Key created, or the result of a dry run */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6825,17 +6831,17 @@ export interface operations {
                 kind?: ("generate" | "quantize" | "convert" | "finetune" | "evaluate" | "preview" | "pull" | "serve") | null;
                 /** @description key:value */
                 label?: string | null;
-                /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; of a list, one of its elements */
+                /** @description A field of the spec and its value, as name:value, for example learning_rate:1e-4 or resources.nodes:2; for a list, the value is one of its elements */
                 field?: string | null;
-                /** @description Part of the error's code or message, in upper or lower case */
+                /** @description Part of the error's code or message; case is ignored */
                 error?: string | null;
-                /** @description The beginning of the id */
+                /** @description Prefix of the id */
                 id?: string | null;
-                /** @description Name of the API key that sent it */
+                /** @description Name of the API key that submitted the job */
                 submitter?: string | null;
-                /** @description At or after this time, in seconds */
+                /** @description Created at or after this time, in seconds since the epoch */
                 created_after?: number | null;
-                /** @description Before this time, in seconds */
+                /** @description Created before this time, in seconds since the epoch */
                 created_before?: number | null;
             };
             header?: never;
@@ -6899,7 +6905,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -6976,7 +6982,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The whole file; its name decides the content type */
+            /** @description The whole file; its content type depends on its name */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6985,7 +6991,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The range that the Range header asks for */
+            /** @description The range that the Range header requests */
             206: {
                 headers: {
                     [name: string]: unknown;
@@ -6994,7 +7000,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The file is the one that If-None-Match names */
+            /** @description The file's ETag is in If-None-Match */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -7016,7 +7022,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -7086,7 +7092,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -7125,7 +7131,7 @@ export interface operations {
                 type?: ("state" | "progress" | "log") | null;
             };
             header?: {
-                /** @description Where an event stream goes on; goes before ?after= */
+                /** @description The event to resume a stream after; overrides ?after= */
                 "last-event-id"?: number | null;
             };
             path: {
@@ -7167,7 +7173,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The whole file; its name decides the content type */
+            /** @description The whole file; its content type depends on its name */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7176,7 +7182,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The range that the Range header asks for */
+            /** @description The range that the Range header requests */
             206: {
                 headers: {
                     [name: string]: unknown;
@@ -7185,7 +7191,7 @@ export interface operations {
                     "*/*": string;
                 };
             };
-            /** @description The file is the one that If-None-Match names */
+            /** @description The file's ETag is in If-None-Match */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -7206,7 +7212,7 @@ export interface operations {
     read_logs_v1_jobs__job_id__logs_get: {
         parameters: {
             query?: {
-                /** @description X-Last-Sequence of the last answer */
+                /** @description X-Last-Sequence of the previous response */
                 after?: number;
             };
             header?: never;
@@ -7240,7 +7246,7 @@ export interface operations {
     read_log_lines_v1_jobs__job_id__logs_lines_get: {
         parameters: {
             query?: {
-                /** @description Number of the first line; else the end */
+                /** @description First line to return; by default, the last ones */
                 first?: number | null;
                 limit?: number;
             };
@@ -7275,14 +7281,14 @@ export interface operations {
     search_log_v1_jobs__job_id__logs_search_get: {
         parameters: {
             query: {
-                /** @description Text within one line */
+                /** @description Text to find within a line */
                 query: string;
-                /** @description Line to search from, itself included; else the first or last one */
+                /** @description Line at which the search starts; by default, the first or last line */
                 start?: number | null;
                 direction?: "next" | "previous";
-                /** @description Whether A matches a (ASCII letters only) */
+                /** @description Whether to ignore the case of ASCII letters */
                 ignore_case?: boolean;
-                /** @description Most matches to return */
+                /** @description Maximum number of matches to return */
                 limit?: number;
                 /** @description Lines to return before and after each match */
                 context?: number;
@@ -7318,13 +7324,13 @@ export interface operations {
     read_metrics_v1_jobs__job_id__metrics_get: {
         parameters: {
             query?: {
-                /** @description By commas; all by default */
+                /** @description Names of metrics, separated by commas; all by default */
                 names?: string | null;
                 /** @description First step */
                 start?: number | null;
-                /** @description Step before which it ends */
+                /** @description Step before which the series ends */
                 stop?: number | null;
-                /** @description Parts of equal length to divide the steps into */
+                /** @description Number of equal ranges to divide the steps into */
                 buckets?: number;
             };
             header?: never;
@@ -7492,7 +7498,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -7592,7 +7598,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -7723,7 +7729,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -8013,7 +8019,7 @@ export interface operations {
     read_usage_v1_usage_get: {
         parameters: {
             query?: {
-                /** @description This many days, today (UTC) included */
+                /** @description Number of days, including today (UTC) */
                 days?: number;
             };
             header?: never;
@@ -8079,7 +8085,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
@@ -8116,7 +8122,7 @@ export interface operations {
     read_history_v1_workers__worker_id__history_get: {
         parameters: {
             query?: {
-                /** @description Most points to return */
+                /** @description Maximum number of points to return */
                 points?: number;
             };
             header?: never;
@@ -8151,7 +8157,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Refuse with 412 unless the current ETag is one of these */
+                /** @description Respond with 412 unless the current ETag is one of these */
                 "if-match"?: string | null;
             };
             path: {
