@@ -64,7 +64,7 @@ def test_a_file_is_downloaded_unchanged(either_api: Api) -> None:
 
 def test_a_declared_size_that_is_too_large_is_rejected_without_reading(api: Api) -> None:
     with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as connection:
-        lines = ["POST /v1/files HTTP/1.1", "Host: x", f"Content-Type: {FORM['ContentStream-Type']}"]
+        lines = ["POST /v1/files HTTP/1.1", "Host: x", f"Content-Type: {FORM['Content-Type']}"]
         lines += [f"Authorization: {api.client.headers['Authorization']}", "Content-Length: 5000000000", "", ""]
         connection.sendall("\r\n".join(lines).encode())
         assert connection.recv(12) == b"HTTP/1.1 413"

@@ -122,6 +122,6 @@ def test_a_point_that_is_replaced_meanwhile_leaves_nothing(stored: Api, monkeypa
 
     monkeypatch.setattr(service, "copy", rotate_first)
     found = problem_of(stored.client.post(f"/v1/jobs/{job}/resume-points/10/publish"), 409, "conflict")
-    assert "has been replaced by a newer one" in found["detail"]
+    assert "was replaced by a new one" in found["detail"]
     stored.clean()
     assert stored.store.sizes(f"jobs/{job}") == {}

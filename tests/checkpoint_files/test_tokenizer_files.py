@@ -88,7 +88,7 @@ def test_usual_tokenizers_are_accepted(folder: Path, name: str, content: Any) ->
         (SETTINGS, {"additional_special_tokens": list(TOO_MANY)}, r"added token '<16>' with id 16"),
         (SETTINGS, {"extra_special_tokens": {"a_token": 5}}, r"set it to a list of strings"),
         (MAP, {"additional_special_tokens": list(TOO_MANY)}, r"added token '<16>' with id 16"),
-        (ADDED, {"<a>": "16"}, r"added_tokens.json .*<a> is '16': set it to the id"),
+        (ADDED, {"<a>": "16"}, r"added_tokens.json .*<a> is '16': set it to a token id"),
         (ADDED, {"<a>": 5, "<b>": 5}, r"the tokens '<a>' and '<b>' of the tokenizer in .* both get the id 5"),
         (ADDED, TOO_MANY, r"the added token '<16>' with id 16, but vocab_size in config.json is 16"),
         ("tokenizer.json", {"added_tokens": [{"id": 16, "content": "<a>"}]}, r"added token '<a>' with id 16"),

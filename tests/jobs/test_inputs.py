@@ -85,7 +85,7 @@ def test_a_field_of_a_line_that_is_given_twice(tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
     wrong = json.dumps(line(body={**CHAT, "logit_bias": {"5": 1}})).replace('{"5": 1}', '{"5": 1, "5": 2}')
     path.write_text(wrong)
-    with pytest.raises(InputError, match=r"^line 1: body\.logit_bias\.5 is given more than once in one object"):
+    with pytest.raises(InputError, match=r"^line 1: body\.logit_bias\.5 is given more than once in the same object"):
         check_batch(path)
 
 
@@ -96,7 +96,7 @@ def test_a_field_of_a_line_that_is_given_twice(tmp_path: Path) -> None:
         ({}, "has neither prompt nor messages"),
         ({"prompt": "a", **CHAT, "model": None}, "has both prompt and messages"),
         ({"prompt": ""}, "prompt must be a non-empty string"),
-        ({"prompt": ["a"]}, "prompt must be a string"),
+        ({"prompt": ["a"]}, "prompt must be a non-empty string"),
         ({"prompt": "a", "model": "m"}, "model is not known; use one of prompt, messages, id, max_new_tokens"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens must be an integer"),
         ({"prompt": "a", "max_tokens": 1, "max_new_tokens": 1}, "max_new_tokens cannot be combined with max_tokens"),

@@ -145,7 +145,7 @@ def test_a_generate_job_answers_if_it_has_room(served: Served, redis_server: Red
 
 def _serve_job_named_in(answer: httpx.Response) -> str:
     detail = str(problem_of(answer, 503, "not_ready")["detail"])
-    return detail.partition("job ")[2].split(" ")[0]
+    return detail.partition("job ")[2].split(" ")[0].rstrip(":")
 
 
 @pytest.mark.parametrize(("code", "status"), [("checkpoint", 400), ("internal_error", 500)])

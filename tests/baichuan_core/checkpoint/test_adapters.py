@@ -270,7 +270,7 @@ def test_other_methods_are_rejected_by_name(base: Path, tmp_path: Path, method: 
     rewrite_config(adapter, peft_type=method)
     with pytest.raises(UnsupportedError, match=f"an adapter of type {method}, but only LoRA"):
         load_model(base, device="cpu", adapter=adapter)
-    with pytest.raises(FileError, match=f"of the method {method}"):
+    with pytest.raises(FileError, match=f"describes an adapter of type {method}"):
         check_directory(adapter)
 
 
