@@ -12,7 +12,7 @@ from jobs.errors import DomainError
 # OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 MAX_MESSAGE_CHARACTERS = 4000
-REQUEST_ERRORS = (DatasetError, PromptError)  # after any other failure, the loaded model may be damaged
+REQUEST_ERRORS = (DatasetError, PromptError)  # after any other failure, the loaded model may be in a bad state
 RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # maps the engine's error codes to ours
 
 
@@ -56,7 +56,7 @@ def make_failure(exception: BaseException) -> Failure:
             message = f"the worker ran out of memory: {exception!r}; use smaller batches or shorter lengths"
             return Failure("out_of_memory", message, permanent=False)
         case OSError():
-            return _make_os_failure(exception)
+            return _convert_os_error(exception)
         case _:
             message = f"{type(exception).__name__}: {exception}; the job's log has the traceback"
             return Failure("internal_error", message, permanent=True, expected=False)
@@ -89,7 +89,7 @@ def _error_code(kind: type) -> str:
     return RENAMED_CODES.get(words, words)
 
 
-def _make_os_failure(exception: OSError) -> Failure:
+def _convert_os_error(exception: OSError) -> Failure:
     if exception.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure("insufficient_storage", f"the disk is full: {exception}", permanent=False)
     permanent = isinstance(exception, PERMANENT_OS_ERRORS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.artifacts import ArtifactStore, Workspace, describe_files
-from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_point, describe_point, list_points
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_resume_point, describe_point, list_points
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import inspect_directory
 
@@ -111,7 +111,7 @@ class ResumePoints:
         local = self._store.workspace(self._workspace.checkpoints)
         for step in sorted(self._shared)[:-1]:
             if not (local / f"checkpoint-{step}").is_dir():
-                delete_point(self._store, self._workspace, step)
+                delete_resume_point(self._store, self._workspace, step)
                 self._shared.discard(step)
 
 

@@ -48,7 +48,7 @@ class BatchBody(Body):
 @router.post("", response_model=BatchObject)
 async def create(body: BatchBody, request: Request, caller: FromCaller) -> Response:
     """Create a batch. If the client retries the request because the response was lost, no second batch is created."""
-    wanted = await _parse_body(body, caller)
+    wanted = await _build_wanted_job(body, caller)
     if body.baichuan.dry_run:
         found = DryRunObject.of(await preview_job(caller, wanted))
         return json_response(BatchObject.from_dry_run(body.input_file_id, wanted.openai, found))
@@ -95,7 +95,7 @@ def _respond(job: JobDetails, caller: Caller) -> Response:
     return json_response(BatchObject.of(PublishedJob(job, ()), caller.key))
 
 
-async def _parse_body(body: BatchBody, caller: Caller) -> WantedJob:
+async def _build_wanted_job(body: BatchBody, caller: Caller) -> WantedJob:
     """Return the job that a body requests."""
     summary = await _summarize(body, caller)
     model = await choose_model(caller, summary.model, body.baichuan)

@@ -94,7 +94,7 @@ class _AttemptSearch:
         self._declined: set[str] = set()  # attempts of generate jobs that had no room for this request
 
     async def run(self) -> Answer:
-        """Ask attempts until one begins to answer; see `open_answer`."""
+        """Offer the request to each attempt until one begins to answer; see `open_answer`."""
         while True:
             place = await self._find_place()
             self._refusal = None

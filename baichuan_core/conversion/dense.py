@@ -30,7 +30,7 @@ from .rows import cast_tensor
 SCALE_NAMES = {EMBEDDING: EMBEDDING_SCALE, HEAD: HEAD_SCALE}
 
 
-def plan_stored(reader: TensorReader, name: str) -> PlannedTensor:
+def plan_stored_tensor(reader: TensorReader, name: str) -> PlannedTensor:
     """Return a tensor to be written exactly as it is stored."""
     tensor = reader.read(name)
     return PlannedTensor(name, tensor.dtype, tuple(tensor.shape), reader.make_row_reader(name))
@@ -78,7 +78,7 @@ class DenseTensors:
         """
         rows = self._find_dequantizer(name)
         if rows is None:
-            return plan_stored(self._reader, name)
+            return plan_stored_tensor(self._reader, name)
         shape = self._linear.get(name) or self._reader.shape(name)
         return PlannedTensor(name, torch.float32, shape, rows)
 

@@ -23,7 +23,7 @@ from baichuan_core.errors import UnsupportedError
 from baichuan_core.model.chunked_loss import MIN_NORM
 from baichuan_core.model.quantization import make_quantization_settings
 
-from .dense import DenseTensors, plan_stored
+from .dense import DenseTensors, plan_stored_tensor
 from .gguf_format import GgufType, choose_architecture, plan_gguf_tensors
 from .llama_format import build_llama_config, plan_llama_tensors
 from .merging import AdapterMerger
@@ -44,9 +44,9 @@ class ConversionSource:
         if reader.imported_int4:
             _update_quantization_config(config, reader)
 
-    def plan_stored(self) -> list[PlannedTensor]:
+    def plan_stored_tensors(self) -> list[PlannedTensor]:
         """Return all tensors, to be written as they are stored."""
-        return [plan_stored(self.reader, name) for name in self.reader.names]
+        return [plan_stored_tensor(self.reader, name) for name in self.reader.names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class ConversionPlan:
 
 def plan_safetensors(source: ConversionSource) -> ConversionPlan:
     """Return a plan that writes every tensor unchanged."""
-    return _plan_baichuan(source, source.plan_stored())
+    return _plan_baichuan(source, source.plan_stored_tensors())
 
 
 def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
@@ -83,7 +83,7 @@ def plan_baichuan1(source: ConversionSource) -> ConversionPlan:
     config.norm_head = False
     name = HEAD_SCALE if config.quantize_head else HEAD
     change = (lambda scale: _normalize_scales(scale, source.reader)) if config.quantize_head else normalize_tensor
-    tensors = [change(tensor) if tensor.name == name else tensor for tensor in source.plan_stored()]
+    tensors = [change(tensor) if tensor.name == name else tensor for tensor in source.plan_stored_tensors()]
     return _plan_baichuan(source, tensors)
 
 
@@ -93,7 +93,7 @@ def plan_dequantization(source: ConversionSource, dtype: DtypeName) -> Conversio
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
     tensors = [dense.tensor(name) for name in dense.names]
-    _mark_config_as_dense(source.config, dense.dtype)
+    _mark_config_as_unquantized(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
 
@@ -103,7 +103,7 @@ def plan_merge(source: ConversionSource, adapter: Path | None, dtype: DtypeName)
         raise UnsupportedError('the target "merged" requires an adapter: set adapter to its directory')
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
     tensors = list(AdapterMerger(adapter, source.checkpoint, source.config).merge(dense))
-    _mark_config_as_dense(source.config, dense.dtype)
+    _mark_config_as_unquantized(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
 
@@ -135,7 +135,7 @@ def plan_gguf(source: ConversionSource, gguf_type: GgufType) -> ConversionPlan:
     def write(directory: Path, on_bytes: ByteCallback) -> None:
         from .gguf_file import write_gguf  # noqa: PLC0415 - only this target needs the package `gguf`
 
-        _mark_config_as_dense(source.config, dense.dtype)
+        _mark_config_as_unquantized(source.config, dense.dtype)
         source.config.norm_head = False
         _save_config_and_companions(source, directory)
         write_gguf(directory, source.checkpoint, source.config, name, tensors, gguf_type, on_bytes)
@@ -181,7 +181,7 @@ def _update_quantization_config(config: BaichuanConfig, reader: TensorReader) ->
     config.quantization_config = settings.to_dict()
 
 
-def _mark_config_as_dense(config: BaichuanConfig, dtype: torch.dtype) -> None:
+def _mark_config_as_unquantized(config: BaichuanConfig, dtype: torch.dtype) -> None:
     if is_quantized(config):
         del config.quantization_config
     config.quantize_head = False

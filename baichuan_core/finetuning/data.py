@@ -183,7 +183,7 @@ def encode_conversation(
     max_length: int,
     chat_format: ChatFormat | None = None,
 ) -> EncodedExample:
-    """Encode a conversation with the labels of the published `fine-tune.py`: answers and eos are learned.
+    """Encode a conversation with the labels of the published `fine-tune.py`: only answers and EOS are learned.
 
     A system text comes first, without a marker or labels, as in the published chat prompt. A user turn consists of its
     opening id and its text, with the labels eos, -100, ...; an answer consists of its opening id and its text, with the

@@ -94,12 +94,12 @@ def _quantize_blocks(weight: Tensor, quant_type: str) -> tuple[Tensor, Tensor]:
         np.abs(blocks).max(axis=1, out=largest)
         with np.errstate(invalid="ignore"):  # the caller detects NaN and infinity from the relative error
             blocks *= (np.float32(1) / np.maximum(largest, MIN_SCALE))[:, None]
-        position = _find_nearest_positions(values, bounds)
+        position = _find_nearest_code_indices(values, bounds)
         packed_code.take((position[::2] << 4) | position[1::2], out=codes[chunk.start // 2 : chunk.stop // 2])
     return torch.from_numpy(codes).unsqueeze(1), torch.from_numpy(scales)
 
 
-def _find_nearest_positions(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _find_nearest_code_indices(scaled: NDArray[np.float32], bounds: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Count the bounds below each value; fifteen comparisons without branches are faster than a binary search."""
     position = np.zeros(scaled.size, np.uint8)
     above = np.empty(scaled.size, np.bool_)

@@ -232,7 +232,7 @@ def unpack_four_bits(model: nn.Module, *_: Any) -> None:
 
 
 def keep_four_bit_scales(model: nn.Module) -> None:
-    """Keep the exact scales of a loaded model's 4-bit layers, so that saving after a CPU forward pass is exact."""
+    """Keep the exact scales of a loaded model's 4-bit layers, so that saving after a CPU forward pass is lossless."""
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:

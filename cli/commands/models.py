@@ -72,7 +72,7 @@ def delete(
 
 @app.command("gguf")
 def gguf(
-    model: Annotated[str, typer.Argument(metavar="ID", help="A model that is not an adapter.")],
+    model: Annotated[str, typer.Argument(metavar="ID", help="ID of the model to convert; adapters are not supported.")],
     gguf_type: Annotated[str, typer.Option("--type", help="f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "q8_0",
     output_model: Annotated[
         str | None, typer.Option(help="Name by which jobs refer to the new model; ID-gguf-TYPE by default.")

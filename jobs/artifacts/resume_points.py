@@ -68,7 +68,7 @@ def describe_point(store: ArtifactStore, point: ResumePoint) -> None:
     store.put(file, Workspace(point.job_id, point.attempt_id).marker(point.step))
 
 
-def delete_point(store: ArtifactStore, workspace: Workspace, step: int) -> None:
+def delete_resume_point(store: ArtifactStore, workspace: Workspace, step: int) -> None:
     """Delete a resume point, starting with its description."""
     store.delete(workspace.marker(step))
     store.delete(workspace.resume_point(step))

@@ -29,7 +29,7 @@ from jobs.chats.messages import (
 BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
 # An API process is considered dead once its key has been missing for this many beats. Must be more than one, because
 # keys are lost when Redis restarts.
-MAX_MISSING_BEATS = 4
+MAX_MISSED_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
 STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies
 LINGER_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
@@ -174,7 +174,7 @@ class ServedAttempt:
                 pipeline.exists(process_key(process_id))
             exist = dict(zip(ids, pipeline.execute(), strict=True))
         self._missing = {name: self._missing.get(name, 0) + 1 for name in ids if not exist[name]}
-        gone = {name for name, count in self._missing.items() if count >= MAX_MISSING_BEATS}
+        gone = {name for name, count in self._missing.items() if count >= MAX_MISSED_BEATS}
         self._append({name: [Alive(ids[name])] for name in ids if name not in gone})
         for process_id in gone:
             log.warning("%s: API process %s has died, aborting its chats", self._attempt_id, process_id)

@@ -33,7 +33,7 @@ def reap(database: Database, settings: Settings) -> list[ReapedAttempt]:
         if state is not None:
             ended.append(ReapedAttempt(late.attempt_id, late.worker_id, late.claimed_at is not None))
             log.warning(
-                "attempt %s of job %s on worker %s was overdue and has been ended; the job is now %s",
+                "attempt %s of job %s on worker %s missed its deadline and was ended; the job is now %s",
                 late.attempt_id,
                 late.job_id,
                 late.worker_id,

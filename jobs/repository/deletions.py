@@ -52,7 +52,7 @@ def remove_unclaimed(connection: Connection, job_id: str, reason: str) -> None:
 
 
 def remove_by_key(connection: Connection, key: str, reason: str) -> None:
-    """Remove the deletions of a key that have this reason."""
+    """Cancel the pending deletions of a key that were scheduled for this reason."""
     connection.execute(sa.delete(Deletion).where(Deletion.key == key, Deletion.reason == reason))
 
 

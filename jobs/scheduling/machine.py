@@ -223,6 +223,6 @@ class Room:
         return self.free_bytes(device) >= device.wanted_bytes(requirement)
 
 
-def list_rooms(machines: Iterable[Machine]) -> Sequence[Room]:
+def list_free_capacity(machines: Iterable[Machine]) -> Sequence[Room]:
     """Return the room on each machine, sorted by worker id, so that the order of database rows does not matter."""
     return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.scheduling.machine import Holding, Machine, Reservation, Room, list_rooms
+from jobs.scheduling.machine import Holding, Machine, Reservation, Room, list_free_capacity
 from jobs.scheduling.requirement import Requirement
 
 
@@ -58,7 +58,7 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Placeme
         A job of 10 GB goes to device 1, the smaller one; a second job of 10 GB goes to device 0, which is still idle.
         A third job, of 20 GB, also goes to device 0, because only 14 GB are left on device 1.
     """
-    rooms = list_rooms(machines)
+    rooms = list_free_capacity(machines)
     placements, left = [], []
     # Skip a job if one with the same kind and requirement could not be placed: room only shrinks during a round.
     hopeless: set[tuple[str, Requirement]] = set()

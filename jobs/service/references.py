@@ -29,7 +29,7 @@ def resolve_models(
         _require_ready(field, name, named.get(field))
     if not isinstance(spec, ModelInputSpec):
         return {}
-    resolved = _split_adapter(spec, named, bases)
+    resolved = _resolve_adapter(spec, named, bases)
     for field, model in resolved.items():
         if field != ADAPTER:
             _require_whole_model(spec, field, model)
@@ -63,7 +63,7 @@ def _require_ready(field: str, name: str, model: ModelRecord | None) -> None:
         raise UnknownModelError(message, param=field)
 
 
-def _split_adapter(
+def _resolve_adapter(
     spec: ModelInputSpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord]
 ) -> dict[str, ModelRecord]:
     model = named["model"]

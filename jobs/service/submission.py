@@ -87,7 +87,7 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Su
 def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
     """Answer repeated requests, and the first new request with each idempotency key."""
     answers = _find_replays(connection, waiting)
-    first = _choose_first_of_each_key({index: each for index, each in waiting.items() if index not in answers})
+    first = _choose_first_per_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check_submissions(connection, first)
     # A submission may have been refused only because another process has just accepted the same request and reserved
     # the name of its result, or because it was committed before and only the database's reply was lost.
@@ -96,7 +96,7 @@ def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission
     return answers | _record_jobs(connection, {index: first[index] for index in required}, required)
 
 
-def _choose_first_of_each_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
+def _choose_first_per_key(submissions: Mapping[int, Submission]) -> dict[int, Submission]:
     chosen: dict[object, int] = {}
     for index, each in submissions.items():
         chosen.setdefault((each.project_id, each.idempotency_key) if each.idempotency_key else index, index)

@@ -155,7 +155,7 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
         if self.strategy in ("ddp", "fsdp2") and self.rank_count == 1:
             raise ValueError(f"strategy {self.strategy!r} needs several devices; set resources.devices or .nodes")
         if self.rank_count > 1 and self.resources is not None and self.resources.devices == 0:
-            raise ValueError("resources.devices is 0, but several nodes need at least one device each")
+            raise ValueError("resources.devices is 0, but a job on several nodes needs at least one device per node")
         if not self._may_shard and self._concrete_strategy not in ("single", "ddp"):
             raise ValueError("use_dora and optimizers other than adamw need unsharded weights; use the strategy 'ddp'")
         return self

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import Workspace, describe_files
-from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_point, describe_point
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_resume_point, describe_point
 from jobs.state import Event
 from tests.api.conftest import Api, problem_of, serving, small
 from tests.jobs.pool import hold
@@ -105,7 +105,7 @@ def test_invalid_publications_are_explained(stored: Api) -> None:
     with stored.new_key("others") as other:
         assert other.get(address).status_code == 404
         assert other.post(f"{address}/20/publish").status_code == 404
-    delete_point(stored.store, Workspace(job, attempt), 20)
+    delete_resume_point(stored.store, Workspace(job, attempt), 20)
     assert publish(stored, job, 20) == 404
 
 
@@ -117,7 +117,7 @@ def test_a_point_that_is_replaced_meanwhile_leaves_nothing(stored: Api, monkeypa
 
     def rotate_first(source: str, target: str) -> None:
         if source.endswith(".safetensors"):
-            delete_point(service, Workspace(job, attempt), 10)
+            delete_resume_point(service, Workspace(job, attempt), 10)
         copy(source, target)
 
     monkeypatch.setattr(service, "copy", rotate_first)

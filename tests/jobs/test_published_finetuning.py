@@ -89,7 +89,7 @@ def test_data_path_alone_means_full_training_as_in_the_script() -> None:
         ({"deepspeed": {}, "strategy": "ddp"}, "deepspeed and strategy are both given"),
         ({"strategy": "ddp"}, "needs several devices"),
         ({"strategy": "single", "resources": {"devices": 2}}, "uses one device, but resources request 2"),
-        ({"resources": {"nodes": 2, "devices": 0}}, "several nodes need at least one device each"),
+        ({"resources": {"nodes": 2, "devices": 0}}, "a job on several nodes needs at least one device per node"),
         ({"deepspeed": {"zero_optimization": 3}}, "deepspeed.zero_optimization is 3; it must be a JSON object"),
         ({"warmup_ratio": 0.1}, "scheduler 'constant' has no warm-up"),
         ({"warmup_ratio": 0.1, "warmup_steps": 2, "scheduler": "linear"}, "both given; leave one out"),

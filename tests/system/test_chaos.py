@@ -19,8 +19,7 @@ from jobs.records import AttemptRecord
 from jobs.transport import Transport
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 
-GENERATE, FINETUNE, CONVERT = 60, 2, 6
-BLOWS = 32
+JOBS_PER_ROUND = {"generate": 18, "finetune": 1, "convert": 2}
 SECONDS_BETWEEN_BLOWS = 1.5
 PATIENCE_SECONDS = 240
 
@@ -32,7 +31,6 @@ class Chaos:
         self.service = service
         self.random = random.Random(seed)  # noqa: S311 - which process dies next is no secret
         self.generation = Counter[str]()
-        self.blows = Counter[str]()
         self.ids: list[str] = []
         self.cancelled: list[str] = []
         for role in ("dispatcher-a", "dispatcher-b", "worker-a", "worker-b"):
@@ -47,23 +45,21 @@ class Chaos:
         else:
             self.service.start_dispatcher(name)
 
-    def strike(self) -> None:
-        """Run one random disruption."""
-        blow: Callable[[], None] = self.random.choice(
-            [
-                self.kill_worker,
-                self.kill_worker,
-                self.drain_worker,
-                self.kill_dispatcher,
-                self.flush,
-                self.restart_redis,
-                self.deafen,
-                self.drain_cold_worker,
-                self.cancel_on_cold_worker,
-            ]
-        )
-        self.blows[blow.__name__] += 1
-        blow()
+    def shuffle_blows(self) -> list[Callable[[], None]]:
+        """Return every disruption, in random order."""
+        blows = [
+            self.kill_worker,
+            self.kill_worker,
+            self.drain_worker,
+            self.kill_dispatcher,
+            self.flush,
+            self.restart_redis,
+            self.deafen,
+            self.drain_cold_worker,
+            self.cancel_on_cold_worker,
+        ]
+        self.random.shuffle(blows)
+        return blows
 
     def kill_worker(self) -> None:
         """kill -9."""
@@ -143,9 +139,10 @@ class Chaos:
 
 @pytest.mark.alone
 @pytest.mark.integration
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_no_job_is_lost_or_done_twice(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [2, pytest.param(6, marks=pytest.mark.long)])
+def test_no_job_is_lost_or_done_twice(kind: str, rounds: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url = request.getfixturevalue("postgresql_url") if kind == "postgresql" else ""
     server = RedisServer(tmp_path)
     server.start()
@@ -155,9 +152,9 @@ def test_no_job_is_lost_or_done_twice(kind: str, request: pytest.FixtureRequest,
         service.register("tiny", make_tiny_checkpoint(models / "tiny"))
         chaos = Chaos(service, seed=7)
         expected = reference(service)
-        chaos.ids = submit_all(service)
-        for _ in range(BLOWS):
-            chaos.strike()
+        chaos.ids = submit_all(service, rounds)
+        for blow in [blow for _ in range(rounds) for blow in chaos.shuffle_blows()]:
+            blow()
             repeat_messages(service, chaos.ids, chaos.random)
             time.sleep(SECONDS_BETWEEN_BLOWS)
         ids, cancelled = chaos.ids, chaos.cancelled
@@ -183,13 +180,16 @@ def generate() -> dict[str, Any]:
     return {"kind": "generate", "model": "tiny", "prompts": prompts, "max_new_tokens": 160, "temperature": 0}
 
 
-def submit_all(service: Deployment) -> list[str]:
+def submit_all(service: Deployment, rounds: int) -> list[str]:
     """Jobs of three kinds; lost workers must not use up their attempts."""
     data = service.upload(CONVERSATIONS, "fine-tune").id
     training = {"training_file": data, "method": "full", "epochs": 10, "max_length": 64, "save_steps": 5}
-    specs: list[dict[str, Any]] = [{"kind": "finetune", "model": "tiny", **training} for _ in range(FINETUNE)]
-    specs += [{"kind": "convert", "model": "tiny", "target": "baichuan1"} for _ in range(CONVERT)]
-    specs += [generate() for _ in range(GENERATE)]
+    of_kind: dict[str, dict[str, Any]] = {
+        "finetune": {"kind": "finetune", "model": "tiny", **training},
+        "convert": {"kind": "convert", "model": "tiny", "target": "baichuan1"},
+        "generate": generate(),
+    }
+    specs = [spec for kind, spec in of_kind.items() for _ in range(rounds * JOBS_PER_ROUND[kind])]
     return [service.submit(max_attempts=10, **spec) for spec in specs]
 
 

@@ -95,7 +95,7 @@ class ChatServer:
             await asyncio.wait(self._tasks.values())
 
     def _receive_soon(self, call: Call) -> None:
-        with suppress(RuntimeError):  # the event loop has ended; the worker refuses the chat
+        with suppress(RuntimeError):  # the event loop is closed; the worker refuses the chat
             self._loop.call_soon_threadsafe(self._receive, call)
 
     def _receive(self, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""Handler for pull jobs, which download a model from a Hugging Face hub."""
+"""Handler for pull jobs, which download a model from the Hugging Face Hub or a mirror."""
 
 from baichuan_core.hub import Hub, pull
 from jobs.results import PullResult

@@ -113,7 +113,7 @@ class BlockCalibrator:
             CheckpointError: A block produces NaN or infinite values.
         """
         done = finished.count
-        states = HiddenStates(**finished.load_states(done)) if done else self._compute_first_states(rows)
+        states = HiddenStates(**finished.load_states(done)) if done else self._compute_initial_states(rows)
         for number in range(done, self._blocks):
             self._exact.load(self._reader, number)
             self._quantized.load(self._reader, number)
@@ -121,7 +121,7 @@ class BlockCalibrator:
             finished.add(number, tensors, {"exact": states.exact, "quantized": states.quantized})
             on_progress(Progress((number + 1) / self._blocks, "calibrating", {"block": float(number + 1)}))
 
-    def _compute_first_states(self, rows: Tensor) -> HiddenStates:
+    def _compute_initial_states(self, rows: Tensor) -> HiddenStates:
         embedded = self._reader.read(EMBEDDING)[rows].float()
         return HiddenStates(embedded, embedded.clone())
 

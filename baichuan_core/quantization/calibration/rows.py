@@ -51,7 +51,7 @@ class Calibration:
                 f"{self.sequences} sequences of {self.length} tokens: use at least 1 sequence of at least 2 tokens"
             )
         if not 0 <= self.built_in_fraction < 1:
-            raise ValueError(f"built_in_fraction is {self.built_in_fraction}: use at least 0 and less than 1")
+            raise ValueError(f"built_in_fraction is {self.built_in_fraction}: it must be at least 0 and less than 1")
 
 
 def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration: Calibration) -> Tensor:

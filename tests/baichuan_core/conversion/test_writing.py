@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from baichuan_core import CheckpointError, UnsupportedError, convert, load_model
 from baichuan_core.checkpoint import TensorReader, parallel_writer, tensor_writer
 from baichuan_core.checkpoint.planned_checkpoint import write_checkpoint
-from baichuan_core.conversion.dense import plan_stored
+from baichuan_core.conversion.dense import plan_stored_tensor
 
 MakeCheckpoint = Callable[..., Path]
 MakeDeep = Callable[..., Path]
@@ -70,7 +70,9 @@ def test_any_tensors_are_written_in_any_partition(
     with pytest.MonkeyPatch.context() as patch, TensorReader(before) as reader:
         patch.setattr(parallel_writer, "CHUNK_BYTES", piece_bytes)
         patch.setattr(parallel_writer, "FSYNC_INTERVAL_BYTES", disk_bytes)
-        write_checkpoint(after, [plan_stored(reader, name) for name in reader.names], counted.append, shard_bytes)
+        write_checkpoint(
+            after, [plan_stored_tensor(reader, name) for name in reader.names], counted.append, shard_bytes
+        )
     total = sum(tensor.nbytes for tensor in tensors.values())
     assert sum(counted) == total
     found: dict[str, Tensor] = {}
@@ -92,7 +94,7 @@ def test_shards_and_index_have_the_usual_names(tmp_path: Path) -> None:
     write(tmp_path / "before", tensors, "safetensors")
     (tmp_path / "after").mkdir()
     with TensorReader(tmp_path / "before") as reader:
-        write_checkpoint(tmp_path / "after", [plan_stored(reader, name) for name in "abc"], lambda _: None, 500)
+        write_checkpoint(tmp_path / "after", [plan_stored_tensor(reader, name) for name in "abc"], lambda _: None, 500)
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = json.loads((tmp_path / "after" / "model.safetensors.index.json").read_text())
     assert index["weight_map"] == {"a": shards[0], "b": shards[1], "c": shards[1]}
@@ -105,7 +107,9 @@ def test_views_and_transposed_tensors_of_bin_files_are_written_completely(tmp_pa
     write(tmp_path / "before", tensors, "bin")
     (tmp_path / "after").mkdir()
     with TensorReader(tmp_path / "before") as reader:
-        write_checkpoint(tmp_path / "after", [plan_stored(reader, name) for name in reader.names], lambda _: None)
+        write_checkpoint(
+            tmp_path / "after", [plan_stored_tensor(reader, name) for name in reader.names], lambda _: None
+        )
     written = load_file(tmp_path / "after" / "model.safetensors")
     assert all(torch.equal(written[name], tensor) for name, tensor in tensors.items())
 

@@ -92,7 +92,7 @@ class PrefixCache:
         segment, length = self._root, 0
         parts: list[tuple[Segment, int]] = []
         while length < len(ids) and (child := segment.children.get(ids[length])):
-            common = _count_common_tokens(child.tokens, ids[length : length + len(child.tokens)])
+            common = _measure_common_prefix(child.tokens, ids[length : length + len(child.tokens)])
             parts.append((child, common))
             segment, length = child, length + common
             if common < len(child.tokens):
@@ -150,7 +150,7 @@ def _split_segment(segment: Segment, length: int) -> Segment:
     return first
 
 
-def _count_common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
+def _measure_common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     if one == other:
         return len(one)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

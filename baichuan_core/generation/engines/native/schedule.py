@@ -60,7 +60,7 @@ class RowScheduler:
         self.slots = slots
         self.tokens = tokens
         self.min_joining = min_joining
-        self._waiting = deque(sorted(rows, key=_get_queue_key))
+        self._waiting = deque(sorted(rows, key=_get_sort_key))
 
     def __bool__(self) -> bool:
         """Return whether any row is waiting."""
@@ -68,7 +68,7 @@ class RowScheduler:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Queue rows that arrived together behind all others."""
-        self._waiting += sorted(rows, key=_get_queue_key)
+        self._waiting += sorted(rows, key=_get_sort_key)
 
     def take_joining_rows(self, active: Sequence[Row]) -> list[Row]:
         """Remove and return the queued rows that may join the active ones now."""
@@ -88,7 +88,7 @@ class RowScheduler:
 
     def requeue(self, rows: Iterable[Row]) -> None:
         """Put rows back into the queue, at the positions they had before they joined."""
-        self._waiting = deque(sorted([*rows, *self._waiting], key=_get_queue_key))
+        self._waiting = deque(sorted([*rows, *self._waiting], key=_get_sort_key))
 
     def remove(self, row: Row) -> None:
         """Remove a row from the queue. It may be absent if a forward pass failed while the row was joining."""
@@ -107,5 +107,5 @@ class RowScheduler:
         return count
 
 
-def _get_queue_key(row: Row) -> tuple[int, int, int, int]:
+def _get_sort_key(row: Row) -> tuple[int, int, int, int]:
     return row.arrival, -row.request.limit, -len(row.request.prompt_ids), row.id
