@@ -7,7 +7,7 @@ from contextlib import suppress
 from sqlalchemy import Connection
 
 from api.dependencies import Caller
-from api.lost_answers import PreviousTries
+from api.lost_answers import RetryHistory
 from api.schemas.purposes import to_displayed_purpose
 from api.uploads import ReceivedFile, translate_storage_errors
 from jobs.database import OUTAGE_ERRORS
@@ -29,7 +29,7 @@ async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileR
     return await asyncio.shield(_store_file(caller, arrived, add))
 
 
-def make_idempotent_adder(tries: PreviousTries, lifetime_seconds: int | None) -> AddRow:
+def make_idempotent_adder(tries: RetryHistory, lifetime_seconds: int | None) -> AddRow:
     """Return a function that adds a file's row unless an earlier try of this request has already added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:
@@ -49,7 +49,7 @@ async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> Fil
     purpose = to_displayed_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)
     writer = caller.service.writer
-    await writer.run(lambda c: files.expect_file(c, record))
+    await writer.run(lambda c: files.reserve_file(c, record))
     try:
         with translate_storage_errors():
             await asyncio.to_thread(caller.service.store.put, arrived.path, record.key)

@@ -18,18 +18,18 @@ MAX_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class PreviousTries:
+class RetryHistory:
     """The number of earlier tries of a request, and the longest time that can have passed since the first one."""
 
     count: int
     within_seconds: float
 
 
-def read_previous_tries(request: Request) -> PreviousTries:
+def read_previous_tries(request: Request) -> RetryHistory:
     """Read the client's retry headers; the count is 0 for clients that do not send them."""
     count = _parse_number(request.headers.get(RETRY_COUNT_HEADER), 0.0, MAX_TRIES)
     timeout = _parse_number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
-    return PreviousTries(int(count), count * (timeout + BACKOFF_SECONDS))
+    return RetryHistory(int(count), count * (timeout + BACKOFF_SECONDS))
 
 
 def _parse_number(text: str | None, default: float, most: float) -> float:

@@ -17,10 +17,10 @@ from api.errors import problem
 from jobs.artifacts import ArtifactStore
 
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".log": "text/plain", ".md": "text/markdown"}
-_BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+_BINARY_CONTENT = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The whole file; its content type depends on its name", "content": _BYTES},
-    206: {"description": "The range that the Range header requests", "content": _BYTES},
+    200: {"description": "The whole file; its content type depends on its name", "content": _BINARY_CONTENT},
+    206: {"description": "The range that the Range header requests", "content": _BINARY_CONTENT},
     304: {"description": "The file's ETag is in If-None-Match"},
 }
 

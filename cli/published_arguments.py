@@ -85,7 +85,7 @@ def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
     return name in SAME_NAME_OPTIONS and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
 
 
-def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def add_script_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Add the published options to the body of a spec; the spec class translates them.
 
     Raises:

@@ -52,7 +52,7 @@ class Event(StrEnum):
     FAIL = "fail"  # it failed, and another attempt would fail too
     STUMBLE = "stumble"  # it failed, but another attempt may succeed
     LOSE = "lose"  # the worker's lease ran out
-    RELEASE = "release"  # the worker releases it, because the worker is shutting down or draining
+    RELEASE = "release"  # the worker releases it because it is shutting down or draining
     CANCEL = "cancel"  # a user cancels it
     STOP = "stop"  # the worker has stopped it as requested
     RETRY = "retry"  # a user retries it

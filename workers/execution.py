@@ -106,7 +106,7 @@ class AttemptExecutor:
                 with self._database.writing() as connection:
                     if answer is ClaimStatus.NOT_BEGUN:
                         answer = attempts.claim(
-                            connection, attempt_id, self._worker.id, self._settings, self._offer_address
+                            connection, attempt_id, self._worker.id, self._settings, self._choose_rendezvous_address
                         )
                     else:
                         answer = attempts.poll_claim(connection, attempt_id, self._worker.id, self._settings)
@@ -121,7 +121,7 @@ class AttemptExecutor:
                 log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
                 self._draining.wait(1)
 
-    def _offer_address(self) -> str:
+    def _choose_rendezvous_address(self) -> str:
         return offer_address(self._worker.address, self._settings.redis)
 
     def _requeue(self, attempt_id: str) -> None:

@@ -45,7 +45,7 @@ def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, Kno
     weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
     if weights is None:
         return False
-    if spec.produces_model:  # such a job reads the weights from disk, so the loaded model is no help and takes memory
+    if spec.produces_model:  # such a job reads the weights from disk, so the loaded model only takes up memory
         return all(needs.total <= _get_free_bytes(needs) for _, _, needs in steps)
     return all(needs.least - weights <= _get_free_bytes(needs) for _, _, needs in steps)
 

@@ -76,7 +76,7 @@ def select_files(repository: Repository) -> ModelFiles:
     files = {file.path: file for file in repository.files}
     if labels := [name for name in GPTQ_SETTINGS if name in files]:
         raise UnsupportedError(
-            f"{repository.name} was quantized by AutoGPTQ or AutoAWQ, as its file {labels[0]} shows: pull the "
+            f"{repository.name} was quantized with AutoGPTQ or AutoAWQ, as its file {labels[0]} shows: pull the "
             "unquantized repository and submit a quantize job"
         )
     weights = files[_find_weights(repository.name, files)]

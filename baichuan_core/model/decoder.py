@@ -165,7 +165,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     def _make_alibi_mask(
         self, hidden_states: Tensor, attention_mask: Tensor | None, cache: Cache | None, position_ids: Tensor
     ) -> tuple[Tensor | None, AlibiColumns | None]:
-        """Return a mask that includes the bias, or a mask without the bias and the columns that add it."""
+        """Return either a mask that includes the bias, or a mask without it and the columns that add the bias."""
         queries, device = hidden_states.shape[1], hidden_states.device
         slopes = compute_alibi_slopes(self.config.num_attention_heads, device)
         in_columns = queries > MAX_QUERIES_WITH_MASK and self.config._attn_implementation == "sdpa"

@@ -19,7 +19,7 @@ from .chunked_loss import LinearHead
 
 PREPACKABLE_LAYERS = frozenset({"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"})
 HALF_PRECISION_DTYPES = (torch.bfloat16, torch.float16)
-# Up to this number of rows, multiplying element by element is faster than converting the weight.
+# Up to this many rows, multiplying element by element is faster than converting the weight.
 MAX_ELEMENTWISE_ROWS = 8
 FEATURES_PER_SLICE = 256  # output features to convert to float32 at a time; few enough to stay in the cache
 BASE_LAYER_SUFFIX = ".base_layer"  # peft's name for the original layer under an adapter

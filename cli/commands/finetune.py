@@ -14,7 +14,7 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.extras import require_extras
 from cli.local_finetuning import build_distribution_fields, build_finetune_arguments
-from cli.published_arguments import META_KEY, add_published_fields
+from cli.published_arguments import META_KEY, add_script_fields
 from cli.spec_options import SpecOption, create_options, read_values
 from jobs.specs import FinetuneSpec, JobSpec
 
@@ -66,7 +66,7 @@ def _create_command() -> Callable[..., None]:
     def finetune_command(**given: Any) -> None:
         found: dict[str, Any] = dict(given["context"].meta.get(META_KEY, {}))
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
-        body = add_published_fields(found, {"kind": "finetune", **read_values(options, given)})
+        body = add_script_fields(found, {"kind": "finetune", **read_values(options, given)})
         names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
         task = build_finetune_arguments(body)
         task["distribution"] = build_distribution_fields(

@@ -17,7 +17,7 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, say, show
-from cli.published_arguments import META_KEY, PublishedCommand, add_published_fields
+from cli.published_arguments import META_KEY, PublishedCommand, add_script_fields
 from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, parse_assignments, read_values, spec_classes
 from cli.uploads import upload_if_local
 from footprint import in_gib
@@ -83,7 +83,7 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     def submit_command(**given: Any) -> None:
         body = {"kind": kind, **read_values(options, given), **_build_conversations(given.get("chat"))}
         body |= parse_assignments(given["assignments"] or [])
-        body = add_published_fields(given["context"].meta.get(META_KEY, {}), body)
+        body = add_script_fields(given["context"].meta.get(META_KEY, {}), body)
         if kind == "finetune" and not TRAINING_DATA_FIELDS & body.keys():
             raise CommandError("pass --training-file, or --training-files once per file", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:

@@ -15,7 +15,7 @@ from jobs.artifacts.store import ArtifactStore, StoredFile
 from jobs.artifacts.workspace import MARKER_FOLDER, Workspace
 from jobs.identifiers import new_id
 
-_MARKER = re.compile(rf"([^/]+)/checkpoints/{MARKER_FOLDER}/(\d+)\.json")
+_MARKER_PATTERN = re.compile(rf"([^/]+)/checkpoints/{MARKER_FOLDER}/(\d+)\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -
     sizes = store.sizes(f"jobs/{job_id}")
     steps: dict[str, list[int]] = {}
     for path in sizes:
-        if match := _MARKER.fullmatch(path):
+        if match := _MARKER_PATTERN.fullmatch(path):
             steps.setdefault(match[1], []).append(int(match[2]))
     found: dict[int, ResumePoint] = {}
     for attempt_id in attempt_ids:

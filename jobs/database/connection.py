@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from jobs.database.file import DatabaseFile
-from jobs.database.journal import begin_journal, follow_savepoints, write_journal
+from jobs.database.journal import begin_journal, track_savepoints, write_journal
 from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
@@ -62,7 +62,7 @@ class Database:
             hide_parameters=True,  # errors are logged, and parameters contain prompts
             connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
         )
-        follow_savepoints(self.engine)
+        track_savepoints(self.engine)
         self._file: DatabaseFile | None = None
         if not postgresql:
             event.listen(self.engine, "connect", _configure_sqlite)

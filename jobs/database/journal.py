@@ -104,7 +104,7 @@ def write_journal(connection: Connection) -> frozenset[str]:
     return frozenset(told)
 
 
-def follow_savepoints(engine: Engine) -> None:
+def track_savepoints(engine: Engine) -> None:
     """Make each rollback to a savepoint discard the journal entries recorded since that savepoint."""
 
     def remember_savepoint(connection: Connection, name: str) -> None:

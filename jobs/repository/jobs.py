@@ -15,7 +15,7 @@ from jobs.state import JobState
 
 RECORD_COLUMNS = [getattr(Job, field.name) for field in fields(JobRecord)]
 _DETAILS_COLUMNS = [getattr(Job, field.name) for field in fields(JobDetails)]
-# Polls and submissions run these statements. Building each one only once halves a query's time in Python.
+# Polls and submissions run these statements. Building each one only once halves a query's overhead in Python.
 _RECORDS_BY_ID = sa.select(*RECORD_COLUMNS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 _DETAILS_BY_ID = sa.select(*_DETAILS_COLUMNS).where(Job.id.in_(sa.bindparam("ids", expanding=True)))
 

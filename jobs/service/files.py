@@ -37,7 +37,7 @@ def new_file(
     )
 
 
-def expect_file(connection: Connection, file: FileRecord) -> None:
+def reserve_file(connection: Connection, file: FileRecord) -> None:
     """Record, before the bytes of a file are stored, that they will be deleted unless `add` is called within a day."""
     now = now_ms(connection)
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now, not_before=now + DAY_MS)

@@ -17,7 +17,7 @@ from jobs.specs.suitability import ChosenModel, Incompatibility
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
 DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # device counts to try if the job does not specify one
 SHARDING_STAGE = 3  # the first ZeRO stage that shards the weights
-LinearLayer = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
+LinearLayerName = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
 
 MAX_TRAINING_FILES = 32
@@ -85,7 +85,7 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
     lora_rank: int = Field(8, ge=1, le=512)
     lora_alpha: int = Field(32, ge=1, le=1024)
     lora_dropout: float = Field(0.1, ge=0, lt=1)
-    lora_target_modules: list[LinearLayer] = Field(["W_pack"], min_length=1, max_length=6)
+    lora_target_modules: list[LinearLayerName] = Field(["W_pack"], min_length=1, max_length=6)
     use_rslora: bool = False
     use_dora: bool = False
     gradient_checkpointing: bool = False

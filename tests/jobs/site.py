@@ -133,7 +133,7 @@ def add_file(site: Site, name: str, lifetime_seconds: int | None = None) -> str:
     source.write_bytes(b"{}")
     record = files.new_file(site.project_id, name, "prompts", 2, "0" * 64)
     with site.database.writing() as connection:
-        files.expect_file(connection, record)
+        files.reserve_file(connection, record)
     site.store.put(source, record.key)
     with site.database.writing() as connection:
         files.add(connection, record, lifetime_seconds=lifetime_seconds)

@@ -252,7 +252,7 @@ def test_bytes_of_an_upload_that_never_got_its_row_are_deleted(site: Site) -> No
     source.write_bytes(b"{}")
     record = files.new_file(site.project_id, "x", "prompts", 2, "0" * 64)
     with site.database.writing() as connection:
-        files.expect_file(connection, record)
+        files.reserve_file(connection, record)
     site.store.put(source, record.key)
     site.clean()
     assert site.exists(record.key)  # it may still come

@@ -25,7 +25,7 @@ def compute_serving_capacity(window: int, settings: GenerationOptions) -> Capaci
 
 
 def is_capacity_sufficient(capacity: Capacity, needed: Capacity) -> bool:
-    """Return whether an engine with this capacity has the room that `needed` requires."""
+    """Return whether an engine with this capacity can hold what `needed` requires."""
     return capacity.slots >= needed.slots and capacity.slot_tokens >= needed.slot_tokens
 
 

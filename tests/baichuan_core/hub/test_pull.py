@@ -247,7 +247,7 @@ def test_offline_mode_is_named(server: HubServer, fetch: Callable[..., PullRepor
         ({WEIGHTS: None, "weights/model.safetensors": b"x"}, HubError, "has no weights"),
         ({WEIGHTS: None, "a.gguf": b"x", "b.gguf": b"x"}, HubError, "has 2 GGUF files and no checkpoint"),
         ({"tokenizer.model": None}, HubError, "has no tokenizer.model: pull the published repository"),
-        ({"quantize_config.json": b"{}"}, UnsupportedError, "was quantized by AutoGPTQ or AutoAWQ"),
+        ({"quantize_config.json": b"{}"}, UnsupportedError, "was quantized with AutoGPTQ or AutoAWQ"),
         ({"config.json": b'{"model_type": "llama"}'}, CheckpointError, f"{NAME}/config.json"),
         ({"config.json": json.dumps(CONFIG | {"quantization_config": {"bits": 4}}).encode()}, UnsupportedError, NAME),
     ],
