@@ -1,4 +1,8 @@
-"""Answers calls with a loaded model: all chats run in one event loop, and simultaneous replies share a message."""
+"""Answers calls with a loaded model: all chats run in one event loop, and replies are sent together where possible.
+
+On its way to a client, each message wakes the worker, Redis and the API process. If the model needs all cores of the
+machine, that time is missing from its computation, so several tokens share a message.
+"""
 
 import asyncio
 import logging
@@ -21,6 +25,8 @@ from workers.handlers.chat_channel import ChatChannel
 
 OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
+# Text may wait this long for more text. The first text of a chat is sent at once, and so is its end.
+SEND_INTERVAL_SECONDS = 0.025
 REQUEST_ERROR_PREFIX = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
@@ -60,6 +66,8 @@ class ChatServer:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._completions: dict[str, int] = {}  # number of open completions per chat
         self._outgoing: list[Reply] = []
+        self._sending: asyncio.TimerHandle | None = None
+        self._sent_at = -SEND_INTERVAL_SECONDS
         self._is_leaving = False
         self._failure: BaseException | None = None
         self._idle_since = time.monotonic()
@@ -176,12 +184,18 @@ class ChatServer:
         return Refused(ask.id, number, "failed", message)
 
     def _send_soon(self, reply: Reply) -> None:
-        """Send a reply together with all others that are ready now."""
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
+        """Send a reply together with all others that are ready by then."""
         self._outgoing.append(reply)
+        now = self._loop.time()
+        can_wait = isinstance(reply, Delta) and reply.number > 1
+        due = max(now, self._sent_at + SEND_INTERVAL_SECONDS) if can_wait else now
+        if self._sending is None or due < self._sending.when():
+            if self._sending is not None:
+                self._sending.cancel()
+            self._sending = self._loop.call_at(due, self._flush)
 
     def _flush(self) -> None:
+        self._sending, self._sent_at = None, self._loop.time()
         replies, self._outgoing = self._outgoing, []
         self._channel.send(replies)
 
