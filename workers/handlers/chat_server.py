@@ -26,7 +26,7 @@ from workers.handlers.chat_channel import ChatChannel
 OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
 # Text may wait this long for more text. The first text of a chat is sent at once, and so is its end.
-SEND_INTERVAL_SECONDS = 0.025
+SEND_INTERVAL_SECONDS = 0.04
 REQUEST_ERROR_PREFIX = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
