@@ -13,7 +13,7 @@ RETRY_COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
 DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
-BACKOFF_SECONDS = 60.0  # longer than the client waits between two tries
+BACKOFF_SECONDS = 60.0  # longer than the client waits between retries
 MAX_TRIES = 100
 
 

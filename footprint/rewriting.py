@@ -1,4 +1,4 @@
-"""Memory for quantize and convert jobs.
+"""Memory estimates for quantize and convert jobs.
 
 They stream the weights: only one tensor, or chunks of tensors, are in host memory at a time. Calibrated quantization
 keeps one block on the device it computes on. Cached pages of the input files do not count, because the system evicts

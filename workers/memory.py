@@ -27,7 +27,7 @@ def require_memory(spec: AnySpec, context: Context) -> None:
             return
         context.loaded.release()
     for _, model, needs in steps:
-        # The engine checks fine-tunes once it knows how the devices share the work.
+        # For fine-tuning, the engine checks memory itself once it knows how the work is split across devices.
         if not isinstance(spec, FinetuneSpec):
             memory.require_memory(needs, model.shape)
         _warn_if_short(needs, _get_free_bytes(needs))

@@ -63,7 +63,7 @@ def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
 
 
 def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False) -> Q:
-    """Read the query of a list as `kind`, which may have more fields.
+    """Parse the query parameters of a list request into `kind`, a `ListQuery` that may add fields.
 
     Raises:
         InvalidRequestError: a field is unknown or has a wrong value.

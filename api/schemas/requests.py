@@ -106,7 +106,7 @@ class JobSelection(Request):
 
 
 class JobQuery(JobSelection, PageQuery):
-    """Conditions for jobs, and the part of the list to return."""
+    """Filters for a list of jobs, and which page of it to return."""
 
 
 class BulkRequest(Request):

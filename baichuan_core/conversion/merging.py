@@ -90,7 +90,10 @@ class AdapterMerger:
         )
 
     def _cache_matrices(self, compute: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], tuple[Tensor, Tensor]]:
-        """Return a function that computes the matrices on first use, for one layer at a time to save memory."""
+        """Return a function that computes the matrices on first use and caches them.
+
+        Only one layer computes at a time, which saves memory.
+        """
         cached = cache(compute)
 
         def get() -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ def call_queue_key(attempt_id: str) -> str:
 
 
 def reply_stream_key(process_id: str) -> str:
-    """Return the key of the Redis stream from which an API process reads `Reply` lists, in field `replies`."""
+    """Return the key of the Redis stream whose `replies` fields contain lists of `Reply` for an API process."""
     return f"baichuan:chats:replies:{process_id}"
 
 

@@ -31,7 +31,7 @@ BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
 # keys are lost when Redis restarts.
 MAX_MISSED_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
-STREAM_TTL_SECONDS = 60  # a stream expires after this time without new replies
+STREAM_TTL_SECONDS = 60  # a stream expires after this long without new replies
 LINGER_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0

@@ -87,7 +87,7 @@ def check_details(kind: str, found: Mapping[str, Any], file: str) -> dict[str, A
 
 
 def read_details(kind: str, stored: Mapping[str, Any]) -> ModelDetails | Mapping[str, Any]:
-    """Return stored details as an instance of their class, or unchanged if another version stored other fields."""
+    """Return stored details as an instance of their class, or unchanged if another version stored different fields."""
     try:
         return DETAILS_CLASSES[kind].model_validate(stored)
     except (KeyError, ValidationError):

@@ -109,7 +109,7 @@ def list_artifacts(connection: Connection, job_id: str, *, after: str | None, li
 
 
 def get_artifact(connection: Connection, job_id: str, path: str) -> ArtifactRecord | None:
-    """Return the artifact of a job with this path."""
+    """Return the job's artifact at this path, or None."""
     query = sa.select(Artifact.__table__).where(Artifact.job_id == job_id, Artifact.path == path)
     row = connection.execute(query).first()
     return ArtifactRecord(**row._mapping) if row else None

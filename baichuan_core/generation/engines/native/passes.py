@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 MAX_PREFILL_TOKENS = 2048  # maximum number of tokens in one forward pass over prompts
-# Fixed cost of a forward pass, in tokens: reading all weights takes as long as computing this number of tokens. A
+# Fixed cost of a forward pass, in tokens: reading all weights takes as long as processing this many tokens. A
 # larger batch is therefore faster than one more pass as long as it adds less padding than this.
 PASS_OVERHEAD_TOKENS = {"cpu": 32, "cuda": 256}
 

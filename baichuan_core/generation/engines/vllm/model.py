@@ -83,7 +83,7 @@ class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # as above
         super().__init__(vllm_config=vllm_config, prefix=prefix, layer_type=BaichuanDecoderLayer)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Load weights that have the names of the published checkpoints."""
+        """Load weights named as in the published checkpoints."""
         loaded: set[str] = super().load_weights(_convert_to_llama(weights, self.config))
         return loaded
 
