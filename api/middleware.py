@@ -150,7 +150,7 @@ class BodilessResponseMiddleware:
                 is_cut = is_head or (is_unwanted and exists)
                 await send(_to_not_modified(message) if is_unwanted and exists else message)
                 if is_cut:
-                    await send({"type": "http.response.body"})  # makes a stream see a disconnect and end
+                    await send({"type": "http.response.body"})  # lets a streamed response see the disconnect and stop
             elif not is_cut:
                 await send(message)
 

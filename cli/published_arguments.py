@@ -22,7 +22,7 @@ SAME_NAME_OPTIONS = (
     "epochs",
 )
 TEXT_OPTIONS = ("output_dir",)  # their values remain text even if they look like numbers
-# Options passed on to click under our names, because click requires them or they name files to upload.
+# Options passed on to click under our names, either because click requires them or because they name files to upload.
 RENAMED_OPTIONS = {
     "model_name_or_path": "--model",
     "eval_data_path": "--validation-file",

@@ -281,7 +281,7 @@ class PauseCallback(TrainerCallback):
 
 
 class RankSeedCallback(TrainerCallback):
-    """Gives each rank its own random numbers for dropout and noise; resuming restores their state."""
+    """Seeds the random generators of each rank separately, for dropout and noise; resuming restores their state."""
 
     def __init__(self, group: RankGroup) -> None:
         self.group = group

@@ -41,7 +41,7 @@ class Project(Base):
 
 
 class ApiKey(Base):
-    """A bearer key; only its SHA-256 is stored."""
+    """An API key, sent as a bearer token; only its SHA-256 is stored."""
 
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(Identifier, primary_key=True)

@@ -29,7 +29,7 @@ def lock_model(connection: Connection, project_id: str, name: str) -> ModelRecor
 
 
 def lock_models_of_jobs(connection: Connection, job_ids: Collection[str]) -> list[ModelRecord]:
-    """Lock and return the models that these jobs have made, so that no new submission can name them."""
+    """Lock and return the models that these jobs produced, so that no new submission can refer to them."""
     query = sa.select(Model.__table__).where(Model.job_id.in_(list(job_ids))).order_by(Model.id)
     return [ModelRecord(**row._mapping) for row in connection.execute(query.with_for_update())]
 

@@ -11,7 +11,7 @@ MAX_IDLE_USE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device of a machine.
+    """A compute device of a machine: a GPU, or the CPU with its memory.
 
     Attributes:
         uuid: Its identifier, unique within the machine.

@@ -81,7 +81,7 @@ class Nvml:
 
 
 def is_visible(index: int, uuid: str, listed: str | None) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, includes a GPU; if it is unset (None), all GPUs are visible."""
+    """Whether CUDA_VISIBLE_DEVICES, which NVML ignores, includes this GPU; if unset (None), all GPUs are visible."""
     if listed is None:
         return True
     names = [name.strip() for name in listed.split(",")]
