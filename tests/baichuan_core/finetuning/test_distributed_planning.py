@@ -228,6 +228,7 @@ def test_a_machine_without_heartbeats_is_named(
     monkeypatch.setattr(rendezvous_module, "HEARTBEAT_INTERVAL_SECONDS", 0.0)
     monkeypatch.setattr(rendezvous_module, "HEARTBEAT_TIMEOUT_SECONDS", -1.0)
     second.exchange_heartbeats()
+    second._store.check(["beat/1"])  # `set` returns before the store has the value
     first.exchange_heartbeats()  # it has seen a heartbeat
     with pytest.raises(RankFailedError, match="machine 1 is no longer responding"):
         first.exchange_heartbeats()
