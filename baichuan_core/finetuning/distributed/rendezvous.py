@@ -97,9 +97,8 @@ class Rendezvous:
                     "failure",
                     f"machine {self.plan.node_rank} ({socket.gethostname()}): {str(error) or type(error).__name__}",
                 )
-                self._store.check(
-                    ["failure"]
-                )  # `set` returns before the store has the value, and this process may exit
+                # `set` returns before the store has the value, and this process may exit next.
+                self._store.check(["failure"])
             except RuntimeError:  # machine 0 is no longer responding, as all other machines will notice
                 return
 
