@@ -26,6 +26,7 @@ def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
 def _configure_logging() -> None:
     form = "%(asctime)s api %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # unused, but looked up per line
     for chatty in ("uvicorn", "alembic", "python_multipart"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     requests = logging.getLogger("api.access")

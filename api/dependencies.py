@@ -39,7 +39,7 @@ class Service:
     store: ArtifactStore
     reader: CallBatcher
     writer: CallBatcher
-    authenticator: CallBatcher
+    quick_reader: CallBatcher
     slow_reader: CallBatcher
     write_probe: WriteProbe
     hub: FeedHub
@@ -51,8 +51,8 @@ class Service:
 def open_service(settings: ApiSettings) -> Iterator[Service]:
     """Connect to the database, broker and artifact store; one thread writes, one reads, one wakes the dispatcher.
 
-    Another thread only authenticates callers, so that none of them has to wait for another caller's list. One more
-    thread runs the queries that read many rows: counts, searches and series.
+    Another thread authenticates callers and reads single jobs, so that neither has to wait for another caller's list.
+    One more thread runs the queries that read many rows: counts, searches and series.
     """
     database = Database(settings.database)
     transport = Transport(settings)
@@ -61,7 +61,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
     reader = CallBatcher("reader", database.reading, read_only=True)
-    authenticator = CallBatcher("authenticator", database.reading, read_only=True)
+    quick_reader = CallBatcher("quick reader", database.reading, read_only=True)
     slow_reader = CallBatcher("slow reader", database.reading, read_only=True)
     writer = CallBatcher("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     store = open_store(settings)
@@ -75,7 +75,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
             store,
             reader,
             writer,
-            authenticator,
+            quick_reader,
             slow_reader,
             WriteProbe(database),
             FeedHub(settings, reader, closing),
@@ -85,7 +85,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     finally:
         writer.close()
         reader.close()
-        authenticator.close()
+        quick_reader.close()
         slow_reader.close()
         announcer.close()
         waker.close()
@@ -137,7 +137,7 @@ async def get_caller(request: Request) -> Caller:
     """Return the caller, identified by the request's API key; the key's id is kept for the access log."""
     service = get_service(request)
     credentials = Credentials.read(request)
-    key = await identify(service.authenticator, credentials)
+    key = await identify(service.quick_reader, credentials)
     request.state.key = key
     if request.method not in SAFE_METHODS and requires_nonexistence(request.scope):
         message = "clients cannot choose the address of a new resource; leave If-None-Match out"

@@ -38,7 +38,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
             if not await are_credentials_valid(service, watched.credentials):
                 return
         try:
-            record = await service.reader.call(jobs.find_records, job)
+            record = await service.quick_reader.call(jobs.find_records, job)
         except NotFoundError:
             return
         while after < record.last_event:
@@ -57,7 +57,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
 async def are_credentials_valid(service: Service, credentials: Credentials) -> bool:
     """Whether a client's key or session is still valid."""
     try:
-        await identify(service.authenticator, credentials)
+        await identify(service.quick_reader, credentials)
     except AuthenticationError:
         return False
     return True

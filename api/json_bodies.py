@@ -18,6 +18,8 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler to restore the strict parser's errors, which FastAPI replaces with its own."""
         handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
 
         async def handle_strict_request(request: Request) -> Response:
             try:

@@ -81,9 +81,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
     )
     errors.install_error_handlers(app)
-    app.include_router(health.router)
-    app.include_router(dashboard.router)
-    for resource in (*ROUTE_MODULES, *OPENAI_ROUTE_MODULES):
+    for resource in (*ROUTE_MODULES, *OPENAI_ROUTE_MODULES, health, dashboard):  # routes are tried in this order
         app.include_router(resource.router)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, streamed=STREAMED_ROUTES)
     app.add_middleware(BodilessResponseMiddleware)

@@ -184,10 +184,10 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         left = self._limit
-        announced = Headers(scope=scope).get("content-length", "0")
 
         async def receive_limited() -> Message:
             nonlocal left
+            announced = Headers(scope=scope).get("content-length", "0")
             if announced.isdigit() and int(announced) > self._limit:
                 raise self._too_large_error()
             message = await receive()

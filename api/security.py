@@ -24,7 +24,8 @@ class Credentials:
     @classmethod
     def read(cls, request: Request) -> "Credentials":
         """Return the credentials of a request."""
-        return cls(request.headers.get("Authorization"), request.cookies.get(SESSION_COOKIE))
+        authorization = request.headers.get("Authorization")
+        return cls(authorization, None if authorization else request.cookies.get(SESSION_COOKIE))
 
 
 def parse_bearer_secret(header: str | None) -> str:

@@ -116,7 +116,7 @@ async def open_queue(settings: ApiSettings, secret: str, ids: Sequence[str]) -> 
         lists = [asyncio.create_task(read_list()) for _ in range(4)]
         await asyncio.sleep(0)
         for _ in range(10):
-            await authenticate(app.state.service.authenticator, header)
+            await authenticate(app.state.service.quick_reader, header)
         await asyncio.gather(*lists)
 
     async with app.router.lifespan_context(app), client:

@@ -59,7 +59,7 @@ async def _await_end(caller: Caller, job: JobDetails, seconds: int) -> JobDetail
     ends_at = time.monotonic() + seconds
     while not job.state.is_final and time.monotonic() < ends_at and not service.closing.is_set():
         await asyncio.sleep(service.settings.stream_poll_seconds)
-        record = await service.reader.call(jobs.find_records, key)
+        record = await service.quick_reader.call(jobs.find_records, key)
         if record.state.is_final:
-            return await service.reader.call(jobs.find, key)
+            return await service.quick_reader.call(jobs.find, key)
     return job

@@ -45,7 +45,7 @@ async def list_events(
     job = caller.job_key(job_id)
     types = (query.type,) if query.type else ()
     if "text/event-stream" in request.headers.get("Accept", ""):
-        await caller.service.reader.call(jobs.find_records, job)
+        await caller.service.quick_reader.call(jobs.find_records, job)
         after = query.after if last_event_id is None else last_event_id
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         watched = WatchedJob(job, types, caller.credentials)
@@ -60,7 +60,7 @@ async def list_events(
 async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """Return the job's output as plain text; pass the X-Last-Sequence header as `after` in the next request."""
     job = caller.job_key(job_id)
-    last = (await caller.service.reader.call(jobs.find_records, job)).last_event
+    last = (await caller.service.quick_reader.call(jobs.find_records, job)).last_event
     headers = {"X-Last-Sequence": str(max(last, query.after)), "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(
         _read_lines(caller.service, job, query.after, last), 200, headers, "text/plain; charset=utf-8"

@@ -89,7 +89,7 @@ async def count_jobs(query: Annotated[JobSelection, Query()], caller: FromCaller
 @router.get("/{job_id}", response_model=JobObject)
 async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response:
     """Return one job; its ETag changes whenever the job does, so If-None-Match makes polling cheap."""
-    found = await caller.service.reader.call(jobs.find, caller.job_key(job_id))
+    found = await caller.service.quick_reader.call(jobs.find, caller.job_key(job_id))
     if not satisfies_if_match(request.headers.get("If-Match"), _etag(found)):
         return precondition_failed(request, f"job {found.id} has changed; read it again without If-Match")
     if matches_if_none_match(request.headers.get("If-None-Match"), _etag(found)):
@@ -100,7 +100,7 @@ async def get_job(request: Request, job_id: str, caller: FromCaller) -> Response
 @router.get("/{job_id}/input", response_class=Response, responses=FILE_RESPONSES)
 async def download_input(job_id: str, request: Request, caller: FromCaller) -> Response:
     """Download the prompts or conversations that the spec describes in `inline_input`, as a JSON list."""
-    found = await caller.service.reader.call(jobs.find, caller.job_key(job_id))
+    found = await caller.service.quick_reader.call(jobs.find, caller.job_key(job_id))
     described = found.spec.get("inline_input")
     if described is None:
         raise NotFoundError(f"job {job_id} has no separate input; `GET /v1/jobs/{job_id}` shows its whole spec")

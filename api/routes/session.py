@@ -51,7 +51,7 @@ async def get_session(caller: FromCaller) -> Response:
     token = caller.credentials.session_token
     if caller.credentials.authorization is None and token:
         return json_response(
-            _to_session_object(await find_session(caller.service.authenticator, token)), headers=NO_STORE
+            _to_session_object(await find_session(caller.service.quick_reader, token)), headers=NO_STORE
         )
     return json_response(SessionObject(key=KeyObject.of(caller.key), expires_at=None), headers=NO_STORE)
 
