@@ -115,7 +115,7 @@ class SpareProcess:
     def start(self) -> Runner:
         """See `RunnerSource`."""
         with self._lock:
-            taken, self._spare = self._spare or self._spawn(), None
+            taken, self._spare = self._spare or self._spawn(), self._spawn()
         return taken
 
     def _spawn(self) -> Runner:

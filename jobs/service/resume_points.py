@@ -131,7 +131,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
         raise _name_taken_error(publication.name)
     made = [
         ArtifactRecord(
-            id=new_id("art"),
+            id=new_id("file"),
             job_id=job.id,
             attempt_id=publication.point.attempt_id,
             path=f"published/{publication.key.rpartition('/')[2]}/{file.path}",

@@ -70,6 +70,8 @@ def test_a_running_job_publishes_and_continues(stored: Api) -> None:
     assert stored.client.get(f"/v1/jobs/{job}/artifacts/{weights}").content == WEIGHTS
     folder = stored.store.local_path(f"jobs/{job}/{weights.split('/')[1]}")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    for artifact in artifacts:
+        assert stored.client.get("/v1/files", params={"after": artifact["id"]}).status_code == 200
 
 
 @pytest.mark.parametrize("event", [Event.FAIL, Event.STOP])

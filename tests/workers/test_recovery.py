@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from examples.tiny_checkpoint import CONVERSATIONS
@@ -142,6 +143,20 @@ def test_a_worker_that_is_stopped_releases_its_job_without_counting(service: Dep
     job = service.wait(job_id)
     assert job.result is not None
     assert job.result["resumed_from_step"] >= 10
+
+
+def test_a_spare_runner_is_replaced_once_it_is_taken(service: Deployment) -> None:
+    service.end(only_worker(service))
+    name = fresh_worker(service, start_method="spawn")
+
+    def runners() -> set[int]:
+        children = psutil.Process(service.running[name].pid).children()
+        return {child.pid for child in children if "workers.runner" in child.cmdline()}
+
+    wait_for("the spare runner", runners)
+    (spare,) = runners()
+    assert service.wait(service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=2)).result
+    assert runners() - {spare}
 
 
 def test_a_message_lost_before_the_claim_is_sent_again(service: Deployment) -> None:

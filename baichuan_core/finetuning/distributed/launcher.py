@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from baichuan_core.errors import BaichuanError, RankFailedError
+from baichuan_core.errors import BaichuanError, RankFailedError, TrainingPausedError
 from baichuan_core.finetuning.distributed.distribution import DistributionPlan
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.distributed.interfaces import find_interface
@@ -56,13 +56,18 @@ def launch(
         RankFailedError: A rank was killed or failed unexpectedly, here or on another machine; the message contains the
             rank and the last lines of its output.
         MemoryError: A rank ran out of memory.
+        TrainingPausedError: The run was paused; all ranks on all machines have saved a resume point.
         BaichuanError: A rank raised this error.
     """
     rendezvous = Rendezvous(plan)
     try:
         rendezvous.compare_plans()
-        with _start_ranks(inputs, plan, rendezvous.port, on_gpu=on_gpu) as ranks:
-            report = _supervise(ranks, rendezvous, should_pause, on_resume_point, on_progress)
+        try:
+            with _start_ranks(inputs, plan, rendezvous.port, on_gpu=on_gpu) as ranks:
+                report = _supervise(ranks, rendezvous, should_pause, on_resume_point, on_progress)
+        except TrainingPausedError:
+            rendezvous.close()  # all machines pause at the same step, so this is not a failure of this one
+            raise
         rendezvous.close()
     except BaseException as error:
         rendezvous.report_failure(error)

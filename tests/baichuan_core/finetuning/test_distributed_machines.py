@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from baichuan_core import Distribution, Progress, RankFailedError
+from baichuan_core.errors import TrainingPausedError
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from tests.baichuan_core.finetuning.distributed_runs import OPTIONS, rank_processes, run
 from tests.network_namespaces import connected_machines
@@ -69,6 +71,34 @@ def test_two_launchers_train_together_and_end_together(tmp_path: Path) -> None:
     one = run(base, tmp_path / "one", ADAPTER | {"batch_size": 4})
     assert two.losses == pytest.approx(one.losses, rel=1e-6)
     assert all((two.weights[name] - weight).abs().max() <= 3e-7 for name, weight in one.weights.items())
+
+
+@pytest.mark.long
+def test_a_paused_run_waits_for_the_launchers_of_other_machines(tmp_path: Path) -> None:
+    base, port = make_tiny_checkpoint(tmp_path / "base"), free_port()
+    other = start_launcher(base, tmp_path / "two", 1, port)
+    asked, continued = iter([False] * 3), threading.Event()
+
+    def go_on() -> None:
+        continued.set()
+        other.send_signal(signal.SIGCONT)
+
+    def hold_up(_: Path) -> None:
+        other.send_signal(signal.SIGSTOP)
+        threading.Timer(3, go_on).start()
+
+    with pytest.raises(TrainingPausedError):
+        run(
+            base,
+            tmp_path / "two",
+            ADAPTER,
+            distribution(port),
+            should_pause=lambda: next(asked, True),
+            on_resume_point=hold_up,
+        )
+    assert continued.is_set()
+    _, errors = other.communicate()
+    assert "paused after step" in errors
 
 
 @pytest.mark.long
