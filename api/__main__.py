@@ -1,4 +1,4 @@
-"""`python -m api` serves the HTTP API until SIGTERM or SIGINT."""
+"""Entry point of `python -m api`: serves the HTTP API until SIGTERM or SIGINT arrives."""
 
 import logging
 import socket

@@ -13,10 +13,10 @@ MAX_WAITING_LINES = 20_000
 
 
 class BatchingHandler(logging.Handler):
-    """Collects lines for a tenth of a second and writes them together; `close` writes the remaining ones.
+    """A log handler that collects lines for a tenth of a second and writes them together; `close` writes the rest.
 
     While the stream cannot be written to (for example because the disk is full) or is too slow, lines are dropped and
-    counted, so that the log neither stops for good nor fills the memory.
+    counted, so that the log neither stops for good nor fills up memory.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

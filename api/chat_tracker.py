@@ -70,7 +70,7 @@ class ChatTracker:
         """
         limit = self._settings.chats_per_project
         if self._projects[project_id] >= limit:
-            message = f"this project has {limit} open chats, the most that one API process answers at a time"
+            message = f"this project has {limit} open chats, the limit per API process"
             raise TooManyRequestsError(f"{message}; wait until one ends", seconds=CHAT_LIMIT_RETRY_SECONDS)
         self._projects[project_id] += 1
 
@@ -87,7 +87,7 @@ class ChatTracker:
         self._write(chats.begin, chat)
 
     def record_end(self, ended: EndedChat) -> None:
-        """Record how a chat has ended."""
+        """Record how a chat ended."""
         self._open.discard(ended.chat.id)
         self.loads[ended.chat.attempt_id] -= 1
         if not self.loads[ended.chat.attempt_id]:

@@ -65,7 +65,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     slow_reader = CallBatcher("slow reader", database.reading, read_only=True)
     writer = CallBatcher("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
     store = open_store(settings)
-    with suppress(OSError):  # an unwritable store is reported to clients that upload
+    with suppress(OSError):  # the API also starts with an unwritable store; uploads report the problem
         store.tidy()
     try:
         yield Service(
@@ -109,7 +109,7 @@ def forbid_if_match(if_match: IfMatch = None) -> None:
         VersionConflictError: the request has an If-Match header other than `*`.
     """
     if parse_if_match(if_match) is not None:
-        raise VersionConflictError("this resource has no ETag to compare with; leave If-Match out", param="If-Match")
+        raise VersionConflictError("this resource has no ETag to compare; remove the If-Match header", param="If-Match")
 
 
 WithoutIfMatch = Depends(forbid_if_match)
@@ -125,7 +125,7 @@ class Caller:
 
     @property
     def project_id(self) -> str:
-        """The project that the key belongs to."""
+        """The id of the project that the key belongs to."""
         return self.key.project_id
 
     def job_key(self, job_id: str) -> JobKey:
@@ -140,7 +140,7 @@ async def get_caller(request: Request) -> Caller:
     key = await identify(service.quick_reader, credentials)
     request.state.key = key
     if request.method not in SAFE_METHODS and requires_nonexistence(request.scope):
-        message = "clients cannot choose the address of a new resource; leave If-None-Match out"
+        message = "clients cannot choose the URL of a new resource; remove the If-None-Match header"
         raise VersionConflictError(message, param="If-None-Match")
     if credentials.authorization is None and request.method not in SAFE_METHODS:
         require_same_origin(request)

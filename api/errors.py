@@ -92,7 +92,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     fields: Sequence[FieldError] = (),
 ) -> JSONResponse:
-    """Return a problem document."""
+    """Return a response with a problem document."""
     body: dict[str, Any] = {
         "type": f"urn:baichuan:problem:{code}",
         "title": title,
@@ -148,7 +148,8 @@ def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
 
 
 def _error_headers(status: int, error: domain.DomainError) -> dict[str, str]:
-    # The openai client retries 409, 429 and 5xx unless a header forbids it, but this request may have taken effect.
+    # The openai client retries 409, 429 and 5xx unless a header forbids it. For these errors, a retry is pointless
+    # or could repeat a request that has taken effect.
     if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError | domain.ServingFailedError):
         return {"x-should-retry": "false"}
     if isinstance(error, domain.RetryLaterError):
@@ -180,8 +181,8 @@ async def _handle_validation_error(request: Request, error: Exception) -> JSONRe
 # The code and message for errors that the framework raises; None keeps the error's own message.
 HTTP_PROBLEMS = {
     400: ("malformed_json", "the body could not be read as JSON; check that it is complete and encoded as UTF-8"),
-    404: ("unknown_address", "there is nothing at this address; /docs lists all addresses"),
-    405: ("method_not_allowed", "this address does not support that method; the Allow header lists the supported ones"),
+    404: ("unknown_address", "no resource exists at this URL; /docs lists all endpoints"),
+    405: ("method_not_allowed", "this URL does not support that method; the Allow header lists the supported ones"),
     413: ("too_large", None),
 }
 
@@ -197,7 +198,7 @@ async def _handle_http_error(request: Request, error: Exception) -> JSONResponse
 
 
 def _allowed_methods(request: Request) -> str:
-    """Return all methods that an address supports; the framework's own error lists those of only one route."""
+    """Return all methods that a URL supports; the framework's own error lists those of only one route."""
     routes = request.app.routes
     known = [
         method

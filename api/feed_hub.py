@@ -77,7 +77,7 @@ class FeedHub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run in the background while the block runs."""
+        """Poll and listen in the background while the block runs."""
         tasks = [asyncio.create_task(self._subscribe()), asyncio.create_task(self._poll_feeds())]
         try:
             yield
@@ -118,7 +118,7 @@ class FeedHub:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                log.debug("event streams poll because Redis is unreachable: %s", error)
+                log.debug("event streams fall back to polling because Redis is unreachable: %s", error)
             finally:
                 self._subscribed = False
             await asyncio.sleep(RECONNECT_SECONDS)

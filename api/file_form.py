@@ -42,7 +42,7 @@ REQUEST_BODY: dict[str, Any] = {
 
 
 def read_purpose(fields: Mapping[str, str]) -> str:
-    """Return the purpose that the client names.
+    """Return the purpose that the form specifies.
 
     Raises:
         InvalidRequestError: The purpose is missing or unknown.

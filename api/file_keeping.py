@@ -44,7 +44,7 @@ def make_idempotent_adder(tries: RetryHistory, lifetime_seconds: int | None) -> 
 
 
 async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
-    """Record that the file is expected, then store it and add its row, so that a file without a row gets deleted."""
+    """Store the file and add its row; reserve the key first, so that a file whose row is never added is deleted."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = to_displayed_purpose(arrived.purpose)
     record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)

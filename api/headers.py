@@ -1,4 +1,4 @@
-"""Headers that would change the meaning of a request if they were ignored."""
+"""Validates request headers that must not be silently ignored."""
 
 from http import HTTPStatus
 

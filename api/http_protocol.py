@@ -18,7 +18,7 @@ from api.errors import REQUEST_ID_HEADER, problem
 from api.middleware import log_refused_request, new_request_id
 from api.settings import ApiSettings
 
-LINGER_SECONDS = 1  # closing a connection while data is still arriving resets it, and the client loses the response
+LINGER_SECONDS = 1  # delay before closing; closing while data is arriving resets the connection and loses the response
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Refusal:
 
 INVALID_REQUEST = Refusal(HTTPStatus.BAD_REQUEST, "invalid_http", "the request is not valid HTTP; fix the client")
 UNKNOWN_METHOD = Refusal(
-    HTTPStatus.NOT_IMPLEMENTED, "unknown_method", "HTTP has no such method; /docs lists the methods of each address"
+    HTTPStatus.NOT_IMPLEMENTED, "unknown_method", "HTTP has no such method; /docs lists the methods of each endpoint"
 )
 
 
@@ -155,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
         remaining = self._window_start + self.settings.receive_seconds - self.loop.time()
         if remaining <= 0 and self._is_too_slow():
             if self._awaited == "request":
-                self.transport.close()  # there was no request, so there is no response
+                self.transport.close()  # no request has begun, so no response is due
             else:
                 self._refuse(self._create_too_slow_refusal())
             return

@@ -39,7 +39,7 @@ async def _submit_with_input(
         )
         submitted = await service.writer.call(submission.submit, wanted)
     except OutcomeUnknownError:
-        raise  # the job may have been created, and then it needs its input
+        raise  # keep the input, because the job may have been created
     except Exception:
         await service.writer.run(lambda connection: discard_input(connection, job_id))
         raise

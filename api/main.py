@@ -1,4 +1,4 @@
-"""Assembles the application."""
+"""Assembles the FastAPI application: routes, middleware, error handlers and the OpenAPI document."""
 
 import re
 from collections.abc import AsyncIterator

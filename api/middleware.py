@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import REQUEST_ID_HEADER, internal_error, problem
 from api.headers import check_headers, requires_nonexistence
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected
+CLIENT_CLOSED_REQUEST = 499  # nginx's status code for a request whose client disconnected
 PROCESS_TOKEN = secrets.token_hex(6)
 REQUEST_NUMBERS = count(1)
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -52,7 +52,7 @@ class HttpExchange:
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def send(self, message: Message) -> None:
-        """Pass on the response with the request's id in its headers."""
+        """Forward a message of the response, adding the request's id to its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self.request_id
@@ -103,27 +103,27 @@ class OutermostMiddleware:
         except Exception:
             log.exception("request %s failed", exchange.request_id)
             if exchange.status is not None:
-                raise  # the server then cuts the connection, so that a partial response does not look complete
+                raise  # the server then closes the connection, so that a partial response does not look complete
             await internal_error(exchange.request_id)(scope, receive, exchange.send)
 
 
 def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
-    """Return an error response if the address has NUL characters or duplicate query parameters."""
+    """Return an error response if the URL has NUL characters or duplicate query parameters."""
     if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
-        detail = "the address contains a NUL character (%00); remove it"
-        return problem(request_id, 400, "invalid_address", "Invalid address", detail)
+        detail = "the URL contains a NUL character (%00); remove it"
+        return problem(request_id, 400, "invalid_address", "Invalid URL", detail)
     if b"&" not in scope["query_string"]:
         return None
     counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     name, times = counts.most_common(1)[0] if counts else ("", 0)
     if times < 2:  # noqa: PLR2004 - no parameter is repeated
         return None
-    detail = f"the query parameter {name[:64]!r} is given {times} times; keep only one"
+    detail = f"the query parameter {name[:64]!r} appears {times} times; keep only one"
     return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
 
 
 class BodilessResponseMiddleware:
-    """Answers HEAD like GET but without the body, and `If-None-Match: *` with 304 if the resource exists.
+    """Serves HEAD like GET but without the body; responds to `If-None-Match: *` with 304 if the resource exists.
 
     A Range header has no meaning for HEAD (RFC 9110, 14.2).
     """
@@ -150,7 +150,8 @@ class BodilessResponseMiddleware:
                 is_cut = is_head or (is_unwanted and exists)
                 await send(_to_not_modified(message) if is_unwanted and exists else message)
                 if is_cut:
-                    await send({"type": "http.response.body"})  # lets a streamed response see the disconnect and stop
+                    # After the end of the response, a streaming route sees a disconnect and stops.
+                    await send({"type": "http.response.body"})
             elif not is_cut:
                 await send(message)
 

@@ -62,7 +62,7 @@ class FormReader:
         yield from pieces
 
     def on_part_begin(self) -> None:
-        """Handle the start of a part."""
+        """Start a new, empty part."""
         self._part = _Part()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -87,31 +87,32 @@ class FormReader:
         self._part.is_file = name == self._file_field
         if self._part.is_file:
             if self.filename is not None:
-                raise InvalidRequestError("send one file per request", param=name)
+                raise InvalidRequestError("the form has more than one file; send one file per request", param=name)
             self.filename = _read_filename(options, disposition)
         elif name in self.fields:
-            raise InvalidRequestError("this field is given twice; keep only one", param=name)
+            raise InvalidRequestError("this field appears twice; keep only one", param=name)
         elif name not in self._text_fields:
             known = ", ".join(sorted({self._file_field, *self._text_fields}))
             shown = name[:64]
-            raise InvalidRequestError(f"there is no field {shown!r}; the form has the fields {known}", param=shown)
+            raise InvalidRequestError(f"unknown field {shown!r}; the form has the fields {known}", param=shown)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Handle a chunk of the part's content."""
+        """Collect a chunk of the file's content or of a field's value."""
         if self._part.is_file:
             self._pieces.append(data[start:end])
             return
         self._part.value += data[start:end]
         if len(self._part.value) > MAX_FIELD_BYTES:
-            raise InvalidRequestError(f"at most {MAX_FIELD_BYTES} bytes are allowed here", param=self._part.name)
+            message = f"this field is too long; shorten it to at most {MAX_FIELD_BYTES} bytes"
+            raise InvalidRequestError(message, param=self._part.name)
 
     def on_part_end(self) -> None:
-        """Handle the end of a part."""
+        """Store the value of a complete field."""
         if not self._part.is_file:
             self.fields[self._part.name] = self._part.value.decode("utf-8", "replace")
 
     def on_end(self) -> None:
-        """Handle the end of the body."""
+        """Record that the closing boundary has arrived."""
         self.complete = True
 
 

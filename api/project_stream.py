@@ -18,8 +18,8 @@ RETRY_FIELD = b"retry: 1000\n"  # milliseconds after which a browser reconnects
 async def follow_project(caller: Caller, after: int | None) -> AsyncIterator[bytes]:
     """Yield the events after the position `after` until the key or session becomes invalid or the server stops.
 
-    The first event of a new stream is `ready`: the events that follow keep everything up to date that the client reads
-    after it. A `reset` event means that events were missed and that the client must read everything again.
+    The first event of a new stream is `ready`: everything that the client reads after it is kept up to date by the
+    events that follow. A `reset` event means that events were missed and that the client must read everything again.
     """
     service, position, checked = caller.service, after, time.monotonic()
     idle_seconds = service.settings.stream_idle_seconds

@@ -93,5 +93,5 @@ def require_admin(key: KeyRecord) -> KeyRecord:
         PermissionDeniedError: the key has another role.
     """
     if key.role != "admin":
-        raise PermissionDeniedError(f"key {key.id} has the role {key.role}; this request needs an admin key")
+        raise PermissionDeniedError(f"key {key.id} has the role {key.role}; this request requires an admin key")
     return key

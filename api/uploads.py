@@ -228,4 +228,4 @@ def too_large_error(settings: ApiSettings, param: str = "file") -> TooLargeError
 
 def storage_full_error() -> InsufficientStorageError:
     """Return the error for a file that does not fit in the artifact store."""
-    return InsufficientStorageError("the artifact store is full; delete files or artifacts, or give it a larger disk")
+    return InsufficientStorageError("the artifact store is full; delete files or artifacts, or enlarge its disk")

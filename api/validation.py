@@ -34,7 +34,7 @@ def _find_param(entry: Mapping[str, Any]) -> str | None:
         return None
     if entry["type"].startswith("union_tag"):
         return "kind"
-    if entry["type"] == "parameter":  # from a check across fields; the error names the field at fault
+    if entry["type"] == "parameter":  # raised by a cross-field check, which names the field at fault
         return str(entry["ctx"]["param"])
     location = list(entry["loc"])
     if location and location[0] in REQUEST_PARTS:

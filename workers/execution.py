@@ -118,7 +118,7 @@ class AttemptExecutor:
             except OUTAGE_ERRORS as error:
                 if time.monotonic() > gives_up_at or self._draining.is_set():
                     raise
-                log.warning("%s: cannot be claimed yet: %s", attempt_id, error)
+                log.warning("%s: could not claim the attempt, trying again: %s", attempt_id, error)
                 self._draining.wait(1)
 
     def _choose_rendezvous_address(self) -> str:
@@ -134,7 +134,7 @@ class AttemptExecutor:
         except LeaseExpiredError:
             raise
         except Exception as error:
-            log.exception("%s: the worker itself failed", claim.attempt.id)
+            log.exception("%s: unexpected error in the worker", claim.attempt.id)
             message = f"the worker could not run the attempt: {type(error).__name__}: {error}"
             self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 

@@ -12,7 +12,7 @@ from jobs.errors import DomainError
 # OSErrors that would occur again in the next attempt.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 MAX_MESSAGE_CHARACTERS = 4000
-REQUEST_ERRORS = (DatasetError, PromptError)  # after any other failure, the loaded model may be in a bad state
+REQUEST_ERRORS = (DatasetError, PromptError)  # engine errors after which the loaded model is still usable
 RENAMED_CODES = {"insufficient_space": "insufficient_storage"}  # maps the engine's error codes to ours
 
 

@@ -20,7 +20,7 @@ MAX_TOKEN_BYTES = 64
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of `python -m workers.fork_server SOCKET KINDS`: fork runners until the worker closes its socket."""
+    """Fork runners until the worker closes its socket; called by `python -m workers.fork_server SOCKET KINDS`."""
     descriptor, kinds = arguments
     tether.die_with_parent()
     channel = socket.socket(fileno=int(descriptor))

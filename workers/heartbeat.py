@@ -1,4 +1,4 @@
-"""Tells the dispatcher that this worker is alive and what resources it has."""
+"""Reports to the dispatcher that this worker is alive and which resources it has."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Reports on this worker from a separate thread, and waits out any database outage."""
+    """A thread that regularly reports this worker's state and resources, and waits out any database outage."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Heartbeat:
 def describe_worker(
     worker: WorkerSettings, inventory: Inventory, runners: Collection[int], residents: Residents
 ) -> WorkerRecord:
-    """Return a worker's current report.
+    """Return a worker's current state and resources for its heartbeat.
 
     Args:
         worker: The worker's settings, with the number of slots resolved.

@@ -41,7 +41,7 @@ class PendingUpdates:
 
 
 class Lease:
-    """Keeps an attempt for this worker. The attempt is lost only if a database outage outlasts the lease."""
+    """The lease on an attempt, which a thread keeps renewing. It is lost only if a database outage outlasts it."""
 
     def __init__(
         self, attempt_id: str, *, taken_at: float, database: Database, settings: Settings, worker: WorkerSettings
@@ -72,7 +72,7 @@ class Lease:
         self.stop()
 
     def stop(self) -> None:
-        """End the thread; the lease itself remains until it expires."""
+        """Stop renewing; the lease itself remains valid until it expires."""
         self._closing.set()
         self._awake.set()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Splits a runner's output into lines."""
+"""Splits a runner's output into lines, and limits how much of it is kept."""
 
 MAX_LINE_BYTES = 8192
 

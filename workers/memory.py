@@ -61,12 +61,12 @@ def _find_known_model(folder: Path) -> KnownModel | None:
     try:
         return None if any(folder.glob("*.gguf")) else KnownModel.from_config(read_config(folder))
     except ShapeError:
-        return None  # the engine gives a better error message
+        return None  # the engine will raise an error with a better message
 
 
 def _warn_if_short(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
             f"memory: inputs of maximum length need up to {in_gib(needs.total)}, but only {in_gib(free)} is free; "
-            "use shorter inputs or smaller batches to need less"
+            "shorter inputs or smaller batches need less"
         )

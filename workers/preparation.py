@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
-    """Return everything that a handler needs.
+    """Return the context with everything that a handler needs.
 
     Raises:
-        InvalidRequestError: A model or file is gone or of the wrong kind, or a path is no longer allowed.
+        InvalidRequestError: A model or file no longer exists or is of the wrong kind, or a path is no longer allowed.
     """
     # The models may have changed since the job was submitted.
     found = resolve_models(claim.spec, claim.models, claim.bases)
@@ -71,17 +71,17 @@ def locate_model(model: ModelRecord, field: str, store: ArtifactStore, model_roo
     """Return the directory of a model; registered ones are checked again, because roots and links may have changed.
 
     Raises:
-        InvalidRequestError: The directory is gone.
+        InvalidRequestError: The directory no longer exists.
         PathNotAllowedError: The directory is outside the allowed roots.
     """
     if model.path is not None:
         if not Path(model.path).is_dir():
-            message = f"the directory of model {model.id!r}, {model.path}, is gone; put it back or register it again"
+            message = f"directory {model.path} of model {model.id!r} no longer exists; restore it or register it again"
             raise InvalidRequestError(message, param=field)
         return resolve_allowed_path(model.path, model_roots)
     folder = store.local_path(model.key or "")
     if not folder.is_dir():
-        message = f"the files of model {model.id!r} are gone from the artifact store; run job {model.job_id} again"
+        message = f"the files of model {model.id!r} are no longer in the artifact store; run job {model.job_id} again"
         raise InvalidRequestError(message, param=field)
     return folder
 
@@ -114,7 +114,7 @@ def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore
         path = store.local_path(input_key(job_id))
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == described.sha256
     except FileNotFoundError:
-        message = f"the {described.field} of job {job_id} are gone from the artifact store; submit them in a new job"
+        message = f"the {described.field} of job {job_id} are no longer stored; submit them in a new job"
         raise InvalidRequestError(message, param=described.field) from None
     if not intact:
         message = f"the {described.field} of job {job_id} were changed in the artifact store; submit them in a new job"
@@ -125,5 +125,5 @@ def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore
 def _find_upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:
     path = store.local_path(file.key)
     if not path.is_file():
-        raise InvalidRequestError(f"file {file.id} ({file.filename}) is gone; upload it again", param=field)
+        raise InvalidRequestError(f"file {file.id} ({file.filename}) no longer exists; upload it again", param=field)
     return path

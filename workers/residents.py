@@ -118,7 +118,7 @@ class Residents:
             self._on_change()
 
     def drain(self) -> None:
-        """Close idle residents and keep no new ones; return at once."""
+        """Close idle residents and keep no new ones; return immediately."""
         self._closing.set()
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Residents:
     def close_unwanted(
         self, *, may_keep: bool, obsolete: Collection[str], devices: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Close residents that the service no longer wants here, and those on devices that are short of memory.
+        """Close residents that may not be kept, and the longest idle one on each device that is short of memory.
 
         Args:
             may_keep: False if an administrator is draining the worker.

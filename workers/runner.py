@@ -77,7 +77,7 @@ class PipeEnds:
 
 
 def preload(kinds: list[str]) -> None:
-    """Import what jobs of these kinds need, before the first assignment arrives."""
+    """Import the modules that jobs of these kinds need, before the first assignment arrives."""
     for name in (*(f"workers.handlers.{kind}" for kind in kinds), *LAZY_IMPORTS):
         import_module(name)
     # Exempt all existing objects from garbage collection: collections become faster, and forks keep sharing the memory.
@@ -86,7 +86,7 @@ def preload(kinds: list[str]) -> None:
 
 
 def run(ends: PipeEnds) -> None:
-    """Run the runner's main loop: wait for an assignment, work, report, and exit or wait for the next one."""
+    """Run the main loop: wait for an assignment, run it, report the outcome, then exit or wait for the next one."""
     with suppress(PermissionError):  # the process already leads a session
         os.setsid()  # put this process and its children in one group, which the worker can kill
     _redirect_output(ends)
@@ -103,7 +103,7 @@ def run(ends: PipeEnds) -> None:
 
 
 class CommandReader:
-    """Reads what the worker sends: assignments, requests and calls. Kills this process when the worker exits.
+    """Reads assignments, requests and calls from the worker. Kills this process when the worker exits.
 
     Attributes:
         pause: Set when the attempt must release its devices.
@@ -139,7 +139,7 @@ class CommandReader:
 
     def _deliver_call(self, line: bytes) -> None:
         attempt_id, call = decode_call(line)
-        if self.chats is not None and self.chats[0] == attempt_id:  # otherwise the call's attempt has ended
+        if self.chats is not None and self.chats[0] == attempt_id:  # calls to an earlier attempt are dropped
             self.chats[1].deliver(call)
 
 
@@ -167,7 +167,7 @@ class AttemptRunner:
             failure = make_failure(exception)
             if not failure.expected:
                 traceback.print_exc()
-        # The exception no longer exists here, and neither do the tensors that its traceback referred to.
+        # The exception no longer exists here, and neither do the tensors that its traceback referenced.
         return Failed(failure, self._keep_model(assignment) if failure.of_request else None)
 
     def _run_attempt(self, assignment: Assignment) -> Finished:
@@ -301,7 +301,7 @@ def _set_up_libraries(assignment: Assignment) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point of `python -m workers.runner KINDS CONTROL MESSAGES STDOUT STDERR`: import, then run assignments."""
+    """Preload modules, then run assignments: `python -m workers.runner KINDS CONTROL MESSAGES STDOUT STDERR`."""
     kinds, *descriptors = arguments
     preload(kinds.split(","))
     run(PipeEnds(*(int(each) for each in descriptors)))

@@ -98,7 +98,7 @@ class WorkerSettings(BaseSettings):
             raise ValueError(f"{wrong[0]!r} is not the name of a variable; write NAME, or NAME_* for a prefix")
         for name in SERVICE_SECRETS:
             if matching := [pattern for pattern in value if fnmatchcase(name, pattern)]:
-                raise ValueError(f"{matching[0]!r} would give {name} to jobs; list only the variables that jobs need")
+                raise ValueError(f"{matching[0]!r} would expose {name} to jobs; list only the variables that jobs need")
         return value
 
     @field_validator("devices", mode="before")
@@ -113,10 +113,10 @@ class WorkerSettings(BaseSettings):
             return value
         pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
         if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
-            raise ValueError(f"{wrong[0]!r} is not of the form name=value")
+            raise ValueError(f"{wrong[0]!r} is not in the format name=value")
         labels = {name.strip(): label.strip() for name, _, label in pairs}
         if len(labels) < len(pairs):
-            raise ValueError("a label name appears twice; give each label one value")
+            raise ValueError("a label name appears twice; use each name only once")
         return labels
 
     @property

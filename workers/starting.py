@@ -22,7 +22,7 @@ MAX_ANSWER_BYTES = 4096
 
 
 class RunnerSource(Protocol):
-    """A way to start runners."""
+    """An interface for starting runners."""
 
     def warm_up(self) -> None:
         """Begin the imports; return at once."""
@@ -152,7 +152,7 @@ class SpawnedProcess:
 
 
 class ForkServer:
-    """Starts `workers.fork_server`, restarts it if it has died, and asks it for runners."""
+    """Starts `workers.fork_server`, restarts it if it has died, and requests runners from it."""
 
     def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
         self._kinds = ",".join(kinds)
@@ -202,7 +202,7 @@ class _ForkServerConnection:
         threading.Thread(target=self._listen, name="fork server", daemon=True).start()
 
     def fork(self, pipes: RunnerPipes) -> "ForkedProcess":
-        """Ask the fork server for a runner with these pipes, and wait until it exists.
+        """Request a runner with these pipes from the fork server, and wait until it has been forked.
 
         Raises:
             RuntimeError: The fork server has died.
@@ -238,7 +238,7 @@ class _ForkServerConnection:
                 self._children.pop(said["pid"]).mark_ended(said["code"])
 
     def _mark_dead(self) -> None:
-        """Record that the fork server has died. Its children keep running, but nothing reports their exits any more."""
+        """Record that the fork server has died. Its children keep running, but their exits are no longer reported."""
         with self._lock:
             self.alive = False
             for answer in self._waiting.values():
@@ -275,7 +275,7 @@ class ForkedProcess:
         self._ended.set()
 
     def forget_parent(self) -> None:
-        """Record that nothing will report when the process exits."""
+        """Record that the exit of the process will not be reported."""
         self._orphaned = True
 
 

@@ -144,7 +144,7 @@ class RunnerSupervisor:
         if runner is None or not self._can_pause:
             return StopReason.RELEASED
         if self._pause_ends_at is None:
-            # A worker that shuts down exits after `drain_seconds` and must record the release before that.
+            # A worker that is shutting down exits after `drain_seconds` and must record the release before that.
             limit = self._worker.drain_seconds / 2 if self._draining.is_set() else self._worker.pause_seconds
             self._pause_ends_at = time.monotonic() + min(limit, self._worker.pause_seconds)
             runner.ask_to_pause()
@@ -195,14 +195,14 @@ class RunnerSupervisor:
         self._lease.record_accepts_chats(accepts=accepts)
 
     def _end_chats(self) -> None:
-        """Refuse the chats that the runner has left open."""
+        """Close the chats that the runner has left open, with an error for their clients."""
         if self._served is None:
             return
         died = self._final_message is None or isinstance(self._final_message, Failed)
         if died and not self._is_released:
-            self._served.close("failed", "the runner exited before the answer was complete; try again")
+            self._served.close("failed", "the runner exited before the response was complete; try again")
         else:
-            self._served.close("leaving", "the job that answers chats is ending or being moved; try again")
+            self._served.close("leaving", "the job that serves chats is ending or being moved; try again")
 
     def _record_lines(self, stream: str, lines: list[str]) -> None:
         if kept := self._budget.admit(lines):

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 router = APIRouter(include_in_schema=False)
 
 DASHBOARD_PATH = "/dashboard/"
-ASSETS = "assets/"  # names of files in this folder contain a hash of the content
+ASSETS = "assets/"  # file names in this folder contain a hash of the content
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 NO_CACHE = "no-cache"
 CONTENT_SECURITY_POLICY = (
@@ -28,12 +28,12 @@ SECURITY_HEADERS = {
 MISSING_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Baichuan Jobs</title></head>
 <body><h1>Baichuan Jobs</h1><p>The dashboard is not part of this installation, which has no folder
-<code>dashboard/dist</code>. The API works; <a href="/docs">its documentation</a> lists all addresses.</p></body></html>
+<code>dashboard/dist</code>. The API works; <a href="/docs">its documentation</a> lists all endpoints.</p></body></html>
 """
 
 
 def find_bundle() -> Path:
-    """Return the path of the built page in the package, whether or not it exists."""
+    """Return the folder of the built dashboard in the package, whether or not it exists."""
     return Path(__file__).parents[2] / "dashboard" / "dist"
 
 
@@ -45,7 +45,7 @@ async def redirect_to_dashboard() -> Response:
 
 @router.get("/dashboard")
 async def redirect_to_folder() -> Response:
-    """Redirect browsers to the address with a trailing slash, because the page's relative links depend on it."""
+    """Redirect browsers to the URL with a trailing slash, because the page's relative links depend on it."""
     return RedirectResponse(DASHBOARD_PATH, 308, SECURITY_HEADERS)
 
 

@@ -44,6 +44,6 @@ def _find_database_fault(service: Service) -> str | None:
     except DatabaseFileGoneError as error:
         return error.message
     except DBAPIError as error:
-        log.warning("not ready: %s", error)
+        log.warning("the database is not ready: %s", error)
         return f"the database is not writable ({error.orig}); check its disk, DATABASE_URL and the database server"
     return None if migrated else "the database schema is out of date; run `baichuan init`"

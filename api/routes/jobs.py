@@ -148,7 +148,7 @@ async def resume(job_id: str, caller: FromCaller) -> Response:
 async def list_attempts(query: Annotated[PageQuery, Query()], job_id: str, caller: FromCaller) -> Response:
     """List the attempts of a job, oldest first."""
     found = await caller.service.reader.run(lambda c: jobs.list_attempts(c, caller.job_key(job_id)))
-    passed = [attempt.number for attempt in found if attempt.id == query.after]  # ordered by number, not by id
+    passed = [attempt.number for attempt in found if attempt.id == query.after]  # attempts are ordered by number
     if query.after and not passed:
         raise UnknownCursorError(query.after)
     behind = [AttemptObject.of(attempt) for attempt in found if attempt.number > max(passed, default=0)]

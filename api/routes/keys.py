@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 @router.post("", status_code=201, response_model=NewKeyObject)
 async def create_key(new: NewKey, admin: FromAdministrator) -> Response:
-    """Create a key, and its project if there is none with that name. Only this response shows the secret."""
+    """Create a key, and its project if it does not exist yet. Only this response shows the secret."""
     secret = keys.new_secret()
     made = await admin.service.writer.run(
         lambda c: keys.create(c, project=new.project, name=new.name, role=new.role, secret=secret)

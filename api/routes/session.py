@@ -47,7 +47,7 @@ async def sign_in(new: NewSession, request: Request) -> Response:
 
 @router.get("", response_model=SessionObject)
 async def get_session(caller: FromCaller) -> Response:
-    """Return the key that is signed in, and when its session ends."""
+    """Return the caller's API key, and when the session ends."""
     token = caller.credentials.session_token
     if caller.credentials.authorization is None and token:
         return json_response(

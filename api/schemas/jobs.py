@@ -28,7 +28,7 @@ MODEL_PRODUCING_KINDS = frozenset(
 
 
 class RequirementObject(BaseModel):
-    """What a job requires of each machine that runs it, fixed at submission."""
+    """The requirements of a job, fixed at submission."""
 
     nodes: int = Field(description="Number of machines that run the job together")
     devices: int = Field(description="Devices on each node; with 0, the job uses only host memory")
@@ -61,7 +61,7 @@ class WaitingObject(BaseModel):
     free_bytes: int | None = Field(
         description="Free memory on that worker's best device, or on its host if host memory is what is missing"
     )
-    holders: list[HolderObject] = Field(description="Jobs that hold what is missing, largest first")
+    holders: list[HolderObject] = Field(description="Jobs that hold the missing resource, largest first")
 
 
 class JobSummary(Identified):

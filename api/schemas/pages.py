@@ -1,4 +1,4 @@
-"""Lists, one page at a time."""
+"""Paginated lists."""
 
 from collections.abc import Sequence
 from typing import Generic, Literal, Self, TypeVar

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class DeviceHistory(BaseModel):
-    """A device's measurements over time; each list has one entry per time, or null where nothing was measured."""
+    """A device's measurements over time; each list has one entry per point in time, null if nothing was measured."""
 
     uuid: str
     type: str

@@ -11,7 +11,7 @@ class FieldProblem(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """The same error in the format of OpenAI's API."""
+    """An error in the format of OpenAI's API."""
 
     message: str
     type: str

@@ -118,7 +118,7 @@ class BulkRequest(Request):
     @model_validator(mode="after")
     def _require_condition(self) -> Self:
         if not self.filter.model_dump(exclude_none=True):
-            raise ValueError("filter has no condition; give at least one, such as state, kind, label or created_before")
+            raise ValueError("filter has no condition; add at least one, such as state, kind, label or created_before")
         return self
 
 
@@ -230,7 +230,7 @@ class PublishRequest(Request):
 
 
 class NewKey(Request):
-    """An API key to create; its project is created if there is none with that name."""
+    """An API key to create; its project is created too if it does not exist yet."""
 
     name: ShortName
     project: ShortName

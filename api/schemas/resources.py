@@ -72,7 +72,7 @@ class ModelObject(Identified):
 
 
 class DeviceObject(BaseModel):
-    """A device of a worker's machine; values that cannot be measured are null."""
+    """A device on a worker's machine; values that cannot be measured are null."""
 
     type: str
     index: int

@@ -8,7 +8,7 @@ from api.schemas.resources import KeyObject
 
 
 class SessionObject(BaseModel):
-    """The API key that is signed in."""
+    """The API key of a session or request, and when the session ends."""
 
     object: Literal["session"] = "session"
     key: KeyObject

@@ -138,7 +138,7 @@ def test_a_client_that_goes_away_leaves_nothing(api: Api) -> None:
         (HEAD.replace(b'name="file"', b'name="fill"') + TAIL, "fill", "the form has the fields expires_after[anchor]"),
         (HEAD[: HEAD.rindex(b"--")] + b"--" + BOUNDARY.encode() + b"--\r\n", "file", "named file"),
         (HEAD + b"1\r\n" + HEAD[HEAD.rindex(b"--" + BOUNDARY.encode()) :] + TAIL, "file", "one file"),
-        (HEAD[: HEAD.index(b"--", 2)] * 2 + HEAD + TAIL, "purpose", "given twice"),
+        (HEAD[: HEAD.index(b"--", 2)] * 2 + HEAD + TAIL, "purpose", "appears twice"),
         (EXPIRING % (b"created_at", b"60") + HEAD + TAIL, "expires_after[seconds]", "from 3600 to 2592000"),
         (EXPIRING % (b"created_at", b"1e4") + HEAD + TAIL, "expires_after[seconds]", "from 3600 to 2592000"),
         (EXPIRING % (b"now", b"3600") + HEAD + TAIL, "expires_after[anchor]", "must be created_at"),

@@ -135,7 +135,7 @@ def test_a_model_whose_directory_is_gone_or_leads_out_is_refused(
     shutil.rmtree(moved)
     job = service.wait(service.submit(kind="generate", model="moved", prompts=["hello"]), "failed")
     assert job.error is not None
-    assert "is gone" in job.error["message"]
+    assert "no longer exists" in job.error["message"]
     moved.symlink_to(tmp_path / "outside")
     job = service.wait(service.submit(kind="generate", model="moved", prompts=["hello"]), "failed")
     assert job.error is not None

@@ -149,7 +149,7 @@ def test_a_declaration_is_json_or_the_path_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("/nowhere.json", "neither a JSON list nor a file"),
+        ("/nowhere.json", "neither a JSON list nor a readable file"),
         ("[", "not valid JSON"),
         ("[]", "at least 1 item"),
         (json.dumps([entry(type="tpu")]), "device 0.type"),

@@ -72,7 +72,7 @@ def test_memory_that_may_not_be_enough_is_logged(tmp_path: Path, capsys: pytest.
     require_memory(spec_of(prompts=["x" * 60]), context)
     assert capsys.readouterr().out == ""
     require_memory(_endless(), context)
-    assert "use shorter inputs or smaller batches to need less" in capsys.readouterr().out
+    assert "shorter inputs or smaller batches need less" in capsys.readouterr().out
 
 
 def test_prompts_in_the_store_count_with_their_lengths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_pa
     def find() -> AnySpec:
         return claim.spec.with_input(prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore).files)
 
-    with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are gone from the artifact store"):
+    with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are no longer stored"):
         find()
     store.local_path(key).parent.mkdir(parents=True)
     store.local_path(key).write_bytes(separated.content)

@@ -29,7 +29,7 @@ def test_labels_are_names_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "gpu=a100, room=2")
     assert WorkerSettings().labels == {"gpu": "a100", "room": "2"}
     monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "a100")
-    with pytest.raises(ValidationError, match="'a100' is not of the form name=value"):
+    with pytest.raises(ValidationError, match="'a100' is not in the format name=value"):
         WorkerSettings()
     monkeypatch.setenv("BAICHUAN_WORKER_LABELS", "gpu=a100,gpu=h100")
     with pytest.raises(ValidationError, match="a label name appears twice"):

@@ -19,7 +19,7 @@ class DeclaredDevice(BaseModel):
     memory_bytes: Annotated[int, Field(gt=0)]
 
 
-MAX_CHARACTERS = 2**20  # a list of 100 devices has 20,000 characters
+MAX_CHARACTERS = 2**20  # a list of 100 devices takes about 20,000 characters
 DEVICES_ADAPTER = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
 
 
@@ -36,7 +36,7 @@ def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
             with Path(text).open(encoding="utf-8") as file:
                 text = file.read(MAX_CHARACTERS)
         except OSError as error:
-            raise ValueError(f"{where} is neither a JSON list nor a file that can be read: {error.strerror}") from None
+            raise ValueError(f"{where} is neither a JSON list nor a readable file: {error.strerror}") from None
     try:
         devices = DEVICES_ADAPTER.validate_python(json.loads(text))
     except ValidationError as error:
@@ -50,5 +50,5 @@ def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
         ("index", [(device.type, device.index) for device in devices]),
     ):
         if len(set(values)) < len(values):
-            raise ValueError(f"{where}: two devices have the same {field}; give each its own")
+            raise ValueError(f"{where}: two devices have the same {field}; each device needs its own")
     return devices

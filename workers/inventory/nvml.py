@@ -67,7 +67,7 @@ class Nvml:
         }
 
     def _measure_usage_by_others(self, handle: Any, used: int, is_ours: Callable[[int], bool]) -> int:
-        """Return the memory used by everything except our runners, including the driver, which has no process."""
+        """Return the memory in use outside our runners, including the driver's, which belongs to no process."""
         processes = self._query(self._nvml.nvmlDeviceGetComputeRunningProcesses, handle)
         ours = sum(int(each.usedGpuMemory or 0) for each in processes or () if is_ours(each.pid))
         return max(0, used - ours)

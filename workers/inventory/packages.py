@@ -12,4 +12,4 @@ def find_packages() -> list[str]:
 
 def _is_installed(name: str) -> bool:
     spec = find_spec(name)
-    return spec is not None and spec.origin is not None  # a folder with that name but without code has no origin
+    return spec is not None and spec.origin is not None  # a namespace package (a folder without code) has no origin

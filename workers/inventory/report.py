@@ -40,7 +40,7 @@ class Inventory:
         return bool(self._nvml.read(lambda _pid: False))
 
     def choose_slots(self, asked: int) -> int:
-        """Return the maximum number of concurrent jobs: `asked`, or if that is 0, a default for the devices."""
+        """Return the maximum number of concurrent jobs: `asked`, or a default for the devices if that is 0."""
         gpus = sum(device["type"] == "cuda" for device in self.devices())
         return asked or max(1, JOBS_PER_GPU * gpus)
 
