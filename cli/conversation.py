@@ -11,11 +11,11 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
 CHAT_PATH = "/v1/chat/completions"
-SILENCE_TIMEOUT_SECONDS = 60  # the service sends a comment every 15 s
+SILENCE_TIMEOUT_SECONDS = 60  # the service sends a keep-alive comment every 15 s by default
 
 
 class Conversation:
-    """The turns so far, and the parameters of the next request.
+    """A conversation: its turns so far, and the parameters of its requests.
 
     Attributes:
         system: The system prompt, or None.

@@ -6,7 +6,7 @@ from jobs.settings import InvalidSettingsError, Settings, read_settings
 
 
 def read_deployment_settings() -> Settings:
-    """Read the settings.
+    """Read the settings of the deployment from the environment.
 
     Raises:
         CommandError: an environment variable has an invalid value.

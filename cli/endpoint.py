@@ -21,7 +21,7 @@ CLIENT_FILE = "client.json"
 
 
 def home() -> Path:
-    """Return the directory of the embedded deployment, by the same rule as `jobs.settings` but without its imports."""
+    """Return the directory of the embedded deployment, as `jobs.settings` determines it, but without its imports."""
     return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
 
 
@@ -35,7 +35,7 @@ def load_saved_endpoint(directory: Path) -> Endpoint | None:
 
 
 def save(directory: Path, endpoint: Endpoint) -> None:
-    """Write the endpoint to the file that client commands read; only the user can read it."""
+    """Write the endpoint to the file that client commands read, accessible only to this user."""
     content = {"url": endpoint.url, "api_key": endpoint.api_key}
     write_private(directory / CLIENT_FILE, json.dumps(content, indent=2) + "\n")
 
@@ -69,7 +69,7 @@ def _check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
         port = parts.port
-    except ValueError as error:  # the port is not a number up to 65535, or a bracket is missing
+    except ValueError as error:  # the port is not a number up to 65535, or an IPv6 address lacks a bracket
         raise _make_address_error(address, str(error)) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _make_address_error(address, "it must be an http:// or https:// URL with a host")
@@ -82,9 +82,9 @@ def _make_address_error(address: str, problem: str) -> CommandError:
 
 
 def _is_same_port(address: str, known: str) -> bool:
-    """Return whether both addresses refer to the same port of this machine, such as `localhost` and 127.0.0.1."""
+    """Return whether both addresses refer to the same port on this machine, such as `localhost` and 127.0.0.1."""
     try:
         places = [(parts.scheme, parts.port, parts.path) for parts in (urlsplit(address), urlsplit(known))]
-    except ValueError:  # the port is not a number, or a bracket is missing
+    except ValueError:  # the port is not a number up to 65535, or an IPv6 address lacks a bracket
         return False
     return places[0] == places[1] and all(urlsplit(url).hostname in LOOPBACK_HOSTS for url in (address, known))

@@ -4,7 +4,7 @@ from cli.exit_codes import ExitCode
 
 
 class CommandError(Exception):
-    """Ends a command; the message says what to change."""
+    """An error that ends a command; its message tells the user what to change."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)

@@ -42,7 +42,7 @@ def read_hostfile(path: Path) -> list[Host]:
         raise CommandError(f"{path} lists no hosts; add lines of the form HOST slots=PROCESSES", ExitCode.USAGE)
     if len({host.slots for host in hosts}) > 1:
         raise CommandError(
-            f"the machines in {path} have different numbers of slots; give all the same number", ExitCode.USAGE
+            f"the machines in {path} have different numbers of slots; give them all the same number", ExitCode.USAGE
         )
     return hosts
 

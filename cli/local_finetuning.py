@@ -34,7 +34,7 @@ EXCLUDED_FIELDS = {
     "strategy",
     "deepspeed",
 }
-LIBRARY_OPTION_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fields
+LIBRARY_OPTION_NAMES = {"scheduler": "lr_scheduler"}  # the library's names for spec fields, if different
 
 
 def build_finetune_arguments(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def build_distribution_fields(
         hosts = read_hostfile(path)
         for name, given, written in (("--nproc", nproc, hosts[0].slots), ("--nodes", nodes, len(hosts))):
             if given not in (None, written):
-                raise CommandError(f"{name} is {given}, but {path} has {written}; leave one out", ExitCode.USAGE)
+                raise CommandError(f"{name} is {given}, but {path} specifies {written}; omit {name}", ExitCode.USAGE)
         nproc, nodes = hosts[0].slots, len(hosts)
         master_addr = master_addr or hosts[0].name
         if node_rank is None and nodes > 1:

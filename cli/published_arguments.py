@@ -13,8 +13,8 @@ from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, 
 
 PUBLISHED_SCRIPT = "fine-tune.py"
 META_KEY = "published"
-# Published options with the same names as ours, but with underscores instead of hyphens, such as
-# `--save_strategy epoch`, `--tf32 True`.
+# Published options whose names match ours, apart from underscores instead of hyphens, such as `--save_strategy epoch`
+# and `--tf32 True`.
 SAME_NAME_OPTIONS = (
     *(name for name in FinetuneSpec.model_fields if "_" in name and not name.endswith("_files")),
     "tf32",

@@ -160,7 +160,7 @@ def read_json(path: Path) -> Any:
 def _split_assignment(assignment: str, option: str) -> tuple[str, str]:
     name, sign, value = assignment.partition("=")
     if not name or not sign:
-        raise CommandError(f"{option} {assignment!r}: write it as NAME=VALUE", ExitCode.USAGE)
+        raise CommandError(f"{option} is {assignment!r}; write NAME=VALUE", ExitCode.USAGE)
     return name, value
 
 

@@ -1,4 +1,4 @@
-"""Answers in progress: the text received so far, how they end, and what is recorded about them."""
+"""Answers in progress: collects their text, detects how they end, and records their results."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CompletionDelta:
-    """New text of a completion; a text of None marks the completion's end."""
+    """New text of a completion; a `text` of None marks its end."""
 
     choice: Choice
     text: str | None
@@ -35,7 +35,7 @@ class CompletionDelta:
 
 
 class Answer:
-    """An answer that has begun.
+    """An answer that a runner has begun to generate.
 
     Args:
         service: The service.
@@ -74,7 +74,7 @@ class Answer:
         return Usage.of(self._prompt_tokens, self.choices)
 
     async def follow(self) -> AsyncIterator[list[CompletionDelta]]:
-        """Yield new text as it arrives until the answer is complete, and an empty list after a second without new text.
+        """Yield new text as it arrives until the answer is complete, and an empty list after each second without any.
 
         Raises:
             DomainError: The answer cannot be completed, for example because the runner died.
@@ -91,7 +91,7 @@ class Answer:
         self._state = "succeeded"
 
     def _accept(self, index: int, reply: ChatReply) -> CompletionDelta | None:
-        """Process a reply to the request with this index; return what it adds to a completion."""
+        """Process a reply to the request with this index; return the new text or end of a completion, if any."""
         match reply:
             case Delta():
                 return self._add_delta(self.choices[index * self._per_prompt + reply.choice], reply)

@@ -15,7 +15,7 @@ from jobs.records import ArtifactRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
-OUTPUT_FILE = "batch_output.jsonl"  # the file names that `workers.handlers.batch_files` uses
+OUTPUT_FILE = "batch_output.jsonl"  # must match the file names in `workers.handlers.batch_files`
 ERROR_FILE = "batch_errors.jsonl"
 COMPLETION_WINDOW = "24h"
 FINALIZING_STAGES = ("writing", "publishing")

@@ -96,7 +96,7 @@ def _respond(job: JobDetails, caller: Caller) -> Response:
 
 
 async def _build_wanted_job(body: BatchBody, caller: Caller) -> WantedJob:
-    """Return the job that a body requests."""
+    """Return the job to create for a request body."""
     summary = await _summarize(body, caller)
     model = await choose_model(caller, summary.model, body.baichuan)
     given = {"kind": KIND, "model": model, "input_file": body.input_file_id}

@@ -1,4 +1,4 @@
-"""/v1/chat/completions and /v1/completions, answered immediately by a runner that has the model loaded."""
+"""/v1/chat/completions and /v1/completions: a runner that has loaded the model generates the answer."""
 
 import json
 import time

@@ -19,7 +19,7 @@ MAX_SEED = 2**31
 
 
 def _build_rule_validator(name: str) -> BeforeValidator:
-    """Return a validator for a parameter, with the same rule as in batch files; null means that it is not set."""
+    """Return a validator that checks a parameter as in batch files, but accepts null for one that is not set."""
 
     def check(value: Any) -> Any:
         if value is not None and (fault := find_fault(name, value)):
@@ -34,7 +34,7 @@ def _accept_only(*neutral: object) -> AfterValidator:
 
     def check(value: object) -> object:
         if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
-            allowed = f" except {' and '.join(map(repr, neutral))}" if neutral else ""
+            allowed = f", except for {' and '.join(map(repr, neutral))}" if neutral else ""
             raise ValueError(f"is not supported here{allowed}; leave it out")
         return value
 
@@ -149,7 +149,7 @@ class ChatBody(CompletionBody):
     store: bool | None = Field(None, description="Whether to store the messages and the answer for later retrieval")
     metadata: Metadata | None = None
     response_format: Annotated[object, _accept_only({"type": "text"})] = None
-    # These parameters have no effect.
+    # Parameters that are ignored, or rejected if their value would change the answer.
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     parallel_tool_calls: bool | None = None
@@ -171,7 +171,7 @@ class ChatBody(CompletionBody):
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise _parameter_error("max_tokens", "cannot be combined with max_completion_tokens; give only one of them")
+            raise _parameter_error("max_tokens", "cannot be combined with max_completion_tokens; set only one of them")
         if self.top_logprobs is not None and not self.logprobs:
             raise _parameter_error("top_logprobs", "requires `logprobs: true`")
         return self

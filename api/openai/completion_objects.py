@@ -41,7 +41,7 @@ class Usage(BaseModel):
 
     @classmethod
     def of(cls, prompt_tokens: int, choices: Iterable[Choice]) -> "Usage":
-        """Add up the tokens of all completions."""
+        """Return the usage summed over all completions."""
         written = sum(choice.completion_tokens for choice in choices)
         return cls(prompt_tokens=prompt_tokens, completion_tokens=written, total_tokens=prompt_tokens + written)
 
@@ -128,7 +128,7 @@ class ChunkWriter:
         return self._write(choice.index, content, chances, "null")
 
     def write_finish_reason(self, choice: Choice) -> str:
-        """Write the chunk that says why a completion has ended."""
+        """Write the chunk with the finish reason of a completion."""
         return self._write(choice.index, "{}" if self._is_chat else '""', "null", _dump(choice.finish_reason))
 
     def write_usage(self, usage: Usage) -> str:
@@ -174,7 +174,7 @@ def build_text_completion(
 
 
 def format_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: int = 0) -> dict[str, Any]:
-    """Return tokens' log-probabilities in OpenAI's format; `offset` is the first token's position in a completion."""
+    """Return log-probabilities in OpenAI's format; `offset` is the number of characters before the first token."""
     if is_chat:
         content = [
             {**_format_token(one), "top_logprobs": list(map(_format_token, one.alternatives))} for one in chances

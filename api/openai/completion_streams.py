@@ -21,7 +21,7 @@ STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class CompletionStream(Response):
-    """Streams an answer until `[DONE]`, an error event or the client's disconnection, then closes it.
+    """Streams an answer until `[DONE]`, an error event or a client disconnect, then closes the answer.
 
     Args:
         answer: The answer, which a runner has begun.

@@ -26,7 +26,7 @@ class Extension(BaseModel):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields of the job's spec."""
+        """The spec fields that the client sets through the extension."""
         return dict(self.model_extra or {})
 
 
@@ -72,7 +72,7 @@ class SpecFields:
         return self.names.get(root, root if root in self.given else f"{EXTENSION_NAME}.{root}") + dot + rest
 
     def rename_param(self, error: DomainError, kind: type[JobSpec]) -> DomainError:
-        """Change an error about a spec field so that it names the parameter that sets the field, and return it."""
+        """Replace the spec field that an error names with the parameter that sets it, and return the error."""
         if error.param is not None and error.param.partition(".")[0] in kind.model_fields:
             error.param = self.find_parameter(error.param)
         return error

@@ -31,8 +31,8 @@ EVENT_TYPES = ("state", "progress")
 DEFAULT_PRESET = "recommended"  # preset that provides the `auto` values
 SUFFIX_PATTERN = r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$"
 MAX_MODEL_NAME_LENGTH = 128
-ID_SUFFIX_LENGTH = 8  # number of characters of the job's id in its model's name
-# Spec fields, and the parameters of OpenAI's API that set them under other names.
+ID_SUFFIX_LENGTH = 8  # the model's name ends with this many characters of the job's id
+# Spec fields mapped to the OpenAI parameters that set them, if the names differ.
 PARAMETER_NAMES = {
     "epochs": "method.supervised.hyperparameters.n_epochs",
     "batch_size": "method.supervised.hyperparameters.batch_size",
@@ -48,7 +48,7 @@ def _check_auto_or_count(value: Any) -> Any:
 
 def _check_auto_or_factor(value: Any) -> Any:
     if value != AUTO and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e6):  # noqa: PLR2004
-        raise ValueError("must be 'auto' or a number above 0")
+        raise ValueError("must be 'auto' or a number above 0 and at most 1000000")
     return value
 
 
@@ -141,7 +141,7 @@ async def cancel(job_id: str, caller: FromCaller) -> Response:
 
 @router.post("/{job_id}/pause", response_model=FineTuningJobObject)
 async def pause(job_id: str, caller: FromCaller) -> Response:
-    """Pause a job until it is resumed; its status is `queued`, and its true state is in `baichuan`."""
+    """Pause a job until it is resumed; a paused job has the status `queued`, with its true state in `baichuan`."""
     return await _change(jobs.pause, job_id, caller)
 
 
@@ -167,7 +167,7 @@ async def list_events(job_id: str, request: Request, caller: FromCaller) -> Resp
 
 @router.get("/{job_id}/checkpoints", response_model=Page[FineTuningCheckpointObject], openapi_extra=LIST_PARAMETERS)
 async def list_checkpoints(job_id: str, request: Request, caller: FromCaller) -> Response:
-    """List the job's usable checkpoints: its result, once it has succeeded."""
+    """List the checkpoints of a job: only its resulting model, once the job has succeeded."""
     query = read_query(request)
     found = FineTuningCheckpointObject.list_from_job((await _find(job_id, caller)).job, caller.key)
     if query.after is not None:
@@ -193,7 +193,7 @@ def _respond(job: JobDetails, caller: Caller) -> Response:
 
 
 async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
-    """Return the job that a body requests."""
+    """Return the job to create for a request body."""
     given, openai = _read_hyperparameters(body)
     job_id = new_id("job")
     files = {"training_file": body.training_file, "validation_file": body.validation_file}
@@ -211,7 +211,7 @@ async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
     )
     if body.suffix is not None and "output_model" in body.baichuan.fields:
         raise InvalidRequestError(
-            "cannot be combined with suffix; give only one of them", param="baichuan.output_model"
+            "cannot be combined with suffix; set only one of them", param="baichuan.output_model"
         )
     spec = fields.build_spec(FinetuneSpec, body.baichuan)
     return WantedJob(job_id, _scale_learning_rate(spec, openai["learning_rate_multiplier"]), fields, openai)

@@ -136,7 +136,7 @@ class FineTuningEventObject(Identified):
 
     @classmethod
     def of(cls, event: EventRecord) -> Self:
-        """Convert an entry of type `state` or `progress` from the job's log."""
+        """Convert a job's event of type `state` or `progress`."""
         is_progress = event.type == "progress"
         return cls(
             id=f"{event.job_id}:{event.sequence}",
@@ -149,7 +149,7 @@ class FineTuningEventObject(Identified):
 
 
 class FineTuningCheckpointObject(Identified):
-    """A model that a fine-tuning job has written."""
+    """A model that a fine-tuning job has produced."""
 
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
@@ -160,7 +160,7 @@ class FineTuningCheckpointObject(Identified):
 
     @classmethod
     def list_from_job(cls, job: JobDetails, caller: KeyRecord) -> list[Self]:
-        """Return the usable checkpoints of a job: its result, once it has succeeded."""
+        """Return the checkpoints of a job: only its resulting model, once the job has succeeded."""
         model = JobSummary.of(job, caller).model
         if job.state is not JobState.SUCCEEDED or job.result is None or model is None:
             return []
@@ -184,7 +184,7 @@ class FineTuningCheckpointObject(Identified):
 
 
 def find_failure(job: JobDetails) -> FineTuningErrorObject | None:
-    """Return why a job has failed, or None if the job has not failed, even if one of its attempts has."""
+    """Return the error of a failed job, or None for any other job, even if one of its attempts has failed."""
     if job.state is not JobState.FAILED:
         return None
     error = job.error or {}
@@ -255,7 +255,7 @@ def _describe_progress(data: Json) -> str:
 
 
 def _rename_metrics(data: Json) -> Json:
-    """Return the metrics of a progress event, using OpenAI's names for the losses."""
+    """Return the metrics of a progress event under OpenAI's names."""
     metrics: Mapping[str, Any] = data.get("metrics") or {}
     names = {"loss": "train_loss", "eval_loss": "valid_loss", "steps": "total_steps"}
     return {names.get(name, name): value for name, value in metrics.items()}

@@ -58,7 +58,7 @@ Q = TypeVar("Q", bound=ListQuery)
 
 
 def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
-    """Read the query of a list; see `read_query_as`."""
+    """Parse the query parameters of a list request; see `read_query_as`."""
     return read_query_as(ListQuery, request, by_metadata=by_metadata)
 
 
@@ -77,7 +77,8 @@ def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False)
         else:
             metadata[found[1]] = value
     if "metadata" in fields:
-        raise InvalidRequestError("write metadata[key]=value; jobs without metadata cannot be listed", param="metadata")
+        message = "write metadata[key]=value; filtering for jobs without metadata is not supported"
+        raise InvalidRequestError(message, param="metadata")
     try:
         return kind.model_validate({**fields, "metadata": metadata})
     except ValidationError as error:

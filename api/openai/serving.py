@@ -1,4 +1,4 @@
-"""Finds an attempt to answer a request: one that already serves the model, or one of a job submitted to serve it."""
+"""Finds a job attempt that can answer a request; if none serves the model yet, submits a job to serve it."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ from jobs.service.submission import Submission
 from jobs.specs import ServeSpec
 from jobs.state import JobState
 
-POLL_INTERVAL_SECONDS = 0.2  # time between two checks of a model that is being loaded
+POLL_INTERVAL_SECONDS = 0.2  # time between checks while a model is being loaded
 MAX_FAILURES = 3  # give up once this many runners have failed without starting to answer
 LOADING_RETRY_SECONDS = 5  # Retry-After while a model is being loaded
 NO_CAPACITY_RETRY_SECONDS = 30  # Retry-After while a model is waiting for free memory or a slot
@@ -81,7 +81,7 @@ async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
 
 
 class _AttemptSearch:
-    """Searches for an attempt to answer one request; `_job` is the last known state of the job that will serve it."""
+    """Searches for a job attempt that can answer one request; `_job` is the last known state of the serve job."""
 
     def __init__(self, caller: Caller, wanted: WantedAnswer) -> None:
         self._caller = caller
@@ -91,7 +91,7 @@ class _AttemptSearch:
         self._job: JobRecord | None = None
         self._refusal: DomainError | None = None
         self._failures = 0
-        self._declined: set[str] = set()  # attempts of generate jobs that had no room for this request
+        self._declined: set[str] = set()  # attempts of generate jobs that declined this request
 
     async def run(self) -> Answer:
         """Offer the request to each attempt until one begins to answer; see `open_answer`."""
@@ -124,7 +124,7 @@ class _AttemptSearch:
         )
 
     async def _ask_attempt(self, attempt: ServingAttempt) -> Answer | None:
-        """Ask an attempt for the answer; return None if this attempt does not answer, but another one may."""
+        """Ask an attempt for the answer; return None if it refuses, but another attempt may answer."""
         wanted, tracker = self._wanted, self._service.chats
         ids = [wanted.answer_id] if len(wanted.requests) == 1 else [new_id("part") for _ in wanted.requests]
         try:
@@ -189,7 +189,7 @@ class _AttemptSearch:
         return sum(started.values())
 
     async def _require_job(self, place: ServingStatus) -> None:
-        """Ensure that there is a job that will serve the model."""
+        """Submit a job to serve the model, unless one is pending or running."""
         self._job = place.job
         if self._job is not None and self._job.state in (JobState.FAILED, JobState.CANCELLED):
             raise _ended_error(self._job)
@@ -205,7 +205,7 @@ class _AttemptSearch:
             )
 
     def _waiting_error(self) -> DomainError:
-        """Return an error that says what the model is waiting for."""
+        """Return an error that states what the model is waiting for."""
         job = self._job
         if job is None:
             return self._refusal or NotReadyError("the model is not ready; try again", seconds=BUSY_RETRY_SECONDS)
@@ -225,7 +225,7 @@ class _AttemptSearch:
 
 
 def _ended_error(job: JobRecord) -> DomainError:
-    """Return the error for a job that ended before it answered."""
+    """Return the error for a serve job that failed or was cancelled before it answered."""
     if job.state is JobState.CANCELLED:
         message = f"job {job.id}, which should have loaded model {job.source_model!r}, was cancelled; try again"
         return NotReadyError(message, seconds=LOADING_RETRY_SECONDS)

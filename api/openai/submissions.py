@@ -86,7 +86,7 @@ async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
 
 
 async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
-    """Return the model to use: the named one, or a version of it quantized as the extension requests.
+    """Return the model to use: the named model, or its quantized version if the extension requests one.
 
     Raises:
         InvalidRequestError: there is no such version.

@@ -55,7 +55,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
 class ExpiresAfter(Body):
-    """When the file expires."""
+    """The expiration time of the file, relative to its creation."""
 
     anchor: Literal["created_at"]
     seconds: int = Field(ge=MIN_LIFETIME, le=MAX_LIFETIME)
@@ -117,7 +117,7 @@ class UploadPartObject(Identified):
 
 @router.post("", response_model=UploadObject)
 async def create_upload(body: UploadBody, caller: FromCaller) -> Response:
-    """Announce a file whose parts will arrive within an hour."""
+    """Start the upload of a file; its parts must arrive within an hour."""
     if body.purpose not in PURPOSES:
         raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
     if body.bytes > caller.service.settings.max_upload_bytes:
@@ -181,7 +181,7 @@ async def _join_parts(
                     checksum.update(piece)
                     file.write(piece)
             file.flush()
-            os.fsync(file.fileno())  # an accepted file must survive a power failure, as its row does
+            os.fsync(file.fileno())  # an accepted file must survive a power failure, just as its database row does
 
         with translate_storage_errors():
             await asyncio.to_thread(write)

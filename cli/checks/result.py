@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check; a `note` is not a failure, and `remedy` says what to do."""
+    """The result of one check; the status `note` is not a failure, and `remedy` describes the fix."""
 
     name: str
     status: Literal["ok", "note", "failed"]

@@ -23,7 +23,7 @@ def artifacts(
         ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only files whose path begins with this prefix; repeatable.")
+        list[str] | None, typer.Option("--only", help="Only files whose path starts with this prefix; repeatable.")
     ] = None,
     url: Url = None,
     key: Key = None,

@@ -81,7 +81,7 @@ class _Message(NamedTuple):
 
 
 def _read_messages() -> Iterator[_Message]:
-    """Yield messages until the input ends or the user enters `/exit`: lines, or blocks between two \"\"\" lines."""
+    """Yield messages, each a line or a block between \"\"\" lines, until the input ends or the user enters `/exit`."""
     block: list[str] | None = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""`baichuan doctor`: find problems and say how to fix them."""
+"""`baichuan doctor`: find problems and suggest fixes."""
 
 import os
 
@@ -16,7 +16,7 @@ STATUS_MARKS = {"ok": "ok  ", "note": "note", "failed": "FAIL"}
 
 
 def doctor(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """Check this machine and the service, and say how to fix each failure; exit 1 if any check fails."""
+    """Check this machine and the service, and suggest a fix for each failure; exit 1 if any check fails."""
     checks = _run_all_checks(url, key)
     if as_json:
         emit_list([check.as_json() for check in checks])

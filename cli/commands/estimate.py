@@ -1,4 +1,4 @@
-"""`baichuan estimate`: how much memory an operation needs, computed offline."""
+"""`baichuan estimate`: estimate offline how much memory each operation needs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +43,7 @@ METHODS: tuple[FinetuningMethod, ...] = get_args(FinetuningMethod)
 
 @dataclass(frozen=True, slots=True)
 class EstimateRequest:
-    """The operations and settings to estimate for each model; None means all of them."""
+    """The operations, methods and precisions to estimate for each model (None means all), and further settings."""
 
     operation: Operation | None
     method: FinetuningMethod | None
@@ -61,7 +61,7 @@ class EstimateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table of estimates."""
+    """One row of the estimates table."""
 
     model: str
     operation: str
@@ -211,7 +211,7 @@ def _finetuning_rows(model: str, shape: Shape, stored: Precision, request: Estim
 
 
 def _choose_precisions(stored: Precision, request: EstimateRequest) -> Sequence[Precision]:
-    """Return the requested precision, or else a quantized checkpoint's own, or else all possible ones."""
+    """Return the requested precision, else the precision of a quantized checkpoint, else all precisions."""
     if request.precisions is not None:
         return [replace(precision, dtype=stored.dtype) for precision in request.precisions]
     if stored.quantization is not None:

@@ -26,7 +26,7 @@ def files(context: typer.Context, url: Url = None, key: Key = None, *, as_json: 
 
 @app.command("list")
 def list_files(
-    purpose: Annotated[str | None, typer.Option(help="Only files for this purpose.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="List only files for this purpose.")] = None,
     url: Url = None,
     key: Key = None,
     *,

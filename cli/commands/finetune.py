@@ -1,4 +1,4 @@
-"""`baichuan finetune`: fine-tune on one or several machines, without the service."""
+"""`baichuan finetune`: fine-tune on one or more machines, without the service."""
 
 import inspect
 import json
@@ -27,12 +27,14 @@ LOCAL_HELP = {
     "validation_file": "Examples to evaluate on.",
     OUTPUT_FIELD: "New directory for the result.",
 }
-# Options in addition to those of the spec, each with its name, annotation and default.
+# Options in addition to those of the spec, as tuples of name, annotation and default.
 LOCAL_OPTIONS: tuple[tuple[str, Any, Any], ...] = (
-    ("strategy", Annotated[Strategy | None, typer.Option(help="How processes share the work. Default: auto.")], None),
+    ("strategy", Annotated[Strategy | None, typer.Option(help="Distribution strategy. Default: auto.")], None),
     (
         "nproc",
-        Annotated[int | None, typer.Option(min=1, help="Processes on this machine. Default: one per visible GPU.")],
+        Annotated[
+            int | None, typer.Option(min=1, help="Number of processes on this machine. Default: one per visible GPU.")
+        ],
         None,
     ),
     (
@@ -40,7 +42,7 @@ LOCAL_OPTIONS: tuple[tuple[str, Any, Any], ...] = (
         Annotated[int | None, typer.Option(min=1, help="Number of machines; run the same command on each.")],
         None,
     ),
-    ("node_rank", Annotated[int | None, typer.Option(min=0, help="Index of this machine.")], None),
+    ("node_rank", Annotated[int | None, typer.Option(min=0, help="Index of this machine, starting at 0.")], None),
     ("master_addr", Annotated[str | None, typer.Option(help="Address of machine 0.")], None),
     ("master_port", Annotated[int | None, typer.Option(min=1, max=65_535, help="Port on machine 0.")], None),
     (

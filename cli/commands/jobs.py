@@ -22,9 +22,9 @@ COLUMNS = ("ID", "KIND", "STATE", "PROGRESS", "MODEL", "CREATED", "ERROR")
 
 
 def list_jobs(
-    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
-    kind: Annotated[str | None, typer.Option(help=f"Only jobs of this kind: {', '.join(KINDS)}.")] = None,
-    label: Annotated[str | None, typer.Option(help="Only jobs with this label, as KEY=VALUE.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="List only jobs in this state.")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"List only jobs of this kind: {', '.join(KINDS)}.")] = None,
+    label: Annotated[str | None, typer.Option(help="List only jobs with this label, as KEY=VALUE.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to list, newest first.")] = 20,
     url: Url = None,
     key: Key = None,

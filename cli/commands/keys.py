@@ -56,7 +56,7 @@ def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> N
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="Name that says what the key is for.")],
+    name: Annotated[str, typer.Argument(help="Name that describes the purpose of the key.")],
     project: Annotated[
         str, typer.Option(help="Project whose jobs, models and files the key can access; created if needed.")
     ] = "default",

@@ -13,7 +13,7 @@ from cli.options import AsJson, Key, Url, connect
 from cli.output import emit, emit_list, format_time, say, show, show_table
 
 app = typer.Typer(
-    help="List models, register, download or delete one, or convert one to GGUF.", invoke_without_command=True
+    help="List, register, download or delete models, or convert one to GGUF.", invoke_without_command=True
 )
 
 
@@ -73,7 +73,9 @@ def delete(
 @app.command("gguf")
 def gguf(
     model: Annotated[str, typer.Argument(metavar="ID", help="ID of the model to convert; adapters are not supported.")],
-    gguf_type: Annotated[str, typer.Option("--type", help="f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")] = "q8_0",
+    gguf_type: Annotated[
+        str, typer.Option("--type", help="Weight type: f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0.")
+    ] = "q8_0",
     output_model: Annotated[
         str | None, typer.Option(help="Name by which jobs refer to the new model; ID-gguf-TYPE by default.")
     ] = None,
@@ -103,7 +105,7 @@ def pull(
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a job that downloads a model, without its code, from a Hugging Face hub."""
+    """Submit a job that downloads a model, without its code, from the Hugging Face Hub or a mirror."""
     body = {"kind": "pull", "repository": repository, "revision": revision, "output_model": name or repository}
     with connect(url, key) as client:
         send(client, body, None, watch=watch, as_json=as_json)

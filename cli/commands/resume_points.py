@@ -1,4 +1,4 @@
-"""`baichuan resume-points`: the states that a fine-tune can continue from, each of which can become a model."""
+"""`baichuan resume-points`: list the resume points of a fine-tune, or turn one into a model."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ JobId = Annotated[str, typer.Argument(help="Id of a job.")]
 
 @app.command("list")
 def list_points(job: JobId, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
-    """List the resume points of a job that is running, has failed or has been cancelled."""
+    """List the resume points of a job; they are deleted once it has succeeded."""
     with connect(url, key) as client:
         found = list(client.list_items(job_path(job, "resume-points")))
     if as_json:

@@ -50,7 +50,7 @@ Chats = Annotated[
 @app.callback()
 def submit(
     context: typer.Context,
-    file: Annotated[str | None, typer.Option("--file", "-f", help="A job spec as JSON; '-' reads stdin.")] = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", help="Job spec as a JSON file; '-' reads stdin.")] = None,
     idempotency_key: IdempotencyKey = None,
     *,
     watch: Watch = False,
@@ -59,7 +59,7 @@ def submit(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a job: with the options of its kind, or with a spec in a file."""
+    """Submit a job with the options of its kind, or with a spec from a file."""
     if context.invoked_subcommand:
         if any((file, idempotency_key, watch, dry_run, url, key, as_json)):
             message = f"put the options after `submit {context.invoked_subcommand}`; use --file without a job kind"

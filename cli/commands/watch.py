@@ -41,7 +41,7 @@ def wait(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Wait for jobs to end, printing each one as it does; exit 1 unless all succeeded."""
+    """Wait for jobs to end, printing each one as it ends; exit 1 unless all succeeded."""
     if bool(jobs) == bool(label):
         raise CommandError("pass either job ids or --label", ExitCode.USAGE)
     with connect(url, key) as client:

@@ -62,7 +62,7 @@ def _command_template() -> str:
 
 
 def _endpoint_options(endpoint: Endpoint, home: Path) -> str:
-    """Return the options that are needed if the defaults would select another service."""
+    """Return the options that select this service, or an empty string if the defaults select it."""
     elsewhere = home != Path(".baichuan").resolve()
     if elsewhere or "BAICHUAN_URL" in os.environ or "BAICHUAN_API_KEY" in os.environ:
         return f" --url {endpoint.url} --key {shlex.quote(endpoint.api_key)}"

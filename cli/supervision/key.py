@@ -37,7 +37,11 @@ def prepare_database_and_key(settings: Settings, known: str | None, given: str |
 
 
 def _prepare(settings: Settings, secret: str | None) -> str | None:
-    """Migrate the database; if that fails, raise an error that gives the reason in one line."""
+    """Migrate the database; if it has no key yet, create one and return its secret.
+
+    Raises:
+        CommandError: the database cannot be migrated, or the secret is too weak.
+    """
     try:
         return prepare(settings, secret)
     except InvalidRequestError as error:

@@ -86,7 +86,7 @@ class Supervisor:
             watched.delay = min(watched.delay * 2, MAX_RESTART_DELAY_SECONDS)
         else:
             watched.quick_exits, watched.delay = 0, MIN_RESTART_DELAY_SECONDS
-        ended = f"the {child.name} ended ({describe_exit(code)})"
+        ended = f"the {child.name} exited ({describe_exit(code)})"
         report = f"the last lines of {child.log}:\n{child.tail()}"
         if code == EXIT_INVALID_SETTINGS:
             raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)

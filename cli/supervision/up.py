@@ -125,7 +125,7 @@ def _limit_seconds(variable: str, seconds: int) -> dict[str, str]:
 
 
 def python_command() -> list[str]:
-    """Return the command that runs one of our modules, even if the current directory has a folder of the same name."""
+    """Return the command prefix that runs our modules, ignoring folders of the same name in the current directory."""
     return [sys.executable, "-P", "-m"]
 
 

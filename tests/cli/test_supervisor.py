@@ -23,7 +23,7 @@ def test_a_child_that_dies_at_once_again_and_again_ends_it_with_the_reason(tmp_p
     with pytest.raises(CommandError) as caught:
         watch_for(supervisor, 20)
     message = str(caught.value)
-    assert message.startswith("the API ended (exit code 3) 3 times immediately after starting")
+    assert message.startswith("the API exited (exit code 3) 3 times immediately after starting")
     assert message.endswith("no such module")
     assert "an older line" not in message
 

@@ -44,7 +44,7 @@ def test_a_whole_life(shell: Shell, service: Shell, ups: list[Up]) -> None:
     made = json.loads(shell("keys", "create", "second", "--json").out)
 
     kill_dispatcher(up)
-    assert "the dispatcher ended (signal 9); it will be restarted" in up.printed()
+    assert "the dispatcher exited (signal 9); it will be restarted" in up.printed()
     assert httpx.get(f"{url}/healthz").status_code == 200
     family = up.family()
     assert up.interrupt() == 0
@@ -103,7 +103,7 @@ def test_uses_a_given_redis_and_ends_after_sigterm_alone(shell: Shell, service: 
 def test_a_service_that_cannot_start_ends_with_the_reason(shell: Shell) -> None:
     done = shell.process("up", "--no-worker", BAICHUAN_MAX_BODY_BYTES="many")
     assert done.code == 2
-    assert "error: the API ended (exit code 2); restarting it would not help" in done.err
+    assert "error: the API exited (exit code 2); restarting it would not help" in done.err
     assert "BAICHUAN_MAX_BODY_BYTES='many': Input should be a valid integer" in done.err
     assert "Traceback" not in done.err
 
