@@ -24,7 +24,7 @@ LIGHT_MODULES = frozenset(
 
 
 class _RegisteringFinder(MetaPathFinder):
-    """Finds the modules that trigger registration, and removes itself from `sys.meta_path` when one is imported."""
+    """Import finder for the modules that trigger registration; in `sys.meta_path` only until one is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -44,7 +44,7 @@ class _RegisteringLoader(SourceFileLoader):
         self._finder = finder
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then register the family, unless the import of an outer module will do so."""
+        """Execute the module, then register the family unless an enclosing import does so."""
         if self._finder not in sys.meta_path:
             super().exec_module(module)
             return

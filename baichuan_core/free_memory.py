@@ -9,13 +9,13 @@ import torch
 
 from baichuan_core.host_memory import KIB, available_host_bytes, total_host_bytes
 
-# Bytes that this process may use on each device, by device index; empty if it does not share its devices.
+# Bytes that this process may use, by device index; empty if no limit is set.
 _limits: dict[int, int] = {}
 _host_baseline: int | None = None
 
 
 def limit_memory(reserved: Sequence[int]) -> None:
-    """Limit how much of its devices' memory this process may use, replacing any earlier limit.
+    """Limit how much memory this process may use on its devices, replacing any earlier limit.
 
     On a GPU, torch's allocator enforces the limit and raises `OutOfMemoryError`. On a CPU, the limit is not enforced,
     but `free_bytes` subtracts from it the memory allocated since the first call. So the first call must come before any
@@ -74,7 +74,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 def free_bytes(device: str | torch.device | None = None) -> int:
     """Return the free memory of a device in bytes; by default of the first GPU, or of the CPU if there is no GPU.
 
-    On the CPU, this is the memory that the system has available, or what a container's limit leaves if that is less.
+    On the CPU, this is the system's available memory, or the memory left under a container's limit if that is less.
     """
     where = choose_device(device)
     if where.type == "cuda":
@@ -98,7 +98,7 @@ def total_bytes(device: str | torch.device | None = None) -> int:
 
 
 def _measure_anonymous_bytes(pid: int | str = "self") -> int:
-    """Return a process's anonymous memory, which excludes mapped files; 0 if the process has ended."""
+    """Return a process's anonymous memory in bytes, which excludes mapped files; 0 if the process has exited."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     except OSError:

@@ -11,7 +11,7 @@ KIB = 1024
 
 
 def available_host_bytes() -> int:
-    """Return the bytes that the system has available, or what a container's limit leaves if that is less."""
+    """Return the system's available memory in bytes, or the memory left under a container's limit if that is less."""
     return min([_read_meminfo("MemAvailable"), *cgroup_free_bytes(CGROUP_FOLDER)])
 
 
@@ -21,7 +21,7 @@ def total_host_bytes() -> int:
 
 
 def cgroup_free_bytes(root: Path) -> Iterator[int]:
-    """Yield the bytes that are free under the limit of the cgroup at `root`, if any; the page cache counts as free.
+    """Yield the bytes left under the limit of the cgroup mounted at `root`, if it has one; page cache counts as free.
 
     Version 2 keeps its files in `root`, version 1 in the folder `memory`:
     https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html

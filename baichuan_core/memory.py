@@ -1,4 +1,4 @@
-"""Checks whether an operation fits into memory, and measures how much it used.
+"""Checks whether an operation fits into memory, and measures how much memory it uses.
 
 Estimates come from the package `footprint`, which does not need torch; this module compares them with the memory of
 the device.
@@ -82,7 +82,7 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
     free, total = free_bytes(where), total_bytes(where)
     if needs.least <= free:
         return
-    needed = f"this needs at least {in_gib(needs.least)} of memory, but {where.type} has {in_gib(free)} free"
+    needed = f"the operation needs at least {in_gib(needs.least)} of memory, but {where.type} has {in_gib(free)} free"
     remedy = _describe_remedy(needs, shape, free)
     if needs.least <= total:
         raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until other processes use less, or {remedy}")

@@ -23,7 +23,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(_progress: Progress) -> None:
-    """Ignore a progress report; the default callback."""
+    """Ignore a progress report (the default callback)."""
 
 
 def scale_progress(on_progress: ProgressCallback, start: float, end: float) -> ProgressCallback:

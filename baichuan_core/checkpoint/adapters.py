@@ -33,7 +33,7 @@ from .reader import TensorReader
 from .validation import is_quantized
 
 ADAPTER_NAME = "default"
-# For each part of an adapter layer, the suffix that peft gives the name of its tensor.
+# Suffix of the tensor name in peft, for each part of an adapter layer.
 PEFT_SUFFIXES: Mapping[TensorRole, str] = {
     "A": "lora_A.weight",
     "B": "lora_B.weight",
@@ -92,7 +92,7 @@ class LoraAdapter:
         peft = import_module("peft")
         try:
             peft.inject_adapter_in_model(make_peft_config(self.settings), model, ADAPTER_NAME)
-            # As in PeftModel.from_pretrained, half-precision matrices become float32, whatever the base model's dtype.
+            # Like PeftModel.from_pretrained, cast half-precision matrices to float32, whatever the base model's dtype.
             import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
             result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -168,8 +168,8 @@ def _check_base(directory: Path, settings: AdapterSettings, found: AdapterLayers
     require_selected_layers(found.layers, select_layers(settings, linear), found.saved_modules, settings, file)
     if settings.changes_base and is_quantized(config):
         raise UnsupportedError(
-            f'the adapter {directory} was initialized by "{settings.init_lora_weights}", which changed the weights of '
-            f"its base before training, but {base} is quantized: use the unquantized base"
+            f'the adapter {directory} was initialized with "{settings.init_lora_weights}", which changed the weights '
+            f"of its base before training, but {base} is quantized: use the unquantized base"
         )
 
 

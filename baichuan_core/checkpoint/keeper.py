@@ -1,4 +1,4 @@
-"""Keeps the last loaded model, so that the next operation can use it without loading it again."""
+"""Keeps the last loaded model in memory, so that the next operation can reuse it."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ class KeptModel:
 
 
 class ModelKeeper:
-    """Holds the last loaded tokenizer and at most one model, which is released before another one is loaded.
+    """Cache for the last loaded tokenizer and at most one model, which is released before another one is loaded.
 
     A model or tokenizer is reused only if none of its files has changed.
 

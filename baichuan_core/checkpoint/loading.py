@@ -207,15 +207,15 @@ def _require_unquantized_base(lora: LoraAdapter | None, quantization: object) ->
     """Reject quantization during loading if the adapter's initialization has to change the base weights first."""
     if lora is not None and lora.settings.changes_base and quantization is not None:
         raise UnsupportedError(
-            f'the adapter {lora.directory} was initialized by "{lora.settings.init_lora_weights}", which changed the '
-            "weights of its base before training: load it without quantization"
+            f'the adapter {lora.directory} was initialized with "{lora.settings.init_lora_weights}", which changed the '
+            "weights of its base before training: load the base without quantization"
         )
 
 
 def _cast_floats(model: BaichuanForCausalLM, dtype: torch.dtype) -> None:
     """Cast the unquantized tensors to `dtype`; transformers loads them in their stored dtype."""
     for parameter in model.parameters():
-        # Skip 4-bit codes: they have their own parameter class, and their storage dtype may be a float.
+        # Skip 4-bit codes: they have their own parameter class, and their storage dtype may be floating-point.
         if type(parameter) is torch.nn.Parameter and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     for module in model.modules():
@@ -239,7 +239,7 @@ def _resolve_device(name: str | int | torch.device | None) -> torch.device:
     try:
         device = torch.device("cuda", name) if isinstance(name, int) else torch.device(name)
     except RuntimeError as error:
-        raise UnsupportedError(f'device {name!r} is unknown: use "cpu" or "cuda:0"') from error
+        raise UnsupportedError(f'device {name!r} is unknown: use, for example, "cpu" or "cuda:0"') from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnsupportedError('this machine has no CUDA device: use "cpu"')
     return device

@@ -1,4 +1,4 @@
-"""Writes tensors in chunks from several threads, to positions planned in advance."""
+"""Writes tensors in chunks from several threads, at precomputed offsets in existing files."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 
 from .rows_in_file import RowReader
 
-# Large enough to make the overhead per chunk negligible, yet small compared with a tensor, even with temporaries.
+# Large enough to make the overhead per chunk negligible, yet small compared with a tensor, even counting temporaries.
 CHUNK_BYTES = 2**20
 MAX_THREADS = 8  # more threads would only wait for the disk or for memory
 # The kernel keeps written pages in memory for seconds. Calling fsync this often keeps the disk busy from the start.

@@ -1,4 +1,4 @@
-"""Writes all shards of a safetensors checkpoint in parallel, if all tensors are known in advance."""
+"""Writes all shards of a safetensors checkpoint in parallel; requires that all tensors are known in advance."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from baichuan_core.model.quantization import QuantizationMethod
 
 @dataclass(frozen=True, slots=True)
 class QuantizedWeight:
-    """A quantized weight.
+    """A quantized weight: the tensors to store and the values that they represent.
 
     Attributes:
         tensors: Tensors to store, by the suffix that follows the layer's name, e.g. "weight.absmax".
@@ -42,7 +42,7 @@ def quantize_embedding_or_head(weight: Tensor) -> QuantizedWeight:
 
 
 def dequantize_embedding_or_head(codes: Tensor, scale: Tensor) -> Tensor:
-    """Return float32 [vocab, hidden] from the tensors that `quantize_embedding_or_head` stored."""
+    """Dequantize the codes and scales of `quantize_embedding_or_head` to float32 [vocab, hidden]."""
     return codes * scale[:, None]
 
 

@@ -10,7 +10,7 @@ MARGIN_BYTES = 16 * 2**20
 
 
 def require_space(target: Path, needed_bytes: int) -> None:
-    """Check that there is room for `needed_bytes` on the disk of `target`, which need not exist yet.
+    """Check that the disk of `target` has room for `needed_bytes`; `target` need not exist yet.
 
     Raises:
         InsufficientSpaceError: There is too little space; the message states the needed and the free bytes.

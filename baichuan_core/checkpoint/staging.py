@@ -1,4 +1,4 @@
-"""Writes a directory so that it appears either complete or not at all."""
+"""Writes output directories atomically: a directory appears either complete or not at all."""
 
 import fcntl
 import os
@@ -76,7 +76,7 @@ def _try_lock(directory: Path) -> int | None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # a running process holds the lock, or the file system has no locks
+    except OSError:  # a running process holds the lock, or the file system does not support locks
         os.close(descriptor)
         return None
     return descriptor

@@ -34,7 +34,7 @@ DTYPE_NAMES = {
 
 
 class TensorWriter:
-    """Appends tensors to a checkpoint directory in safetensors shards.
+    """Writer that appends tensors to a checkpoint directory in safetensors shards.
 
     Args:
         directory: Directory for `model.safetensors`, or for the shards `model-00001-of-0000N.safetensors` and an index.

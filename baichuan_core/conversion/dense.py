@@ -106,7 +106,7 @@ class FourBitMatrix:
         self._codes = reader.read(name).reshape(-1).numpy()
         self._absmax = reader.read(f"{name}.absmax")
         book = reader.read(f"{name}.quant_map").float().numpy()
-        # The two values packed in each byte; the first one is in the high bits.
+        # Table of the two values that each byte encodes; the high bits encode the first one.
         pairs = np.arange(256)
         self._pairs = np.stack((book[pairs >> 4], book[pairs & 15]), axis=1)
         self._nested: tuple[Tensor, Tensor, int, float] | None = None

@@ -127,7 +127,7 @@ def _add_tensor(writer: Any, tensor: GgufTensor) -> None:
 
 
 def _place_tensors(file: Path, tensors: Sequence[GgufTensor]) -> list[PlacedTensor]:
-    """Place the tensors one after another following the header, each at a multiple of GGUF's alignment."""
+    """Place the tensors in order after the header, each at a multiple of GGUF's alignment."""
     pad, alignment = gguf.GGUFWriter.ggml_pad, gguf.GGUF_DEFAULT_ALIGNMENT
     offset = pad(file.stat().st_size, alignment)
     places = []

@@ -1,4 +1,4 @@
-"""Expresses a 7B model as an equivalent Llama model: renames tensors, splits `W_pack` and normalizes the head."""
+"""Converts a 7B model to an equivalent Llama model: splits `W_pack` and normalizes the head."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Converts the tokenizer to the format of the `tokenizers` library, which loads without custom code."""
+"""Converts the tokenizer to the format of the `tokenizers` library, which can be loaded without custom code."""
 
 import json
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _build_token(piece: Piece) -> AddedToken:
 
 
 def _add_bos_and_eos(fast: Tokenizer, tokenizer: BaichuanTokenizer) -> None:
-    """Add bos before and eos after every sequence, if the tokenizer's settings enable them."""
+    """Make `fast` add bos before and eos after every sequence, if the settings of `tokenizer` enable them."""
     before = [str(tokenizer.bos_token)] if tokenizer.add_bos_token else []
     after = [str(tokenizer.eos_token)] if tokenizer.add_eos_token else []
     if before or after:

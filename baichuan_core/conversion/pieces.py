@@ -16,7 +16,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One entry of a vocabulary; `kind` is a `SentencePiece.Type`, whose numbers GGUF uses too."""
+    """One entry of a vocabulary; `kind` is a `SentencePiece.Type`, whose values GGUF also uses."""
 
     text: bytes
     score: float

@@ -108,7 +108,7 @@ def plan_merge(source: ConversionSource, adapter: Path | None, dtype: DtypeName)
 
 
 def plan_llama(source: ConversionSource) -> ConversionPlan:
-    """Return a plan that writes a Llama checkpoint, whose configuration and tokenizer do not need this package."""
+    """Return a plan that writes a Llama checkpoint, which loads without this package."""
     dense = DenseTensors(source.reader, source.config)
     config = build_llama_config(source.config, dense.dtype)
     tensors = list(plan_llama_tensors(dense, source.config))
@@ -171,7 +171,7 @@ def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTens
 
 
 def _update_quantization_config(config: BaichuanConfig, reader: TensorReader) -> None:
-    """Replace the configuration's published description of the 4-bit format with the description used today."""
+    """Replace the published settings of the 4-bit format in the configuration with those used today."""
     stored_settings = getattr(config, "quantization_config", None) or {}
     settings = make_quantization_settings(
         "nf4",

@@ -56,7 +56,7 @@ class Hub:
         self._token: str | bool = token or False  # True or None would use a token stored on this machine
 
     def describe(self, name: str, revision: str) -> Repository:
-        """Return the contents of the repository at a branch, a tag or a commit.
+        """Return the commit and the list of files of a repository at a branch, a tag or a commit.
 
         Raises:
             HubError: The repository does not exist, or the token has no access; the message says what to change.
@@ -66,7 +66,7 @@ class Hub:
         with translate_hub_errors(self._build_request(name, revision)):
             try:
                 found = api.model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-                # Skip unprintable names, which could not be shown or stored; no file of a model has one.
+                # Skip unprintable names, which cannot be displayed or stored; no model file has one.
                 named = [sibling for sibling in found.siblings or () if sibling.rfilename.isprintable()]
                 files = [_to_remote_file(sibling) for sibling in named]
             except (KeyError, TypeError, ValueError) as error:
@@ -80,7 +80,7 @@ class Hub:
 
     @contextmanager
     def read(self, repository: Repository, path: str, start: int) -> Iterator[ContentStream]:
-        """Request a file from the offset `start`, and return the bytes as they arrive.
+        """Request a file from the offset `start`, and yield its bytes as they arrive.
 
         Raises:
             HubError: The hub refuses the request; see `describe`.

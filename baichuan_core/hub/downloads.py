@@ -14,12 +14,12 @@ from .client import ContentStream, Hub, RemoteFile, Repository
 from .digests import Hasher
 
 PARTIAL_SUFFIX = ".part"
-MAX_CONSECUTIVE_FAILURES = 6  # attempts in a row without a new byte before the hub counts as unreachable
+MAX_CONSECUTIVE_FAILURES = 6  # consecutive attempts without a new byte before the hub is considered unreachable
 FIRST_RETRY_DELAY_SECONDS = 1.0  # doubled after each consecutive failure, for a total of about a minute
 
 
 class Downloader:
-    """Downloads into a folder: files are named after their hashes, with the suffix `.part` until they are complete.
+    """Downloader that names files after their hashes, with the suffix `.part` until they are complete.
 
     Complete files have been checked, no matter which run downloaded them.
 
@@ -50,7 +50,7 @@ class Downloader:
         return sum(self._count_present_bytes(file) for file in files)
 
     def fetch(self, file: RemoteFile) -> Path:
-        """Return the path of the complete file, after downloading what is missing.
+        """Download the missing part of a file, if any, and return the path of the complete file.
 
         Raises:
             HubError: The hub refuses the file, or sends content that does not match the announced hash.
@@ -64,7 +64,7 @@ class Downloader:
         was_begun = part.exists()
         try:
             intact = self._complete_file(file, part)
-            if not intact and was_begun:  # what an earlier run downloaded may be damaged
+            if not intact and was_begun:  # the part from an earlier run may be damaged
                 self._on_bytes(-part.stat().st_size)
                 part.unlink()
                 intact = self._complete_file(file, part)
@@ -89,7 +89,7 @@ class Downloader:
         return min(part.stat().st_size, file.size) if part else 0
 
     def _adopt_partial_file(self, name: str) -> Path:
-        """Return the path of the incomplete file, after moving an earlier run's copy to this run's folder."""
+        """Move an earlier run's incomplete file, if any, to this run's folder; return its path there."""
         part = self._folder / (name + PARTIAL_SUFFIX)
         found = _find_file(self._folders, part.name)
         if found and found != part:
@@ -131,7 +131,7 @@ class Downloader:
             hasher.update(chunk)
             self._on_bytes(len(chunk))
             if output.tell() > file.size:
-                break  # this is not the expected file, and it may never end
+                break  # the content is not the expected file, and may never end
         return hasher
 
     def _require_complete(self, file: RemoteFile, output: BinaryIO) -> None:

@@ -24,8 +24,8 @@ UNAUTHORIZED_STATUS = 401
 NO_REVISION_MESSAGE = "has no revision {revision!r}: use an existing branch, tag or commit"
 DISABLED_MESSAGE = "was disabled by the hub: use another repository"
 INCOMPLETE_MESSAGE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
-# Reasons why a hub refuses a request: the error class (base classes come after derived ones), and two messages about
-# the repository, for requests with and without a token.
+# Messages for requests that a hub refuses: error class, message if a token was sent, message if not. Derived classes
+# come before their base classes. Each message follows the repository's address.
 REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
     (
         GatedRepoError,
@@ -45,7 +45,7 @@ REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The details of a request to a hub that error messages mention.
+    """Details of a request to a hub, for error messages.
 
     Attributes:
         endpoint: Address of the hub.
@@ -88,7 +88,7 @@ def translate_hub_errors(request: Request) -> Iterator[None]:
 def _to_hub_error(error: HfHubHTTPError, request: Request) -> HubError:
     status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
     if status >= FIRST_SERVER_ERROR or status in RETRYABLE_STATUSES:
-        return HubUnreachableError(f"{request.endpoint} answered with status {status}: try again later")
+        return HubUnreachableError(f"{request.endpoint} responded with status {status}: try again later")
     if status == UNAUTHORIZED_STATUS and request.has_token and not isinstance(error, RepositoryNotFoundError):
         return HubError(f"{request.endpoint} does not accept HF_TOKEN: replace it with a valid token")
     for kind, with_token, without_token in REFUSAL_MESSAGES:

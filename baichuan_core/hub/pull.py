@@ -1,4 +1,4 @@
-"""Downloads the model in a repository on a Hugging Face hub."""
+"""Downloads a model from a repository on a Hugging Face hub."""
 
 import shutil
 import time
@@ -54,7 +54,7 @@ def pull(
     reserve_bytes: int = 0,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PullReport:
-    """Download the weights, configuration, tokenizer, chat templates, licence and README of a repository, but no code.
+    """Download the weights, configuration, tokenizer, chat templates, license and README of a repository, but no code.
 
     If there are weights in several formats, safetensors are chosen. Every byte is checked against the hash that the hub
     announces. The configuration and the tokenizer come first, so that a repository of another model family is
@@ -102,7 +102,7 @@ def pull(
 
 
 class DownloadMeter:
-    """Reports the number of bytes that have arrived, once the total is known.
+    """Meter that reports the number of bytes received, once the total is known.
 
     Attributes:
         received: Bytes that this run received.

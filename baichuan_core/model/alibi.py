@@ -1,4 +1,4 @@
-"""ALiBi (13B): a bias on attention scores that grows with the distance between query and key.
+"""ALiBi (13B): a bias that lowers attention scores in proportion to the distance between query and key.
 
 For few queries, the bias is added to the mask. For many queries, a mask [heads, queries, keys] would be the largest
 tensor of the model, so extra columns of queries and keys add the bias through their dot product instead.
@@ -13,11 +13,11 @@ from torch.nn.functional import pad
 
 POSITION_STEP = 256  # bfloat16 represents all integers up to 256 exactly
 TERMS_PER_SLOPE = 3  # number of bfloat16 values whose sum represents a float32 value
-ALIBI_COLUMNS = 8  # 1 + 2 · TERMS_PER_SLOPE, rounded up to a multiple that attention kernels require of head_dim
+ALIBI_COLUMNS = 8  # 1 + 2 · TERMS_PER_SLOPE, rounded up because attention kernels require a multiple of 8
 
 
 class AlibiColumns(NamedTuple):
-    """Extra columns, placed before those of each head, whose dot product is the ALiBi bias."""
+    """Extra query and key columns, placed before those of each head, whose dot product is the ALiBi bias."""
 
     query: Tensor  # [1 or batch, heads, queries, 8]
     key: Tensor  # [1 or batch, 1, keys, 8]
@@ -116,7 +116,7 @@ def compute_alibi_columns(
     slope = (slopes.double() / scaling)[:, None]
     # A constant per query does not change the softmax; it only keeps the scores small, so it need not be exact.
     until_last = last - query_positions
-    shift = (slope * until_last[:, None]).clamp(max=torch.finfo(like.dtype).max / 2)  # [.., heads, queries]
+    shift = (slope * until_last[:, None]).clamp(max=torch.finfo(like.dtype).max / 2)  # [1 or batch, heads, queries]
     factors = torch.stack(
         (*_split_into_terms(POSITION_STEP * slope, like.dtype), *_split_into_terms(slope, like.dtype)), dim=-1
     )

@@ -32,7 +32,7 @@ class ChatTokenizer(Protocol):
 
 
 class ChatMixin:
-    """Adds the method `chat` to a model with `generate`."""
+    """Mixin that adds the method `chat` to a model with `generate`."""
 
     config: BaichuanConfig
     generation_config: GenerationConfig
@@ -68,7 +68,7 @@ class ChatMixin:
         stream: bool = False,
         generation_config: GenerationConfig | None = None,
     ) -> str | Iterator[str]:
-        """Answer a chat, using the published prompt format or the checkpoint's own chat template.
+        """Generate the next answer of a chat, using the published prompt format or the checkpoint's own chat template.
 
         Args:
             tokenizer: The checkpoint's `BaichuanTokenizer`.
@@ -107,7 +107,7 @@ class ChatMixin:
 
 
 class _AnswerDecoder:
-    """Decodes answers without their end token."""
+    """Decoder that omits the end token of an answer."""
 
     def __init__(self, tokenizer: ChatTokenizer, end_token_ids: int | list[int] | None) -> None:
         self._tokenizer = tokenizer

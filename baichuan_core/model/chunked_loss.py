@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 IGNORED_LABEL = -100
-MIN_NORM = 1e-12  # as in Baichuan2, which uses torch.nn.functional.normalize
+MIN_NORM = 1e-12  # as in Baichuan 2's published code, which uses torch.nn.functional.normalize
 # Maximum number of logits per chunk: small compared with the weights, but enough to keep a GPU busy.
 MAX_LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
 WEIGHTS_PER_CHUNK = 2**22  # number of weight elements to process at a time

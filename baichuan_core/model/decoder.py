@@ -186,7 +186,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantizationMixin, Chat
     """The decoder with its output head, plain (Baichuan 1) or normalized (Baichuan 2)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
-    # generate() creates the masks of a static cache with this function.
+    # generate() calls this function to create the masks for a static cache.
     create_masks_for_generate = staticmethod(make_causal_mask)
 
     if TYPE_CHECKING:

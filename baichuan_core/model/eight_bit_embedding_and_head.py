@@ -99,7 +99,7 @@ class _QuantizedProduct(torch.autograd.Function):
 
 
 def _choose_compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to compute in: float32 instead of float16, which products with codes up to 127 can overflow."""
+    """Return the dtype to compute in: float32 instead of float16, which products with codes can overflow."""
     return torch.float32 if dtype == torch.float16 else dtype
 
 

@@ -1,4 +1,4 @@
-"""NF4 and FP4 quantization; on a CPU, the result equals bitsandbytes' bit for bit and takes a fraction of the time."""
+"""NF4 and FP4 quantization; on a CPU, it matches bitsandbytes bit for bit in a fraction of the time."""
 
 from functools import cache
 from importlib import import_module

@@ -35,7 +35,7 @@ class BaichuanRMSNorm(nn.Module):
 
 
 class BaichuanMLP(nn.Module):
-    """Gated feed-forward: down(silu(gate(x)) · up(x))."""
+    """Gated feed-forward network: down(silu(gate(x)) · up(x))."""
 
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__()

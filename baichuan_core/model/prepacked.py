@@ -69,7 +69,7 @@ class PrepackedHead(PrepackedLinear):
 
 
 class UpcastLinear(nn.Linear):
-    """A half-precision layer that computes many rows in float32, a slice of the weight at a time.
+    """A half-precision layer that computes in float32 for inputs of many rows, one slice of the weight at a time.
 
     Only the result is rounded to half precision.
     """
@@ -93,7 +93,8 @@ def prepack(model: nn.Module) -> None:
     packed = False
     plain = [name for name, module in model.named_modules() if _is_plain_linear(module, name)]
     for name in [name for name in plain if not _is_read_by_dora(model, name)]:
-        dense: Any = model.get_submodule(name)  # released before the next layer is packed, so at most one is held twice
+        # Each layer is released before the next one is packed, so at most one is in memory twice.
+        dense: Any = model.get_submodule(name)
         if has_matmul_kernels(dense.weight.dtype):
             kind = PrepackedHead if name.startswith("lm_head") else PrepackedLinear
             model.set_submodule(name, kind(dense))

@@ -76,7 +76,7 @@ def require_four_bit_shapes(shapes: Mapping[str, Iterable[int]]) -> None:
 
 
 class OnlineQuantizationMixin:
-    """`model.quantize(4)` and `model.quantize(8)`, as in Baichuan 2's published code."""
+    """Mixin for `model.quantize(4)` and `model.quantize(8)`, as in Baichuan 2's published code."""
 
     if TYPE_CHECKING:
         config: BaichuanConfig

@@ -99,7 +99,7 @@ def _build_baichuan2_prompt(
 def encode_training_turns(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Message], chat_format: ChatFormat
 ) -> list[tuple[bool, list[int]]]:
-    """Encode a chat in parts, in the same format as prompts; a flag for each part says whether to train on it.
+    """Encode a chat in parts, in the same format as prompts; each part has a flag for whether to train on it.
 
     Raises:
         TokenizerError: A text cannot be encoded.
@@ -136,7 +136,7 @@ def _build_baichuan1_prompt(
 
 
 def _build_template_prompt(tokenizer: "BaichuanTokenizer", messages: Sequence[Message], budget: int) -> list[int]:
-    """Drop the oldest rounds until the prompt fits; a custom template's prompt is never truncated inside a round."""
+    """Build a prompt, dropping the oldest rounds until it fits; with a custom template, no round is ever truncated."""
     has_system = messages[0]["role"] == "system"
     rounds = _split_into_rounds(messages[has_system:])
     ids: list[int] = []

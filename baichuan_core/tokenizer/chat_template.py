@@ -112,7 +112,7 @@ def encode_with_template(
             continue_final_message=continues,
             return_dict=False,
         )
-    except Exception as error:  # a template can raise anything, for example ZeroDivisionError
+    except Exception as error:  # a template can raise any exception, for example ZeroDivisionError
         raise PromptError(f"the checkpoint's chat template cannot render these messages: {error}") from error
     return ids
 
@@ -120,7 +120,7 @@ def encode_with_template(
 def encode_turns_with_template(
     tokenizer: "BaichuanTokenizer", messages: Sequence[Mapping[str, Any]]
 ) -> list[tuple[bool, list[int]]]:
-    """Encode a chat in parts, for training on the answers; each part has a flag that says whether it is an answer.
+    """Encode a chat in parts, for training on the answers; each part has a flag for whether it is an answer.
 
     Raises:
         PromptError: The template rejects the messages, or renders earlier turns differently when later ones follow.
@@ -162,7 +162,7 @@ def escape_control_pieces(value: Any, pattern: re.Pattern[str]) -> Any:
 
 
 def split_rendered_chat(text: str, pattern: re.Pattern[str]) -> list[tuple[bool, str]]:
-    """Split a rendered chat into control pieces and texts; each has a flag that says whether it is a control piece."""
+    """Split a rendered chat into control pieces and texts; each has a flag for whether it is a control piece."""
     parts: list[tuple[bool, str]] = []
     for index, part in enumerate(pattern.split(text)):
         if index % 2:

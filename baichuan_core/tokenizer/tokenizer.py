@@ -151,7 +151,7 @@ class BaichuanTokenizer(SentencePieceBackend):
         settings: Mapping[str, Any],
         max_new_tokens: int,
     ) -> list[int]:
-        """Return the ids of the prompt that asks a model for the next answer.
+        """Return the ids of the prompt for the next answer.
 
         Args:
             messages: See `build_chat_prompt`.

@@ -63,7 +63,7 @@ def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
     spec = SPEC_ADAPTER.validate_python(
         {"kind": "evaluate", "model": "a", "compare_with": "b", "benchmark": "perplexity", "data_file": FILE}
     )
-    with pytest.raises(InsufficientMemoryError, match="this needs at least"):
+    with pytest.raises(InsufficientMemoryError, match="the operation needs at least"):
         require_memory(spec, Context(models, {}, tmp_path, tmp_path, [], ignore))
 
 

@@ -144,11 +144,11 @@ def test_a_base_that_cannot_be_restored_is_rejected_for_use_and_merging(
 def test_an_adapter_that_changed_its_base_is_rejected_on_a_quantized_one(base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", init_lora_weights="pissa")
     quantize(base, tmp_path / "nf4", QuantizationOptions("nf4"))
-    with pytest.raises(UnsupportedError, match=r'initialized by "pissa".* is quantized: use the unquantized base'):
+    with pytest.raises(UnsupportedError, match=r'initialized with "pissa".* is quantized: use the unquantized base'):
         load_model(tmp_path / "nf4", device="cpu", adapter=adapter)
-    with pytest.raises(UnsupportedError, match=r'initialized by "pissa".* is quantized: use the unquantized base'):
+    with pytest.raises(UnsupportedError, match=r'initialized with "pissa".* is quantized: use the unquantized base'):
         convert(tmp_path / "nf4", tmp_path / "merged", "merged", adapter=adapter)
-    with pytest.raises(UnsupportedError, match=r'initialized by "pissa".* load it without quantization'):
+    with pytest.raises(UnsupportedError, match=r'initialized with "pissa".* load the base without quantization'):
         load_model(base, device="cpu", adapter=adapter, quantization="int8")
 
 

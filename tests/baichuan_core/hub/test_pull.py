@@ -210,7 +210,7 @@ def test_a_hub_that_does_not_answer_may_answer_later(
 ) -> None:
     server.repositories[NAME] = Repository.of(model)
     server.status = 503
-    with pytest.raises(HubUnreachableError, match="answered with status 503: try again later"):
+    with pytest.raises(HubUnreachableError, match="responded with status 503: try again later"):
         fetch()
     server.status = None
     server.drops[WEIGHTS] = [5000] * 20
