@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An encoded prompt, with the values for `Answer.shots` and `Answer.cut`."""
+    """An encoded prompt; `shots` and `cut` are as in `Answer`."""
 
     token_ids: tuple[int, ...]
     shots: int
@@ -84,7 +84,7 @@ def encode_prompts(
 
     If not all examples fit, the last ones are dropped first, as in MMLU's published code.
     """
-    # The last token of a letter is only scored, never an input, so it needs no room in the window.
+    # The last token of a letter is scored but never fed to the model, so it needs no room in the window.
     room = window - max(map(len, letters)) + 1
     return [_encode_prompt(tokenizer, benchmark, exam, number, room) for number in range(len(exam.questions))]
 
@@ -109,7 +109,7 @@ def answer_questions(
     batch_tokens: int,
     on_progress: ProgressCallback = ignore_progress,
 ) -> list[Answer]:
-    """Answer the questions of one subject, processing the examples that prompts share only once per number of shots.
+    """Answer the questions of one subject; prompts with the same examples share one pass over them.
 
     Args:
         model: The model, in eval mode.

@@ -65,7 +65,7 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     saved = SavedAnswers(Path(checkpoints) if checkpoints is not None else None, resume_from)
     evaluated = [EvaluatedModel.from_path(one) for one in (model, compare_with) if one is not None]
     tokenizers = [load_tokenizer(one.checkpoint) for one in evaluated]
-    # Encoded first, so that an unsuitable tokenizer is rejected before any model is loaded.
+    # Encode the letters first, so that an unsuitable tokenizer is rejected before any model is loaded.
     letters = [encode_letters(tokenizer, benchmark) for tokenizer in tokenizers]
     runs = [
         _ModelRun(number, *parts, benchmark, exams, options, saved)

@@ -72,7 +72,7 @@ class Benchmark:
         return f"{self.before_question}{question.text}{choices}{self.cue}"
 
 
-# From the README and code/evaluator_series in hkust-nlp/ceval. The answers to its test split were never published.
+# Follows the README and code/evaluator_series in hkust-nlp/ceval. The answers to its test split were never published.
 CEVAL = Benchmark(
     name="ceval",
     title="C-Eval",
@@ -85,7 +85,7 @@ CEVAL = Benchmark(
     cue="\n答案：",
     before_letter="",
 )
-# From evaluate.py in hendrycks/test, which puts two spaces before the subject.
+# Follows evaluate.py in hendrycks/test, which puts two spaces before the subject.
 MMLU = Benchmark(
     name="mmlu",
     title="MMLU",
@@ -98,7 +98,7 @@ MMLU = Benchmark(
     cue="\nAnswer:",
     before_letter=" ",
 )
-# From src/mp_utils.py in haonan-li/CMMLU.
+# Follows src/mp_utils.py in haonan-li/CMMLU.
 CMMLU = Benchmark(
     name="cmmlu",
     title="CMMLU",

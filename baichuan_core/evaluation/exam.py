@@ -13,7 +13,7 @@ from .sources import read_csv_files
 
 @dataclass(frozen=True, slots=True)
 class SubjectExam:
-    """One subject: `examples` appear in the prompt with their answers; the model answers `questions`."""
+    """One subject, with the `examples` shown in prompts and the `questions` that the model answers."""
 
     subject: str
     examples: Sequence[Question]

@@ -11,6 +11,6 @@ from .options import BenchmarkOptions, EvaluatedModel, PerplexityOptions
 def load_model_for_evaluation(
     model: EvaluatedModel, options: BenchmarkOptions | PerplexityOptions, models: ModelKeeper
 ) -> BaichuanForCausalLM:
-    """Return the model with the dtype and device of `options`, taken from `models` if it is already loaded."""
+    """Load the model with the dtype and device of `options`, or reuse it if `models` has already loaded it."""
     adapter = None if model.adapter is None else Path(model.adapter)
     return models.load(ModelSource(Path(model.checkpoint), adapter, options.dtype, options.device))

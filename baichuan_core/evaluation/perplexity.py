@@ -43,7 +43,7 @@ class ModelPerplexity:
 
 @dataclass(frozen=True, slots=True)
 class PerplexityComparison:
-    """Comparison of a model with another one on the same tokens.
+    """Comparison of the evaluated model with another model on the same tokens.
 
     Attributes:
         difference: The model's perplexity minus the other's.

@@ -96,7 +96,7 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _check_archive_is_complete(file: tarfile.TarFile, archive: Path, limit: int) -> None:
-    """Check that only zeros follow the last member, reading to the end of the file.
+    """Read the archive to its end, and check that only zeros follow the last member.
 
     `tarfile` mistakes a damaged header for the end of the archive, and does not read far enough to verify the checksum
     of the compressed data.

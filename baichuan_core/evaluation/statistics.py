@@ -18,7 +18,7 @@ Answers = Mapping[str, Sequence[Answer]]  # by subject
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Fraction of correct answers: over all questions, or the mean over subjects, as the benchmark defines it."""
+    """Fraction of correct answers, over all questions or averaged over subjects, as the benchmark defines it."""
 
     accuracy: float
     questions: int
@@ -63,7 +63,7 @@ def compute_accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
 
 
 def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> AccuracyDifference:
-    """Compare two models on the same questions.
+    """Compute the accuracy difference between two models on the same questions.
 
     The interval is that of Agresti and Min for matched pairs (Statistics in Medicine 24, 2005): Wald's interval with
     half a pair added to each of the four outcomes, so that its width is not zero if the models never differ. If the
@@ -82,8 +82,8 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
 def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
     """Compute a 95% confidence interval for sum(sums) / sum(sizes), assuming that the blocks are independent.
 
-    The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. Fewer
-    than four blocks are too few for a useful interval and give None.
+    The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. The
+    result is None for fewer than four blocks, which are too few for a useful interval.
     """
     blocks, total = len(sums), sum(sizes)
     if blocks < MIN_BLOCKS:

@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def _reserve_stdout() -> TextIO:
-    """Return stdout, reserved for the report; output of libraries such as DeepSpeed goes to stderr from now on."""
+    """Reserve stdout for the report and return it; other output, such as that of DeepSpeed, then goes to stderr."""
     reserved = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return reserved

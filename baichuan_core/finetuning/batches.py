@@ -9,12 +9,12 @@ from torch import Tensor
 
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
-ROW_LENGTH_CANDIDATES = 16  # number of row lengths to compare for each batch
+ROW_LENGTH_CANDIDATES = 16  # approximate number of row lengths to compare for each batch
 
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Makes a batch from a list of examples: `input_ids`, `attention_mask` and `labels`, each [rows, longest].
+    """Callable that makes a batch from examples: `input_ids`, `attention_mask` and `labels`, each [rows, longest].
 
     Packing does not change which examples are in a batch, so the loss and the gradients stay the same.
 

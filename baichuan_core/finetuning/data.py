@@ -163,7 +163,7 @@ def encode_example(
     max_length: int,
     chat_format: ChatFormat | None = None,
 ) -> Iterator[EncodedExample]:
-    """Yield the encoded conversation or, for plain text, chunks of `max_length` tokens.
+    """Yield the encoded conversation or, for plain text, chunks of at most `max_length` tokens.
 
     Raises:
         DatasetError: A text cannot be encoded.

@@ -1,4 +1,4 @@
-"""Stores encoded examples in a file, so that a data set can be larger than memory; only their offsets are in memory.
+"""Stores encoded examples in a file, so that a data set can be larger than memory; only offsets are kept in memory.
 
 The file is read with `pread` instead of being memory-mapped, because mapped pages count as memory of the process.
 """
@@ -49,7 +49,7 @@ class EncodedExample:
 
 
 class ExampleStore:
-    """Examples in an unnamed file, which the system deletes when the process ends, even if it is killed.
+    """Examples in an unnamed file, which the system deletes when the process exits, even if it is killed.
 
     Args:
         folder: Directory on a disk with room for 8 bytes per token; by default the system's temporary directory.
@@ -58,7 +58,7 @@ class ExampleStore:
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - `_close` closes it
         weakref.finalize(self, _close, self._file)
-        self._starts = array("q", [0])  # offsets in tokens; the labels of an example follow its ids
+        self._starts = array("q", [0])  # offsets in 4-byte values; the labels of an example follow its ids
         self._flushed = 0
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Fine-tunes a checkpoint on data, and writes a new checkpoint or an adapter."""
+"""Fine-tunes a checkpoint on training data, and writes a new checkpoint or an adapter."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Reads training data in the published format, or as ShareGPT, OpenAI chat, Alpaca or text for pre-training."""
+"""Reads training data: Baichuan 2's published format, ShareGPT, OpenAI chat, Alpaca, or text for pre-training."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -180,7 +180,7 @@ def _read_alpaca(item: dict[str, Any], place: str) -> Conversation:
     turns: list[tuple[Role, str]] = []
     history = item.get("history") or []
     if not isinstance(history, list) or not all(isinstance(one, list) and len(one) == 2 for one in history):  # noqa: PLR2004
-        raise DatasetError(f"{place} has a malformed 'history'; write a list of [question, answer]")
+        raise DatasetError(f"{place} has a malformed 'history'; write a list of [question, answer] pairs")
     for question, answer in history:
         turns += [
             ("user", _require_string(question, place, "history")),

@@ -23,7 +23,7 @@ class Hardware:
 
     @classmethod
     def from_options(cls, options: FinetuningOptions, group: RankGroup = SINGLE_RANK) -> "Hardware":
-        """Return the device and dtype that `options` sets; if one is None, choose it to suit the machine.
+        """Return the device and dtype set in `options`; if one is None, choose one that suits the machine.
 
         Each rank of a group uses the GPU whose index is its local rank.
 

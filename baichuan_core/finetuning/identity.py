@@ -1,4 +1,4 @@
-"""The identity of a run, recorded in its resume points so that only the same run resumes from them."""
+"""The identity of a run, recorded in its resume points so that only the same run can resume from them."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from baichuan_core.finetuning.options import FinetuningOptions
 
 RUN_FILE = "baichuan_run.json"
 BATCH_OPTIONS = ("batch_size", "gradient_accumulation_steps")
-# Strategies with the same value write the same files into resume points.
+# Strategies with the same value write the same files to resume points.
 RESUME_POINT_FORMATS = {
     "single": "one",
     "ddp": "one",

@@ -21,7 +21,7 @@ LogEntry = Mapping[str, Any]
 
 
 class SeriesWriter(TrainerCallback):
-    """Appends each logged step to the series file; a resumed run first writes the earlier steps."""
+    """Callback that appends each logged step to the series file; a resumed run first writes the earlier steps."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / SERIES_FILE
@@ -70,7 +70,7 @@ def write_records(folder: Path, history: Sequence[LogEntry]) -> None:
 
 
 def write_plan(folder: Path, plan: DistributionPlan) -> None:
-    """Write the distribution of the run and the reason for it."""
+    """Write the distribution plan of the run, with the reason for its strategy."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"strategy": plan.strategy, "reason": plan.reason, "nodes": plan.nodes, "processes": plan.processes}
     (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

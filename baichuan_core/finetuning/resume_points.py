@@ -22,7 +22,7 @@ def ignore_resume_point(_folder: Path) -> None:
 
 @dataclass(slots=True)
 class ResumePointCallback(TrainerCallback):
-    """Adds the files needed to load a resume point as a model, and notifies the caller.
+    """Callback that adds the files needed to load a resume point as a model, and notifies the caller.
 
     Attributes:
         base: Directory of the base checkpoint.

@@ -16,7 +16,7 @@ def require_trackers(names: Sequence[str]) -> None:
     """Check that the trackers' packages are installed.
 
     Raises:
-        UnsupportedError: A package is not installed; the message says how to install it.
+        UnsupportedError: A package is not installed; the message states how to install it.
     """
     for name in names:
         if not _is_installed(name):

@@ -227,14 +227,14 @@ def _require_finite(name: str, value: float, step: int) -> None:
 
 
 def _measure_peak_memory(device: torch.device) -> int:
-    """Return the peak memory in bytes so far, of the GPU or of the process."""
+    """Return the peak memory use so far, in bytes: GPU memory, or the memory of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class ProgressReporter(TrainerCallback):
-    """Reports the Trainer's log entries as progress."""
+    """Callback that reports the Trainer's log entries as progress."""
 
     def __init__(self, on_progress: ProgressCallback) -> None:
         self.on_progress = on_progress
@@ -262,7 +262,7 @@ class ProgressReporter(TrainerCallback):
 
 
 class PauseCallback(TrainerCallback):
-    """Saves a resume point and stops the training if the caller requests it."""
+    """Callback that saves a resume point and stops the training if the caller requests it."""
 
     def __init__(self, should_pause: Callable[[], bool]) -> None:
         self.should_pause = should_pause
@@ -281,7 +281,7 @@ class PauseCallback(TrainerCallback):
 
 
 class RankSeedCallback(TrainerCallback):
-    """Seeds the random generators of each rank separately, for dropout and noise; resuming restores their state."""
+    """Callback that seeds the random generators of each rank, for dropout and noise; resuming restores their state."""
 
     def __init__(self, group: RankGroup) -> None:
         self.group = group
@@ -299,7 +299,7 @@ class RankSeedCallback(TrainerCallback):
 
 
 class BestResumePointFinder(TrainerCallback):
-    """Finds the best resume point of an earlier attempt, whose directory may have been moved."""
+    """Callback that finds the best resume point of an earlier attempt, whose directory may have been moved."""
 
     def __init__(self, resume_from: Path | None) -> None:
         self.resume_from = resume_from

@@ -1,4 +1,4 @@
-"""Trains a model with transformers' Trainer, our data and progress reports, and validated resume points."""
+"""Trains a model with transformers' Trainer, adding progress reports and validated resume points."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -130,7 +130,7 @@ def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
     step = _read_step(resume_from)
     if step is None:
         raise CheckpointError(
-            f"{resume_from.name} is not a complete training checkpoint; resume from another one, or start without one"
+            f"{resume_from.name} is not a complete resume point; resume from another one, or start without one"
         )
     identity.require_same(resume_from)
     return step

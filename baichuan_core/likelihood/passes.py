@@ -20,7 +20,7 @@ def compute_hidden_states(
     batch_tokens: int = BATCH_TOKENS,
     prefix: Cache | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Compute the last hidden states of every sequence, batching sequences of similar length.
+    """Compute the final hidden states of every sequence, batching sequences of similar length.
 
     Rows are padded on the right. Causal attention never reads this padding, so results do not depend on the other rows
     of the batch.

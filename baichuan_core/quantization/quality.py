@@ -155,7 +155,7 @@ def _compare_candidates(
     models: ModelKeeper,
     on_progress: ProgressCallback,
 ) -> tuple[dict[str, Comparison], str | None]:
-    """Return comparisons by candidate name; if any fails, return none of them and the reason."""
+    """Return comparisons by candidate name; if any of them fails, return only the reason."""
     release_memory()
     missing = text.missing
     if missing is None and not models.is_loaded(reference):
@@ -180,7 +180,7 @@ def _compare_candidates(
 
 
 def _start_stage(on_progress: ProgressCallback, name: str, number: int, steps: int) -> ProgressCallback:
-    """Report the start of a step and return the callback for its progress."""
+    """Report the start of a stage and return the callback for its progress."""
     report = scale_progress(on_progress, number / steps, (number + 1) / steps)
     report(Progress(0.0, name))
     return lambda progress: report(Progress(progress.fraction, name))

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# One colour per kind of layer, distinguishable by colour-blind readers, and one line style per model.
+# One color per kind of layer, distinguishable by color-blind readers, and one line style per model.
 COLOURS = {
     "self_attn.W_pack": "#0072B2",
     "self_attn.o_proj": "#E69F00",

@@ -10,7 +10,7 @@ from baichuan_core.likelihood import Window, encode_plain, held_out_text, text_w
 from baichuan_core.text_file import read_text_file
 
 WINDOW_TOKENS = 512
-# Eight windows give the KL divergence to two significant digits and take a few minutes for a 7B model on a CPU.
+# Eight windows determine the KL divergence to two significant digits, in a few minutes for a 7B model on a CPU.
 MAX_TOKENS = 4096
 MAX_CHARACTERS = 32 * MAX_TOKENS  # far more characters than MAX_TOKENS tokens need, but still fast to encode
 MIN_TOKENS = 64
@@ -52,7 +52,7 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
     ids = encode_plain(tokenizer, content[:MAX_CHARACTERS])[:MAX_TOKENS]
     source = BUILT_IN_TEXT if text is None else text.name
     if len(ids) < MIN_TOKENS or len(set(ids)) == 1:
-        kinds = "only one kind of token" if len(set(ids)) == 1 else f"{len(ids)} tokens"
+        kinds = "only one distinct token" if len(set(ids)) == 1 else f"only {len(ids)} tokens"
         raise DatasetError(f"{source} has {kinds}: use natural-language text with at least {MIN_TOKENS} tokens")
     length = min(WINDOW_TOKENS, read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH)
     return QualityText(source, text_windows(ids, length=length, stride=length))

@@ -56,7 +56,7 @@ from .calibration import (
 
 # Bytes per weight: its code plus its share of the scales, rounded up.
 BYTES_PER_WEIGHT = {"int8": 1.01, "nf4": 0.5 + 4 / BLOCK_SIZE, "fp4": 0.5 + 4 / BLOCK_SIZE}
-OVERHEAD_BYTES_PER_LAYER = 2**13  # upper estimate for code books, quantization state and header entries
+OVERHEAD_BYTES_PER_LAYER = 2**13  # conservative estimate for code books, quantization state and header entries
 EMBEDDING_AND_HEAD = (EMBEDDING, HEAD)
 PROGRESS_AFTER_CALIBRATION = 0.95  # progress when calibration is done; the rest is for writing the checkpoint
 
@@ -178,7 +178,7 @@ def quantize(
 
 
 def estimate_output_bytes(reader: TensorReader, config: BaichuanConfig, options: QuantizationOptions) -> int:
-    """Return an upper estimate of the size of the result in bytes; tensors that are not quantized keep their size."""
+    """Return a conservative estimate of the output size in bytes; tensors that are not quantized keep their size."""
     sizes = {name: math.prod(reader.shape(name)) for name in reader.names}
     linear = sum(math.prod(shape) for shape in linear_layers(config).values())
     embedding_and_head = sum(sizes[name] for name in EMBEDDING_AND_HEAD) if options.quantize_head else 0
@@ -189,7 +189,7 @@ def estimate_output_bytes(reader: TensorReader, config: BaichuanConfig, options:
 
 
 class _Quantizer:
-    """One run over all tensors of a checkpoint."""
+    """One pass that quantizes and writes all tensors of a checkpoint."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ REPLACED_BY_OPTIONS = {
 }
 ZERO_STAGES = (1, 2, 3)
 OFFLOAD_KEYS = ("offload_optimizer", "offload_param")
-# Use torch's AdamW instead of DeepSpeed's, which has to be compiled at first use.
+# Defaults: torch's AdamW, because DeepSpeed's must be compiled on first use, and no periodic output.
 FIXED_SETTINGS = {
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
@@ -36,7 +36,7 @@ FIXED_SETTINGS = {
 
 
 def make_zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
-    """Return the configuration of a strategy; the stages are those of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
+    """Return the configuration for a ZeRO strategy, with the stages of Rajbhandari et al. 2020 (arXiv 1910.02054)."""
     zero: dict[str, Any] = {"stage": 2 if strategy == "zero2" else 3, "overlap_comm": on_gpu}
     if strategy == "zero3-offload":
         zero |= {name: {"device": "cpu", "pin_memory": on_gpu} for name in OFFLOAD_KEYS}
@@ -44,7 +44,7 @@ def make_zero_preset(strategy: ZeroStrategy, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfloat16: bool) -> dict[str, Any]:
-    """Return a complete configuration that agrees with the options.
+    """Return a complete DeepSpeed configuration that agrees with the options.
 
     Args:
         given: A preset or a caller's configuration; each "auto" is replaced by the value from the options.
@@ -110,7 +110,7 @@ def _check_zero_section(config: dict[str, Any]) -> None:
         raise _invalid_config_error(
             "zero_optimization.offload_param", "requires stage 3; set stage to 3 or remove this key"
         )
-    # Disabled, because `gather_trained_weights` gathers the weights one tensor at a time.
+    # Disabled because `gather_trained_weights` gathers the weights instead, one tensor at a time.
     zero["stage3_gather_16bit_weights_on_model_save"] = False
     config["zero_optimization"] = zero
     _check_zero_fields(zero)

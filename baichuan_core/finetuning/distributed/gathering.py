@@ -29,7 +29,7 @@ def _gather_from_zero(model: nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            full = safe_get_full_fp32_param(weight)  # gathers the parts from all ranks
+            full = safe_get_full_fp32_param(weight)  # gathers the shards from all ranks
             if is_main:
                 found[name] = full.detach().cpu()
             del full

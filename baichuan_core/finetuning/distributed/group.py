@@ -15,7 +15,7 @@ GROUP_TIMEOUT = timedelta(minutes=30)  # long, because other ranks wait while on
 
 @dataclass(frozen=True, slots=True)
 class RankGroup:
-    """One rank of a run; by default, the only one, which has nothing to exchange.
+    """The group of all ranks, as seen from one of them; by default, a group of one.
 
     Attributes:
         rank: Index among all ranks.

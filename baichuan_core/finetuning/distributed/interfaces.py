@@ -10,7 +10,7 @@ IPV4_ADDRESS_SLICE = slice(20, 24)  # bytes of the IPv4 address in a struct ifre
 
 
 def find_interface(address: str) -> str | None:
-    """Return the name of the interface used to reach an address, such as "eth0"; None if it is not known."""
+    """Return the name of the interface used to reach an address, such as "eth0"; None if it is unknown."""
     if sys.platform != "linux":
         return None
     try:

@@ -22,8 +22,8 @@ from baichuan_core.free_memory import get_limits
 from baichuan_core.progress import Progress, ProgressCallback
 
 POLL_INTERVAL_SECONDS = 0.1
-# Time to wait for other errors after a rank has failed: ranks that depend on it fail too, and may report their errors
-# slightly before it does.
+# Time to wait for other errors after the first one: if a rank fails, ranks that depend on it fail too, and may report
+# their errors slightly earlier.
 GRACE_PERIOD_SECONDS = 1.0
 
 
@@ -45,7 +45,7 @@ def launch(
         inputs: Inputs and outputs of the run; the same on every machine.
         plan: Distribution of the run, with the `node_rank` of this machine.
         on_gpu: Whether each rank has a GPU.
-        should_pause: Called a few times per second; if it returns true, all ranks save a resume point and end.
+        should_pause: Called a few times per second; if it returns true, all ranks save a resume point and exit.
         on_resume_point: Called with the folder of each resume point that rank 0 has completed; only on machine 0.
         on_progress: Called with the progress of this machine's first rank, which on machine 0 is rank 0.
 
@@ -164,7 +164,7 @@ def _wait_for_other_errors(ranks: list[RankProcess]) -> None:
 
 
 def choose_error(ranks: list[RankProcess]) -> Exception:
-    """Return the most helpful error: preferably one of ours or an out-of-memory error, else that of a killed rank."""
+    """Return the most helpful error: any `BaichuanError` or out-of-memory error, otherwise that of a killed rank."""
     failed = [rank for rank in ranks if rank.has_failed]
     for rank in failed:
         if isinstance(rank.error, BaichuanError):

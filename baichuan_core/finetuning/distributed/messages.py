@@ -77,7 +77,7 @@ class RankTask:
 
 @dataclass(frozen=True, slots=True)
 class ResumePointSaved:
-    """A message that rank 0 has completed a resume point."""
+    """A message reporting that rank 0 has completed a resume point."""
 
     folder: Path
 

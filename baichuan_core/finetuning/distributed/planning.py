@@ -96,7 +96,7 @@ def make_training_settings(options: FinetuningOptions, hardware: Hardware, token
 
 
 def _reject_other_launchers() -> None:
-    """Reject a process started by torchrun or another launcher, whose ranks would each start ranks of their own."""
+    """Reject a process started by torchrun or another launcher: each of its ranks would start its own ranks."""
     ranks = os.environ.get("WORLD_SIZE", "1")
     if ranks not in ("", "1"):
         raise UnsupportedError(

@@ -18,7 +18,7 @@ from baichuan_core.progress import Progress
 
 
 def run_rank(messages: int) -> None:
-    """Read a task from stdin, run it, and write its progress and its report or error to the descriptor `messages`."""
+    """Run the task read from stdin; write its progress, then its report or error, to the descriptor `messages`."""
     task = _read_task()
     paused = threading.Event()
     threading.Thread(target=_watch_for_pause, args=(paused,), daemon=True).start()
@@ -34,9 +34,9 @@ def run_rank(messages: int) -> None:
 
 def _read_task() -> RankTask:
     line = bytearray()
-    while not line.endswith(b"\n"):  # byte by byte, to leave later lines for `_watch_for_pause`
+    while not line.endswith(b"\n"):  # read byte by byte, to leave later lines for `_watch_for_pause`
         if not (byte := os.read(0, 1)):
-            sys.exit("the launcher has ended")
+            sys.exit("the launcher has exited")
         line += byte
     return RankTask.decode(bytes(line))
 
@@ -79,8 +79,8 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
     import deepspeed  # noqa: PLC0415 - slow to import; used only with ZeRO
 
     if not on_gpu:
-        # Otherwise DeepSpeed compiles this extension now. A rank that is killed while compiling leaves a lock file that
-        # blocks all later runs.
+        # Otherwise, DeepSpeed would compile this extension here. A rank that is killed during compilation leaves a lock
+        # file that blocks all later runs.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed calls deprecated torch functions at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
@@ -88,7 +88,7 @@ def _start_deepspeed(*, on_gpu: bool) -> None:
 
 
 def _watch_for_pause(paused: threading.Event) -> None:
-    """Set the event if the launcher requests a pause; kill this process if stdin closes because the launcher ended."""
+    """Set the event if the launcher requests a pause; kill this process if stdin closes because the launcher exited."""
     # Do not read through sys.stdin, because Python would wait for its lock at exit.
     while os.read(0, len(PAUSE_COMMAND)):
         paused.set()

@@ -12,7 +12,7 @@ MIN_EXAMPLE_TOKENS = 2  # minimum length of an example: with fewer tokens, there
 
 @dataclass(frozen=True, slots=True)
 class RankCollator:
-    """Makes tensors from one rank's share of a batch.
+    """Callable that makes tensors from one rank's share of a batch.
 
     With two ranks, rank 0 takes examples 0, 2, 4, ... and rank 1 takes 1, 3, 5, ... Together, their shares are the
     batch of a single process, even for the last batch of an epoch.

@@ -16,8 +16,8 @@ def main() -> None:
     messages, launcher = map(int, sys.argv[1:])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:  # the launcher ended before the line above took effect
-        sys.exit("the launcher has ended")
+    if os.getppid() != launcher:  # the launcher exited before the line above took effect
+        sys.exit("the launcher has exited")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the launcher handles it
 
     from baichuan_core.finetuning.distributed.rank import run_rank  # noqa: PLC0415 - see above

@@ -18,11 +18,11 @@ from baichuan_core.progress import Progress
 MAX_OUTPUT_LINES = 20
 READ_CHUNK_BYTES = 1 << 16
 RANK_SCRIPT = Path(__file__).with_name("rank_main.py")
-IMPORT_ROOT = RANK_SCRIPT.parents[3]  # the folder that contains this package
+IMPORT_ROOT = RANK_SCRIPT.parents[3]  # the folder that contains `baichuan_core`
 
 
 class RankProcess:
-    """A rank in the process group of its launcher; the kernel kills it if the launcher's thread ends.
+    """The process of one rank, in the launcher's process group; the kernel kills it if the launcher's thread exits.
 
     Attributes:
         rank: Index among all ranks.
@@ -63,12 +63,12 @@ class RankProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has ended and all of its output has been read."""
+        """Whether the process has exited and all of its output has been read."""
         return self.process.poll() is not None and not self._open
 
     @property
     def has_failed(self) -> bool:
-        """Whether the rank has sent an error or ended without a report."""
+        """Whether the rank has sent an error or exited without a report."""
         return self.error is not None or (self.has_ended and self.report is None)
 
     def request_pause(self) -> None:
@@ -89,14 +89,14 @@ class RankProcess:
             os.close(descriptor)
 
     def describe_outcome(self) -> str:
-        """Return a short description of how the rank ended."""
+        """Return a short description of how the rank failed or exited."""
         code = self.process.poll()
         if self.error is not None:
             return f"failed: {self.error}"
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return f"was killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
-        return f"ended without a result (exit code {code})"
+        return f"exited without a result (exit code {code})"
 
     def close(self) -> None:
         """Kill the process if it is still running, and close the pipes."""
@@ -111,7 +111,7 @@ class RankProcess:
 
     def _send(self, line: bytes) -> None:
         if self.process.stdin is not None:
-            with suppress(BrokenPipeError):  # the process has ended; its exit code shows why
+            with suppress(BrokenPipeError):  # the process has exited; its exit code shows why
                 self.process.stdin.write(line)
                 self.process.stdin.flush()
 

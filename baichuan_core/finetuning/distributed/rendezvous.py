@@ -97,13 +97,13 @@ class Rendezvous:
                     "failure",
                     f"machine {self.plan.node_rank} ({socket.gethostname()}): {str(error) or type(error).__name__}",
                 )
-                # `set` returns before the store has the value, and this process may exit next.
+                # `set` returns before the store has the value; wait for it, because this process may exit next.
                 self._store.check(["failure"])
-            except RuntimeError:  # machine 0 is no longer responding, as all other machines will notice
+            except RuntimeError:  # machine 0 is no longer responding; the other machines will notice this, too
                 return
 
     def exchange_heartbeats(self) -> None:
-        """Send a heartbeat and check those of all other machines, at most once per `HEARTBEAT_INTERVAL_SECONDS`.
+        """Send a heartbeat and check for failures elsewhere, at most once per `HEARTBEAT_INTERVAL_SECONDS`.
 
         Raises:
             RankFailedError: A machine has failed or is no longer responding.
@@ -113,7 +113,7 @@ class Rendezvous:
         self._next_beat = time.monotonic() + HEARTBEAT_INTERVAL_SECONDS
         try:
             if self._store.check(["failure"]):
-                raise RankFailedError(f"the run ended on another machine: {self._store.get('failure').decode()}")
+                raise RankFailedError(f"the run stopped on another machine: {self._store.get('failure').decode()}")
             self._beats += 1
             self._store.set(f"beat/{self.plan.node_rank}", str(self._beats))
             if self.plan.node_rank == 0:
@@ -152,7 +152,7 @@ class Rendezvous:
 
 
 def _listen(plan: DistributionPlan) -> socket.socket:
-    """Listen on the loopback interface only, unless the run has several machines."""
+    """Listen on the loopback interface, or on all interfaces if the run has several machines."""
     address = "127.0.0.1" if plan.nodes == 1 else "0.0.0.0"  # noqa: S104 - other machines connect to it
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -65,7 +65,7 @@ class InputStatistics:
 
 @contextmanager
 def allow_rounded_products() -> Iterator[None]:
-    """Let matrix products round their factors to TF32 or bfloat16 if the hardware is faster with them.
+    """Let matrix products round their operands to TF32 or bfloat16 if that is faster on this hardware.
 
     This changes the inputs of a layer far less than quantizing to 4 bits does.
     """

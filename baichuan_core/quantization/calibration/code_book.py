@@ -37,7 +37,7 @@ class CodeBook:
         return positions
 
     def round_approximately(self, scaled: Tensor) -> Tensor:
-        """Look up approximations of the nearest values in a table with steps of 1/1024.
+        """Round each number to approximately the nearest value, using a table with steps of 1/1024.
 
         This takes a fraction of the time of `find_nearest` and is accurate enough to compare scales.
         """

@@ -9,7 +9,7 @@ from baichuan_core.model.four_bits import BLOCK_SIZE
 
 from .code_book import BlockScales, CodeBook, quantize_scales
 
-# Columns per group: within a group, columns are updated one at a time; all later columns are updated once per group.
+# Columns per group. The rest of a group is updated after each of its columns, all later columns once per group.
 COLUMNS_PER_UPDATE = 128
 # Candidate scales, as fractions of the block's largest magnitude; a smaller scale clips outliers but rounds
 # all other values more finely.

@@ -12,7 +12,7 @@ from baichuan_core.progress import Progress, ProgressCallback
 from .blocks import BATCH_TOKENS, SUBLAYERS
 from .one_block import SingleBlockDecoder
 
-# Fraction of the input columns left unquantized in each row of token ids; about 0.01 with LLM.int8()'s threshold.
+# Fraction of the input columns left unquantized in each row of token ids; about 0.01 with LLM.int8()'s default.
 FLOAT_COLUMN_FRACTION = 0.1
 MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 

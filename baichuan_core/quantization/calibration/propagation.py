@@ -1,4 +1,4 @@
-"""Adjusts a layer's weight to correct the errors of the layers before it."""
+"""Adjusts a layer's weight to correct for the errors of the layers before it."""
 
 import torch
 from torch import Tensor

@@ -68,7 +68,7 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
     rows = min(round(calibration.sequences * (1 - fraction)), len(ids) // length)
     if rows * length < MIN_TOKENS:
         raise DatasetError(
-            f"{source} gives {rows} sequences of {length} tokens, but calibration needs at least {MIN_TOKENS} tokens: "
+            f"{source} yields {rows} sequences of {length} tokens, but calibration needs at least {MIN_TOKENS} tokens: "
             "use a longer text or more sequences"
         )
     if min(ids) < 0 or max(ids) >= config.vocab_size:

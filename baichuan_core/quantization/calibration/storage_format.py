@@ -35,7 +35,7 @@ def compute_scale_offset(weight: Tensor) -> Tensor:
 def build_stored_tensors(
     result: CalibratedWeight, book: CodeBook, offset: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Return the tensors to store, on the CPU, keyed by the suffix after the layer's name, like `quantize_weight`.
+    """Return the tensors to store, on the CPU, keyed by the suffix after the layer's name, as in `quantize_weight`.
 
     Args:
         result: The calibrated weight.

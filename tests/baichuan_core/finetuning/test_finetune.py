@@ -204,7 +204,7 @@ def test_unsupported_runs_are_rejected_before_training(base: Path, tmp_path: Pat
     (taken / "file").touch()
     with pytest.raises(CheckpointError, match="not an empty directory"):
         finetune(base, CONVERSATIONS, taken, FULL, checkpoints=tmp_path / "ck")
-    with pytest.raises(CheckpointError, match="not a complete training checkpoint"):
+    with pytest.raises(CheckpointError, match="not a complete resume point"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=taken)
     finetune(base, CONVERSATIONS, tmp_path / "adapter", LORA, checkpoints=tmp_path / "lora")
     last = latest_checkpoint(tmp_path / "lora")

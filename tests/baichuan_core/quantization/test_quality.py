@@ -135,7 +135,7 @@ def test_a_given_text_is_used(base: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"too short", "use natural-language text with at least 64 tokens"),
-        (b"~" * 300, "only one kind of token"),
+        (b"~" * 300, "only one distinct token"),
         (b"\xff\xfe\xff", "UTF-8"),
     ],
 )
