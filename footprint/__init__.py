@@ -1,6 +1,6 @@
-"""Estimates the memory that operations on Baichuan models need, by arithmetic alone, without torch or a loaded model.
+"""Estimates of the memory that operations on Baichuan models need, by arithmetic alone: no torch, no loaded model.
 
-It is used by the API when a job is submitted, by the scheduler when a job is placed, by a runner before it loads a
+They are used by the API when a job is submitted, by the scheduler when a job is placed, by a runner before it loads a
 model, and by the CLI offline.
 """
 

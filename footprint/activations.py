@@ -1,6 +1,6 @@
 """Bytes per token of the tensors that training keeps for the backward pass of `baichuan_core`'s model.
 
-All numbers are bytes per token and per unit of a width of the model. They follow from the operations of a block and the
+All numbers are bytes per token and per unit of a layer width. They follow from the operations of a block and the
 tensors that autograd saves for each of them; tests compare them with the memory actually allocated.
 """
 
@@ -12,7 +12,7 @@ from .shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class SavedActivations:
-    """Bytes per token that one way of training keeps for the backward pass, per unit of a width of the model.
+    """Bytes per token that one kind of training keeps for the backward pass, per unit of a layer width.
 
     Attributes:
         hidden: Tensors that a block keeps, per unit of the hidden size.

@@ -68,7 +68,7 @@ class Training:
 
     @property
     def tokens_per_pass(self) -> int:
-        """Tokens in one forward pass."""
+        """Number of tokens in one forward pass."""
         return self.batch * self.tokens
 
     def trained_parameters(self, shape: Shape) -> int:

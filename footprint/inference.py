@@ -86,7 +86,7 @@ def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
 
 
 def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
-    """Return the bytes of a forward pass, without weights and cache, if only the last token of each row gets logits."""
+    """Return the bytes of a forward pass with logits for each row's last token only; weights and cache are excluded."""
     states = batch * tokens * bytes_per_token(shape, precision) + precision.dequantized_layer_bytes(shape)
     return max(states, logits_bytes(shape, precision, positions=batch))
 

@@ -1,4 +1,4 @@
-"""Precision of a model's weights and the bytes they take."""
+"""Precision of a model's weights, and their size in bytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Precision:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the precision, read from `config.json`, in which a checkpoint is loaded without extra options."""
+        """Return the precision in which a checkpoint with this `config.json` is loaded by default."""
         settings = config.get("quantization_config") or {}
         four_bit = settings.get("bnb_4bit_quant_type", "fp4") if settings.get("load_in_4bit") else None
         return cls(
@@ -92,7 +92,7 @@ class Precision:
         )
 
     def dequantized_layer_bytes(self, shape: Shape) -> int:
-        """Return the bytes of the largest 4-bit layer once dequantized, as products with several rows require."""
+        """Return the bytes of the largest 4-bit layer, dequantized to multiply several rows; 0 if none is 4-bit."""
         if self.quantization not in ("nf4", "fp4"):
             return 0
         return max(rows * columns for rows, columns in shape.layer_matrices) * self.element_bytes

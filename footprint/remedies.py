@@ -1,4 +1,4 @@
-"""Suggests smaller variants of an operation that does not fit into memory."""
+"""Smaller variants of an operation that does not fit into memory."""
 
 from collections.abc import Iterator
 

@@ -22,13 +22,13 @@ BLOCK_COPIES = 2
 # Numbers of matrices [intermediate, intermediate] and [hidden, intermediate] that exist while second moments are summed
 # over tokens.
 SUMS_SQUARES, SUMS_MATRICES = 2, 1
-# For the tokens of a batch, the feed-forward layer holds the inputs of the unquantized model, two factors and their
-# product [tokens, intermediate], and the normalized states [tokens, hidden].
+# Tensors of a feed-forward layer for the tokens of a batch. [tokens, intermediate]: the inputs of down_proj in the
+# unquantized model, the gate, the up projection and their product. [tokens, hidden]: the normalized states.
 BATCH_TOKENS = 2048
 FEED_FORWARD_INTERMEDIATE_TENSORS = 4
 FEED_FORWARD_HIDDEN_TENSORS = 1
-# The same numbers while the compensated weights are solved for: both accumulators, one factor and the solver's working
-# copies.
+# Numbers of the same matrices while the compensated weights are computed: both accumulators, one factor and the
+# solver's working copies.
 SOLVING_SQUARES, SOLVING_MATRICES = 4, 3
 CALIBRATION_LENGTH = 512
 

@@ -19,7 +19,7 @@ DEFAULT_CONTEXT_LENGTH = 4096
 
 
 class ShapeError(ValueError):
-    """A configuration does not describe the sizes of a Baichuan model; the message says what to change."""
+    """A configuration does not describe the sizes of a Baichuan model; the message states what to change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def _estimate_zero(
     step = 0 if element_bytes == FLOAT32_BYTES else FLOAT32_BYTES * min(-(-trained // rank_count), SUB_GROUP_ELEMENTS)
     activations = sharded_activation_bytes(shape, precision, training)
     if strategy == "zero2":
-        # Stage 2's optimizer step is not split into groups.
+        # ZeRO stage 2 does not split the optimizer step into sub-groups.
         step = 0 if element_bytes == FLOAT32_BYTES else _divide_among_ranks(trained * FLOAT32_BYTES, rank_count)
         return RankFootprint(_build_footprint(weights + master, gradients + max(buckets, step), moments, activations))
     live = round(weights * min(1.0, MAX_LIVE_ELEMENTS / shape.parameters))

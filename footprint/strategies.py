@@ -1,4 +1,4 @@
-"""Chooses how several devices share a fine-tuning job, based on the memory that each strategy needs."""
+"""The choice of how several devices share a fine-tuning job, based on the memory that each strategy needs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ class Cluster:
         return self.host_bytes // self.devices
 
     def has_room_for(self, needs: RankFootprint, *, least: bool = False) -> bool:
-        """Return whether each rank has enough memory; with `least`, count only what does not depend on input length."""
+        """Return whether each rank has enough memory; with `least`, ignore memory that depends on the input length."""
         device = needs.device.least if least else needs.device.total
         return device <= self.rank_bytes and needs.host <= self.rank_host_bytes
 

@@ -18,7 +18,7 @@ MIN_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class RequestEncoder:
-    """Encodes requests for one checkpoint.
+    """An encoder that converts the requests for one checkpoint to engine input.
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.

@@ -30,7 +30,7 @@ from baichuan_core.tokenizer import BaichuanTokenizer, choose_chat_format, read_
 
 
 class TextGenerator:
-    """Answers requests with one checkpoint. The model is loaded on the first request, or by `load`.
+    """A text generator for one checkpoint. The model is loaded on the first request, or by `load`.
 
     All requests, from all methods and threads, run in one batch; each gets the answer that it would get alone.
     `open_lane` opens another batch on the same model.
@@ -112,7 +112,7 @@ class TextGenerator:
         return lane
 
     def load(self) -> Engine:
-        """Load the model if it is not loaded yet.
+        """Load the model if it is not loaded yet. llama.cpp and vLLM load it only on the first request.
 
         Raises:
             CheckpointError: The weights or the adapter cannot be used.
@@ -135,7 +135,7 @@ class TextGenerator:
                 self._models.release()
 
     def encode(self, requests: Sequence[GenerationRequest]) -> list[EncodedRequest]:
-        """Encode requests, see `Encoder.encode`.
+        """Encode requests, see `RequestEncoder.encode`.
 
         Raises:
             PromptError: A request cannot be answered; the message names it.
@@ -186,7 +186,7 @@ class TextGenerator:
         return iter(feed)
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Return all completions, ordered by request and sample.
+        """Answer requests and return all completions, ordered by request and sample.
 
         Raises:
             PromptError: A request cannot be answered; the message names it.

@@ -13,7 +13,7 @@ REPORT_INTERVAL_SECONDS = 0.1
 
 
 class ProgressMeter:
-    """Reports progress as a fraction of the run's token budget, which is the sum of all completions' token limits.
+    """A meter that reports progress as a fraction of the run's token budget, the sum of all completions' token limits.
 
     A completion that ends early counts as if it had reached its limit.
 
@@ -34,7 +34,7 @@ class ProgressMeter:
         self._started = self._reported = time.monotonic()
 
     def count_step(self, step: Step) -> None:
-        """Count a step's tokens, and report when a completion finishes or `REPORT_INTERVAL_SECONDS` have passed."""
+        """Count a step's tokens; report progress if a completion finished or `REPORT_INTERVAL_SECONDS` have passed."""
         self.generated += step.tokens
         for completion in step.completions:
             self._finished_budget += self._limits[completion.index, completion.sample]

@@ -36,7 +36,7 @@ class OpenBatch:
 
     `submit` adds completions to the running batch. A single thread steps the engine as long as there is work; between
     two steps, it runs the calls that other threads have queued. While idle, it holds no reference to the batch, so the
-    engine is freed together with its last user. The thread ends with the batch, or when the interpreter exits.
+    engine is freed together with its last user. The thread stops with the batch, or when the interpreter exits.
 
     Example:
         thread A: feed = batch.submit([a])     thread B: feed = batch.submit([b])
@@ -84,8 +84,8 @@ class OpenBatch:
     def close(self) -> None:
         """Fail the unfinished completions and free the engine's memory. Later submissions raise an error."""
         with self._sending:
-            if self._stop():  # the batch's thread has ended, so the current one may use the engine
-                self.fail(UnsupportedError("the model was closed before the completion ended; load it again"))
+            if self._stop():  # the batch's thread has stopped, so this one may use the engine
+                self.fail(UnsupportedError("the model was closed before the completion finished; load it again"))
                 self.engine.close()
 
     def step(self) -> None:
@@ -136,7 +136,10 @@ class OpenBatch:
             self.engine.abort(request_id)
 
     def fail(self, error: BaseException) -> None:
-        """Remove all completions, and raise `error` in their readers; only the batch's thread calls this."""
+        """Remove all completions, and raise `error` in their readers.
+
+        Only the batch's thread calls this, or `close` after that thread has stopped.
+        """
         for group in {id(one): one for one in self._groups.values()}.values():
             with suppress(Exception):  # the engine may be broken
                 self._abort_completions(group)
@@ -144,7 +147,7 @@ class OpenBatch:
         self._groups.clear()
 
     def _queue_call(self, call: Callable[[], None]) -> None:
-        """Make the batch's thread call a function between two steps."""
+        """Queue a call that the batch's thread makes between two steps."""
         with self._sending:
             if not self._stop.alive:
                 raise UnsupportedError("the model is closed; load it again")
@@ -225,7 +228,7 @@ def _run_engine_loop(reference: "weakref.ref[OpenBatch]", calls: CallQueue) -> N
 
 
 def _stop_thread(thread: threading.Thread, calls: CallQueue, engine: Engine) -> bool:
-    """End the thread after its current step."""
+    """Stop the thread after its current step."""
     calls.put(None)
     engine.wake()
     if thread.ident is not None and thread is not threading.current_thread():

@@ -18,7 +18,7 @@ MAX_OPTION_VALUES: dict[str, float] = {"temperature": 100, "top_k": 2**31 - 1, "
 MAX_OPTION_VALUES |= {"presence_penalty": 2, "frequency_penalty": 2}
 MAX_LOGIT_BIAS = 100  # maximum absolute value, as in OpenAI's API
 MAX_BIASED_TOKENS = 1024  # OpenAI's API allows 300
-# Settings in generation_config.json that do not affect our answers: ids that other code reads, transformers' output
+# Settings in generation_config.json that do not affect our completions: ids that other code reads, transformers' output
 # format and optimizations, and settings that matter only together with others (beams, assistants).
 IRRELEVANT_SETTINGS = {
     *("bos_token_id", "pad_token_id", "user_token_id", "assistant_token_id", "transformers_version"),
@@ -121,7 +121,7 @@ def normalize_stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
     """
     texts = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("stop contains something that is not a string; pass a string or a list of strings")
+        raise ValueError("stop contains a value that is not a string; pass a string or a list of strings")
     if "" in texts:
         raise ValueError("stop contains an empty string; remove it")
     if any(has_lone_surrogate(text) for text in texts):
@@ -203,7 +203,7 @@ class GenerationDefaults:
 
 
 def find_ignored_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a checkpoint that would change answers in transformers but are ignored here."""
+    """Return the settings of a checkpoint that would change completions in transformers but are ignored here."""
     used = {one.name for one in fields(GenerationDefaults)}
     return {
         name: value

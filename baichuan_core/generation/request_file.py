@@ -15,7 +15,7 @@ REQUEST_KEYS = ("prompt", "messages", "id", *OPTION_NAMES)
 KEY_ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 BATCH_KEYS = {"custom_id", "method", "url", "body"}
 PROMPT_KEYS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # parameters that do not affect the answer
+IGNORED_PARAMETERS = ("model", "user", "metadata", "store")  # parameters that do not affect the completion
 # Parameters of OpenAI's APIs that have no effect with these values.
 NEUTRAL_VALUES = {"stream": False, "echo": False, "best_of": 1}
 
@@ -31,7 +31,7 @@ def read_requests(path: Path | str) -> list[GenerationRequest]:
     `"stream": false`).
 
     Raises:
-        DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message says where.
+        DatasetError: The file is missing, not UTF-8 or empty, or a line is malformed; the message names the line.
     """
     path = Path(path)
     text = read_text_file(path)
@@ -137,7 +137,9 @@ def _translate_logprobs(fields: dict[str, Any], place: str) -> None:
         if wanted:
             fields["logprobs"] = top or 0
     if top is not None and wanted is not True:
-        raise DatasetError(f"{place} has 'top_logprobs' without \"logprobs\": true; add it, or remove 'top_logprobs'")
+        raise DatasetError(
+            f"{place} has 'top_logprobs' without \"logprobs\": true; set \"logprobs\": true, or remove 'top_logprobs'"
+        )
 
 
 def _parse_logit_bias(bias: Any, place: str) -> dict[int, Any]:

@@ -1,4 +1,4 @@
-"""A completion while it is being generated: its tokens, whether it has ended, and the text that is already final."""
+"""A completion while it is being generated: its tokens, whether it has finished, and the text that is already final."""
 
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion, FinishReason, TextDelta, TokenLogprobs
@@ -9,7 +9,7 @@ INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding an inco
 
 
 class Transcript:
-    """Collects the tokens of one completion, so that stopping and decoding are the same with every engine.
+    """The tokens of one completion so far, with stopping and decoding that are the same for every engine.
 
     Example:
         With the stop string " end", tokens whose texts are "The", " e", "n" and "ergy" give the deltas
@@ -18,7 +18,7 @@ class Transcript:
     Attributes:
         request: The request.
         ids: Tokens so far, including the end token.
-        finish_reason: Reason why the completion has ended; None until then.
+        finish_reason: Reason why the completion has finished; None until then.
     """
 
     def __init__(self, tokenizer: BaichuanTokenizer, request: EncodedRequest, end_token_ids: frozenset[int]) -> None:
@@ -35,7 +35,7 @@ class Transcript:
         self._window = 0  # index of the first token to decode again, see `_settle_text`
         self._read = 0  # number of tokens whose text is settled
         self._settled = ""
-        self._settled_at: list[tuple[int, int]] = []  # pairs: number of settled characters, number of their tokens
+        self._settled_at: list[tuple[int, int]] = []  # pairs: number of settled characters, number of settled tokens
         self._sent_logprobs = 0
 
     def add(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
@@ -62,7 +62,7 @@ class Transcript:
         return TextDelta(self.request.index, self.request.sample, text, logprobs) if text or logprobs else None
 
     def build_completion(self) -> Completion:
-        """Return the whole completion; call this once it has ended."""
+        """Return the whole completion; call this once it has finished."""
         text = self._get_text()
         return Completion(
             index=self.request.index,
@@ -89,7 +89,7 @@ class Transcript:
         return any(stop in text for stop in self.request.stop)
 
     def _settle_text(self) -> None:
-        """Append the text of the newest tokens to the settled text, unless it ends inside a character.
+        """Append the text of the newest tokens to the settled text, unless it ends in the middle of a character.
 
         Only the newest tokens are decoded, together with those settled before them, which decide whether the new text
         starts with a space.
@@ -117,7 +117,7 @@ class Transcript:
         return tuple(unsent)
 
     def _get_text_logprobs(self, text: str) -> list[TokenLogprobs]:
-        """Return the log-probabilities of the tokens in `text`, including a final token that a stop string cuts."""
+        """Return the log-probabilities of the tokens in `text`, including a final token cut by a stop string."""
         if text == self._decode(self._get_text_ids()):
             return self._logprobs
         kept = next((end for end in range(len(self._logprobs)) if self._decode(self.ids[:end]).startswith(text)), None)

@@ -1,1 +1,1 @@
-"""Engines that answer encoded requests in an open batch; their interface is in `contract`."""
+"""Engines that process encoded requests in an open batch; `contract` defines their interface."""

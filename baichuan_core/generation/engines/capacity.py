@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.options import GenerationOptions
 
-# Slot sizes are rounded up to a multiple of this, so that slightly longer requests do not require a restart.
+# Slot lengths are rounded up to a multiple of this many tokens, so that slightly longer requests need no restart.
 SLOT_TOKENS_ALIGNMENT = 256
 
 
 def compute_capacity(requests: Sequence[EncodedRequest], settings: GenerationOptions) -> Capacity:
-    """Return the capacity for these requests: as many slots as the settings allow, each long enough for any request."""
+    """Return the capacity for these requests: at most one slot per request, each long enough for the longest one."""
     return _limit_capacity(len(requests), max(one.max_tokens for one in requests), settings)
 
 
@@ -25,7 +25,7 @@ def compute_serving_capacity(window: int, settings: GenerationOptions) -> Capaci
 
 
 def is_capacity_sufficient(capacity: Capacity, needed: Capacity) -> bool:
-    """Return whether an engine with this capacity can hold what `needed` requires."""
+    """Return whether `capacity` has at least as many slots as `needed`, and slots that are at least as long."""
     return capacity.slots >= needed.slots and capacity.slot_tokens >= needed.slot_tokens
 
 

@@ -56,7 +56,7 @@ def reject_unsupported_requests(name: EngineName, requests: Sequence[EncodedRequ
 
 
 def start_engine(name: EngineName, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-    """Load the model into the named engine."""
+    """Create the named engine; see `EngineModule.start`."""
     return _import_engine(name).start(setup, tokenizer)
 
 

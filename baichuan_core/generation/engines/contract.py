@@ -47,7 +47,7 @@ class EncodedRequest:
         sample: Index of the completion within its request.
         prompt_ids: Token ids of the prompt; never empty.
         limit: Maximum number of tokens in the completion; together with the prompt, they fit in the model's context.
-        seed: 63-bit seed of the random numbers. The same seed and prompt give the same text, alone or in any batch.
+        seed: 63-bit seed of the random numbers. The same seed and prompt produce the same text, alone or in any batch.
         sampling: The sampling settings.
         stop: Texts that end the completion and are not part of it.
         logprobs: Number of alternatives to report with the log-probability of each token; None reports neither.
@@ -185,5 +185,5 @@ class EngineModule(Protocol):
         ...
 
     def start(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-        """Load the model."""
+        """Create the engine. The native engine loads the model here; the others load it when they are prepared."""
         ...

@@ -1,4 +1,4 @@
-"""The output of every engine."""
+"""Output types that all engines share."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +25,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """New text of a completion. Concatenated, the deltas of a completion give its text and log-probabilities.
+    """New text of a completion. Concatenated, the deltas of a completion form its text and log-probabilities.
 
     A delta never ends inside a character, and text that may be the start of a stop string is held back until it is
     known not to be. The log-probabilities of a token are in the delta that completes its text.

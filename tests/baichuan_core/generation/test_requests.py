@@ -74,7 +74,7 @@ def test_a_line_may_have_its_own_settings(tmp_path: Path) -> None:
         ('{"prompt": "a", "max_new_tokens": 1.5}', "line 1 .* max_new_tokens is 1.5; it must be an integer"),
         ('{"prompt": "a", "seed": true}', "line 1 .* seed is True; it must be an integer"),
         ('{"prompt": "a", "stop": 3}', "line 1 .* 'stop' that is neither a string nor a list"),
-        ('{"prompt": "a", "stop": [3]}', "line 1 .* stop contains something that is not a string"),
+        ('{"prompt": "a", "stop": [3]}', "line 1 .* stop contains a value that is not a string"),
         ('{"prompt": "a", "stop": [""]}', "line 1 .* stop contains an empty string"),
         ('{"prompt": "a", "stop": "\\ud800"}', "line 1 .* stop contains an unpaired surrogate"),
         ('{"prompt": "a", "id": "\\ud800"}', "line 1 .* id contains an unpaired surrogate"),

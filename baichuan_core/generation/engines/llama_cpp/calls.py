@@ -19,7 +19,7 @@ class CompletionAbortedError(Exception):
 
 
 class CompletionClient:
-    """The HTTP requests of one completion, which another thread can abort.
+    """An HTTP client for one completion, which another thread can abort.
 
     Attributes:
         computes_unread: Whether the server is computing a completion that is not streamed. When such a request is
@@ -34,7 +34,7 @@ class CompletionClient:
         self._aborted = False
 
     def complete(self, body: Mapping[str, Any]) -> CompletionResponse:
-        """Return a whole completion.
+        """Request a completion and return it as a whole.
 
         Raises:
             CompletionAbortedError: Another thread called `abort`.
@@ -48,7 +48,7 @@ class CompletionClient:
         return answer
 
     def stream(self, body: Mapping[str, Any]) -> Generator[CompletionChunk]:
-        """Yield the pieces of a completion as they are generated. Closing the iterator stops the generation.
+        """Yield the chunks of a completion as they are generated. Closing the iterator stops the generation.
 
         Raises:
             CompletionAbortedError: Another thread called `abort`.

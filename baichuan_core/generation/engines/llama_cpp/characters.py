@@ -1,4 +1,4 @@
-"""Recovery of tokens that llama.cpp's server omits from streams because they end inside a character."""
+"""Recovery of tokens that llama.cpp's server omits from streams because they end in the middle of a character."""
 
 import codecs
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class ByteTokenTable:
         return [self._byte_to_token[byte] for byte in content[:-1]]
 
     def flag_incomplete_characters(self, tokens: Sequence[int]) -> list[bool]:
-        """Return, for each token, whether the text up to it ends inside a character."""
+        """Return, for each token, whether the text up to and including it ends in the middle of a character."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         states = []
         for token in tokens:

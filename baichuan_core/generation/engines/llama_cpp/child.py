@@ -1,6 +1,6 @@
 """A process that runs llama.cpp's server. It is started by file path, because importing the package would import torch.
 
-It reads its settings from stdin as one line of JSON, and answers on stdout with one line: the server's address, or the
+It reads its settings from stdin as one line of JSON, and responds on stdout with one line: the server's address, or the
 reason why the model cannot be loaded. It exits when stdin closes, which also happens whenever its parent process ends.
 """
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Run the server until stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # make libraries print to stderr, so that stdout contains only our answer
+    os.dup2(2, 1)  # make libraries print to stderr, so that stdout contains only our response
     try:
         server = xllamacpp.Server(make_parameters(json.loads(sys.stdin.readline())))
     except RuntimeError as error:
@@ -43,8 +43,8 @@ def make_parameters(settings: dict[str, Any]) -> Any:
     params.verbosity = SILENT_VERBOSITY
     params.api_keys = [settings["key"]]
     params.ui = False
-    # Never used, because prompts are token ids. By default, the server would read the file's own template, and might
-    # fail if that template is invalid.
+    # This template is never used, because prompts are token ids. By default, the server would parse the file's own
+    # template, and might fail if it is invalid.
     params.chat_template = "chatml"
     return params
 

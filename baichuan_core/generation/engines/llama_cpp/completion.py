@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.llama_cpp.protocol import CompletionChunk,
 from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
-INITIAL_LOGPROB_COUNT = 1000  # number of most probable tokens to request first; requesting the whole vocabulary is slow
+INITIAL_LOGPROB_COUNT = 1000  # number of top tokens to request first; requesting the whole vocabulary is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Vocabulary:
 
 
 class RunningCompletion:
-    """Reads one completion and reports its outputs.
+    """A completion that runs in llama.cpp's server; `run` reads it and reports its outputs.
 
     The completion is always streamed, because closing the connection of a stream frees the slot. A stream omits tokens
     that end inside a character; they are inferred from the bytes of the text. If they are ambiguous, or the completion
@@ -61,7 +61,7 @@ class RunningCompletion:
         self._stream = stream
 
     def run(self) -> None:
-        """Report outputs until the completion has ended, failed or been aborted."""
+        """Report outputs until the completion has finished, failed or been aborted."""
         try:
             self._read_completion()
         except CompletionAbortedError:
@@ -80,7 +80,7 @@ class RunningCompletion:
             self._add_response(self.calls.complete(make_request_body(self._request, stop=self._request.stop)))
 
     def _add_chunk(self, piece: CompletionChunk) -> bool:
-        """Add the tokens of a piece; return whether the next piece is needed."""
+        """Add the tokens of a chunk; return whether the next chunk is needed."""
         known = self._transcript.ids
         missing = self._vocabulary.bytes.infer_omitted_tokens(piece.token, piece.text, piece.count - len(known) - 1)
         if missing is None:
@@ -92,7 +92,7 @@ class RunningCompletion:
         return self._transcript.finish_reason is None
 
     def _add_response(self, answer: CompletionResponse) -> None:
-        """Add those tokens of the whole completion that are not known yet."""
+        """Add the tokens of the whole completion that are not known yet."""
         known = len(self._transcript.ids)
         logprobs = self._list_logprobs(answer, known)
         self._add_tokens(answer.tokens[known:], logprobs, ended="length" if answer.stop_type == "limit" else "stop")
@@ -139,7 +139,7 @@ class RunningCompletion:
     def _request_logprobs(self, before: Sequence[int], token: int) -> TokenLogprobs | None:
         """Request the log-probability of `token` after the tokens `before`, and those of the alternatives.
 
-        An end token is forced as the answer, because the server reports no entry for a token that ends inside a
+        A bias forces an end token as the completion, because the server reports no entry for a token that ends inside a
         character. The reported probabilities are those before this bias is applied.
         """
         if self._request.logprobs is None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from baichuan_core.generation.engines.contract import EncodedRequest
 
-SAMPLERS = ("penalties", "temperature", "top_k", "top_p")  # in the order that all engines use
-# Used with top_k=1, which leaves one candidate, so no other sampler is needed. Temperature 0 would keep every token.
+SAMPLERS = ("penalties", "temperature", "top_k", "top_p")  # in the order in which all engines apply them
+# Greedy decoding uses top_k=1, which leaves one candidate, so no other sampler is needed. Temperature 0 would keep
+# every token as a candidate.
 GREEDY_SAMPLERS = ("penalties", "top_k")
-RANDOM_SEED_SENTINEL = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED in llama.h, which asks for a random seed
+RANDOM_SEED_SENTINEL = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED in llama.h, which requests a random seed
 RESPONSE_FIELDS = ("tokens", "stop_type", "completion_probabilities")
 
 
@@ -29,7 +30,7 @@ class CompletionResponse:
 
     @classmethod
     def from_response(cls, response: Mapping[str, Any]) -> "CompletionResponse":
-        """Create an answer from the JSON object of a response."""
+        """Parse the JSON object of a response."""
         return cls(
             tuple(response["tokens"]), response["stop_type"], tuple(response.get("completion_probabilities", ()))
         )
@@ -37,11 +38,11 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True)
 class CompletionChunk:
-    """A piece of a streamed completion.
+    """A chunk of a streamed completion.
 
     Attributes:
-        token: The last token of the piece. The server omits earlier tokens that end inside a character.
-        text: The text of all tokens of the piece, including omitted ones.
+        token: The last token of the chunk. The server omits earlier tokens that end inside a character.
+        text: The text of all tokens of the chunk, including omitted ones.
         count: Number of tokens in the completion so far.
         entry: The log-probability of the last token in OpenAI's format with ids, if it was requested.
     """

@@ -21,17 +21,17 @@ CHILD_SCRIPT = Path(__file__).with_name("child.py")
 # (300,000) on an idle machine and 3x as fast on a busy one, where spinning threads take cores from the threads they
 # wait for.
 SERVER_ENVIRONMENT = {"GOMP_SPINCOUNT": "3000", "GGML_NO_BACKTRACE": "1"}
-EXIT_TIMEOUT_SECONDS = 5  # a connection may break shortly before the server's process exits
+EXIT_TIMEOUT_SECONDS = 5  # how long to wait for the server's process to exit after a connection breaks
 
 
 class LlamaServer:
-    """A GGUF model served on a local port. The server ends with this object or with the process that started it.
+    """A GGUF model served on a local port. The server exits with this object or with the process that started it.
 
     Attributes:
         capacity: The capacity with which the server was started.
         port: The server's port on 127.0.0.1.
         headers: HTTP headers for every request, including a random key that keeps other processes out.
-        end: Kills the process and waits until it has ended.
+        end: Kills the process and waits for it to exit.
     """
 
     def __init__(self, model: Path, capacity: Capacity, threads: int) -> None:
@@ -40,13 +40,13 @@ class LlamaServer:
         Raises:
             CheckpointError: llama.cpp cannot load the file.
             MemoryOccupiedError: The system killed the process.
-            UnsupportedError: The process ended for another reason.
+            UnsupportedError: The process exited for another reason.
         """
         self.capacity = capacity
         key = secrets.token_hex(32)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._process = subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-P", str(CHILD_SCRIPT)],  # -P: do not import the script's neighbours as top-level modules
+            [sys.executable, "-P", str(CHILD_SCRIPT)],  # -P: keep the script's directory out of sys.path
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**SERVER_ENVIRONMENT, **os.environ},
@@ -55,7 +55,7 @@ class LlamaServer:
         answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
         if "refusal" in answer:
             raise CheckpointError(
-                f"llama.cpp cannot load {model}: the file is damaged, too large to fit in memory, or of an unsupported "
+                f"llama.cpp cannot load {model}: the file is damaged, does not fit in memory, or has an unsupported "
                 "architecture; convert the checkpoint again"
             )
         self.port = urlsplit(answer["address"]).port or 0
@@ -79,10 +79,10 @@ class LlamaServer:
                 " type"
             )
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return UnsupportedError(f"llama.cpp's process ended ({cause}); see the log for the cause")
+        return UnsupportedError(f"llama.cpp's process exited ({cause}); see the log for the cause")
 
     def _send_settings(self, settings: dict[str, Any]) -> dict[str, str]:
-        """Send the settings to the process and return its answer."""
+        """Send the settings to the process and return its response."""
         stdin, stdout = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         with suppress(BrokenPipeError):
             stdin.write(json.dumps(settings).encode() + b"\n")
@@ -96,5 +96,5 @@ class LlamaServer:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with process:  # closes the process's pipes and waits until it has ended
+    with process:  # closes the process's pipes and waits for it to exit
         process.kill()

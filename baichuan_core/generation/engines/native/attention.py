@@ -14,7 +14,7 @@ MAX_LENGTH_RATIO = 1.25  # maximum ratio between the longest and the shortest ro
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Neighbouring rows of similar length.
+    """Adjacent rows of similar length.
 
     Attributes:
         rows: The group's rows in the batch.
@@ -28,7 +28,7 @@ class RowGroup:
 
 
 def group_rows_by_length(lengths: Sequence[int]) -> list[RowGroup]:
-    """Group neighbouring rows of similar length.
+    """Group adjacent rows of similar length.
 
     Example:
         Rows with 100, 110, 124 and 400 keys form two groups:

@@ -60,7 +60,7 @@ class SlotLayer(CacheLayerMixin):
         return tensor
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write [rows, heads, tokens, head_dim] to the window's positions; return the keys and values to read."""
+        """Write keys and values [rows, heads, tokens, head_dim] to the window's positions; return those to read."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None  # noqa: S101 - for the type checker
@@ -85,7 +85,7 @@ class SlotLayer(CacheLayerMixin):
         return self.cache.size.capacity
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return the keys and values; an empty tuple before they are allocated."""
+        """Return the keys and values, or an empty tuple if they are not allocated yet."""
         return () if self.keys is None or self.values is None else (self.keys, self.values)
 
 
@@ -108,7 +108,7 @@ class SlotCache(Cache):
                 tensor[target, :, :length] = tensor[source, :, :length]
 
     def save(self, slot: int, start: int, end: int) -> SavedStates:
-        """Return a copy of a slot's positions from `start` up to but not including `end`."""
+        """Return a copy of a slot's keys and values at the positions `start` to `end - 1`."""
         return [tuple(tensor[slot, :, start:end].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
 
     def restore(self, saved: SavedStates, slot: int, start: int, count: int) -> None:

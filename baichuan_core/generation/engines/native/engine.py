@@ -1,4 +1,4 @@
-"""Continuous batching: completions join the batch when there is room, and leave it when they end or are aborted."""
+"""Continuous batching: completions join the batch when there is room, and leave it when they finish or are aborted."""
 
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -21,7 +21,7 @@ from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 MIN_STEPS_TO_COMPILE = 1000  # compilation pays for itself after about this many steps
-PREFIX_CACHE_DIVISOR = 4  # a quarter of `batch_tokens` is reserved for prefixes; `footprint` has the same constant
+PREFIX_CACHE_DIVISOR = 4  # saved prefixes may take up to a quarter of `batch_tokens`; `footprint` assumes the same
 
 
 class NativeEngine:
@@ -157,7 +157,7 @@ class NativeEngine:
         return self._choose_tokens(logits, sampler, first=before)
 
     def _choose_slot_count(self, rows: Sequence[Row]) -> int:
-        """Return how many slots to allocate if `rows` do not fit into the existing ones.
+        """Return the number of slots to allocate if `rows` do not fit into the existing ones.
 
         Waiting rows are counted too. If requests keep arriving, the number of slots is at least doubled, so that
         reallocation is rare.
@@ -176,7 +176,7 @@ class NativeEngine:
 
     @torch.inference_mode()
     def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[Output]:
-        """Choose the next token for each row from slot `first` on, and remove the rows that end."""
+        """Choose the next token for each row from slot `first` on, and remove the rows that have finished."""
         rows = self._slots.rows[first:]
         history = self._slots.get_history(first) if sampler.penalised else None
         completions = [row.transcript.ids for row in rows]

@@ -114,7 +114,7 @@ class CachedModel:
 
 
 def _round_up_to_bucket(keys: int) -> int:
-    """Round up to a power of two or 1.5 times a power of two, so that the decoder is compiled for few shapes.
+    """Round `keys` up to a power of two or 1.5 times a power of two, so that the decoder is compiled for few shapes.
 
     Example:
         Up to 256 keys: 256. 257 to 384: 384.

@@ -16,7 +16,7 @@ class MultiLaneEngine:
     request in lane 0 fails for lack of memory, the other lanes free theirs.
 
     Example:
-        lanes = Lanes(NativeEngine(model, ...))              lane 0, for a file of prompts
+        lanes = MultiLaneEngine(NativeEngine(model, ...))    lane 0, for a file of prompts
         chats = lanes.open(NativeEngine(model, ...))         lane 1
         step()    lane 0 computes one token for each of its 32 rows, then lane 1 for each of its 2 rows
 

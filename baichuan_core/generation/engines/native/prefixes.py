@@ -35,7 +35,7 @@ def find_common_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Prefix | No
 
     Example:
         Let S be a system prompt of 100 tokens and E examples of 200 tokens.
-        Prompts S+a, S+E+b and S+E+c give the prefixes S, S+E and S+E;
+        Prompts S+a, S+E+b and S+E+c have the prefixes S, S+E and S+E;
         S is computed once for three prompts, and S+E extends it once for two.
     """
     found: list[Prefix | None] = [None] * len(prompts)

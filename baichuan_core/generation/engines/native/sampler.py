@@ -15,7 +15,7 @@ EXTRA_CANDIDATES = 64  # extra candidates, so that tokens tied with the last one
 
 
 class Sampler:
-    """Samples one token per row; the settings of all rows are held in tensors.
+    """Sampler for a batch of rows; the settings of all rows are held in tensors.
 
     Sampling inverts the cumulative distribution: given the row's random number u for this step, it chooses the first
     token, in the order of ids, at which the cumulative probability exceeds u. Small differences in the logits therefore
@@ -173,7 +173,7 @@ class _SparseLogitBias:
 
 
 def _apply_repetition_penalties(scores: Tensor, history: Tensor, penalties: Tensor) -> Tensor:
-    """For tokens that have already occurred, divide positive scores by the penalty and multiply negative ones by it."""
+    """Divide positive scores of tokens that have already occurred by the penalty; multiply negative ones by it."""
     seen = scores.gather(-1, history)
     return scores.scatter(-1, history, torch.where(seen < 0, seen * penalties, seen / penalties))
 

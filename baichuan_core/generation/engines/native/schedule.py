@@ -67,7 +67,7 @@ class RowScheduler:
         return bool(self._waiting)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Queue rows that arrived together behind all others."""
+        """Append rows that arrived together to the end of the queue."""
         self._waiting += sorted(rows, key=_get_sort_key)
 
     def take_joining_rows(self, active: Sequence[Row]) -> list[Row]:

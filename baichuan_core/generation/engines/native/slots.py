@@ -19,9 +19,9 @@ Item = TypeVar("Item")
 
 
 class SlotBatch:
-    """Runs the model with one cache slot per active row, and computes the logits of the rows' next tokens.
+    """The active rows, each in its own cache slot, with the model that computes the logits of their next tokens.
 
-    Active rows always occupy the first slots, so that no time is spent on empty ones. `add_rows` computes the prompts
+    Active rows always occupy the first slots, so that no time is spent on empty ones. `add_rows` prefills the prompts
     of new rows, `decode` computes one more token for every row, and `remove_row` moves the last row into the freed
     slot. The caller appends the token chosen from the logits to `Row.tokens`.
 
@@ -85,7 +85,7 @@ class SlotBatch:
 
     @torch.inference_mode()
     def add_rows(self, joining: Sequence[Row]) -> Tensor:
-        """Compute the prompts of new rows in the next free slots.
+        """Prefill the prompts of new rows in the next free slots.
 
         Prefixes that several of these rows share are computed once and copied into their slots; prefixes saved by
         earlier rows are copied too. The remaining tokens are computed in one or more forward passes. Rows are grouped

@@ -26,7 +26,7 @@ def find_unsupported_reason(setup: EngineSetup) -> str | None:
 
 
 def find_model_incompatibility(config: BaichuanConfig) -> str | None:
-    """Return why our model for vLLM does not support this configuration; None if it does."""
+    """Return the reason why our vLLM model does not support this configuration, or None if it does."""
     if getattr(config, "quantization_config", None):
         return "it does not support quantized checkpoints"
     if config.norm_head and config.tie_word_embeddings:

@@ -60,7 +60,7 @@ def make_sampling_arguments(request: EncodedRequest, end_token_ids: frozenset[in
         "max_tokens": request.limit,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k or -1,
-        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0, with which other engines keep only the most probable token
+        "top_p": sampling.top_p or 1e-6,  # vLLM rejects 0; in other engines, 0 keeps only the most probable token
         "repetition_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
@@ -166,7 +166,7 @@ class VllmEngine:
         self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
     def _build_output(self, request_id: int, transcript: Transcript, news: Any) -> Output:
-        """Add the new tokens of a completion, and report them."""
+        """Add the new tokens of a completion to its transcript, and return the resulting output."""
         tokens = _add_new_tokens(transcript, news.outputs[0])
         if news.finished and transcript.finish_reason is None:
             transcript.finish_reason = "stop"  # vLLM does not report the end token
