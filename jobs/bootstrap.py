@@ -1,4 +1,4 @@
-"""Prepares the first start: creates the database schema and the first administrator key."""
+"""First-start setup: the database schema and the first administrator key."""
 
 from jobs.database import Database
 from jobs.service import keys

@@ -64,7 +64,7 @@ class Dispatcher:
         self._resign()
 
     def stop(self) -> None:
-        """Make `run` return after its current step."""
+        """Make `run` return after its current iteration."""
         self._stopping.set()
 
     def repair(self) -> None:
@@ -85,10 +85,9 @@ class Dispatcher:
         self._explain(queued, decided)
         if not decided.placements:
             return 0
-        if (
-            not self._transport.is_reachable()
-        ):  # otherwise each retry during an outage would add an attempt and two events
-            raise BrokerUnreachableError("no answer to PING")
+        # Without this check, each retry during an outage would add an attempt and two events.
+        if not self._transport.is_reachable():
+            raise BrokerUnreachableError("no reply to PING")
         with self._database.writing() as connection:
             tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
         made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
@@ -107,7 +106,7 @@ class Dispatcher:
         return queued, place(waiting, machines)
 
     def _explain(self, queued: Sequence[QueuedJob], decided: PlacementRound) -> None:
-        """Record why each job is waiting, if its reason has changed."""
+        """Record why each job is waiting if the reason has changed."""
         if time.monotonic() < self._explain_at:
             return
         self._explain_at = time.monotonic() + EXPLAIN_INTERVAL_SECONDS
@@ -135,14 +134,15 @@ class Dispatcher:
                         requeue(connection, unsent, self._settings)
                 raise
             names = " and ".join(node.worker_id for node in placement.nodes)
-            log.info("%s was sent to %s as %s", placement.job_id, names, attempt_id)
+            log.info("job %s was sent to worker %s as attempt %s", placement.job_id, names, attempt_id)
 
     def _hold_lease(self) -> bool:
         with self._database.reading() as connection:
             now = now_ms(connection)
             lease = workers.get_lease(connection, LEASE_NAME)
         self._detect_clock_jump(now)
-        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:  # if more time is left, the clock was set back
+        # If more than LEASE_MS is left, the clock was set back.
+        if lease is not None and 0 <= lease[1] - now <= LEASE_MS:
             if lease[0] != self._holder:
                 return False
             if lease[1] - now >= RENEW_BELOW_MS:
@@ -152,7 +152,10 @@ class Dispatcher:
             return workers.hold_lease(connection, LEASE_NAME, self._holder, now=now, expires_at=now + LEASE_MS)
 
     def _detect_clock_jump(self, now: int) -> None:
-        """Give workers extra time to renew if the clock jumped forward: it was set, or the machine was suspended."""
+        """Give workers extra time to renew their leases if the clock jumped forward.
+
+        A jump means that somebody set the clock, or that the machine was suspended.
+        """
         seen, passed = now / 1000, time.monotonic()
         if self._seen_at and seen - self._seen_at[0] - (passed - self._seen_at[1]) > self._settings.heartbeat_seconds:
             self._patient_until = passed + self._settings.lease_seconds

@@ -20,7 +20,7 @@ DomainError
  │    ├── TooManyRequestsError
  │    └── NotReadyError
  ├── ServingFailedError        the job that should have answered has failed
- ├── OutcomeUnknownError       the database's answer to a commit was lost
+ ├── OutcomeUnknownError       the database's reply to a commit was lost
  ├── StorageUnavailableError   the artifact store cannot be written to
  └── AuthenticationError
       └── PermissionDeniedError
@@ -166,7 +166,7 @@ class ServingFailedError(DomainError):
 
 
 class OutcomeUnknownError(DomainError):
-    """The database's answer to a commit was lost: the request may or may not have taken effect."""
+    """The database's reply to a commit was lost: the request may or may not have taken effect."""
 
     code = "outcome_unknown"
 

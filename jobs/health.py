@@ -41,7 +41,7 @@ def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings
 
 
 class WriteProbe:
-    """Tests whether the database accepts writes: reads still succeed on a full disk or a read-only standby.
+    """A probe that tests whether the database accepts writes; reads succeed even on a full disk or a read-only standby.
 
     The probe writes at most once per second, because anyone can request it.
     """

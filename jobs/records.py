@@ -19,7 +19,7 @@ CAPACITY_CAUSES = ("slots", "devices", "device_memory", "host_memory", "nodes")
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job without its spec and result, which are read only when needed.
+    """A job without its spec and result, which are loaded only when needed.
 
     Times are milliseconds since the epoch.
 

@@ -105,7 +105,8 @@ class Settings(BaseSettings):
             return value
         url = urlsplit(value)
         if url.scheme not in STORE_SCHEMES or not (url.netloc or url.scheme == "file"):
-            raise ValueError(f"must be a directory, or a URL such as s3://bucket/prefix ({', '.join(STORE_SCHEMES)})")
+            schemes = ", ".join(STORE_SCHEMES)
+            raise ValueError(f"must be a directory, or a URL such as s3://bucket/prefix (supported schemes: {schemes})")
         return value
 
     @property

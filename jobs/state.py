@@ -39,7 +39,7 @@ class AttemptState(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"  # no worker claimed it in time
     LOST = "lost"  # the worker stopped renewing the lease
-    RELEASED = "released"  # the worker released the job, because the worker shut down or was drained
+    RELEASED = "released"  # a worker that was shutting down or draining released the job
 
 
 class Event(StrEnum):
@@ -52,7 +52,7 @@ class Event(StrEnum):
     FAIL = "fail"  # it failed, and another attempt would fail too
     STUMBLE = "stumble"  # it failed, but another attempt may succeed
     LOSE = "lose"  # the worker's lease ran out
-    RELEASE = "release"  # the worker releases it because it is shutting down or draining
+    RELEASE = "release"  # a worker that is shutting down or draining releases it
     CANCEL = "cancel"  # a user cancels it
     STOP = "stop"  # the worker has stopped it as requested
     RETRY = "retry"  # a user retries it
@@ -137,7 +137,7 @@ def next_transition(state: JobState, event: Event, *, attempts_left: bool = True
 
 
 def _remedy(event: Event) -> str:
-    """Return a clause that says which jobs the event can be applied to."""
+    """Return a clause that states to which jobs the event can be applied."""
     match event:
         case Event.RETRY:
             return "; only a failed or cancelled job can be retried"

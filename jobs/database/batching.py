@@ -1,4 +1,4 @@
-"""Group commit: one thread runs all waiting calls in one transaction and answers them after the commit.
+"""Group commit: one thread runs all waiting calls in one transaction and returns their results after the commit.
 
 Compared with one transaction per request, throughput was 4 to 5 times as high, and the 99th-percentile latency was at
 most a fifth (docs/decisions/0003).
@@ -20,7 +20,7 @@ from jobs.database import OUTAGE_ERRORS, is_outage, is_rolled_back
 from jobs.errors import DomainError, OutcomeUnknownError
 
 MAX_BATCH_SIZE = 256
-ONE_BY_ONE_LIMIT_SECONDS = 10.0  # for retrying a failed batch call by call; a single lock timeout takes 5 s
+ONE_BY_ONE_LIMIT_SECONDS = 10.0  # time limit for retrying a failed batch call by call; a single lock timeout takes 5 s
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ class _Call:
 
 
 class CallBatcher:
-    """Runs database operations for coroutines in its own thread; all waiting ones share a single transaction.
+    """A thread that runs database operations for coroutines; all waiting operations share a single transaction.
 
     An operation maps a list of items to a list of results, so that several calls to it can share one SQL statement.
 
@@ -44,7 +44,7 @@ class CallBatcher:
         begin: Returns a context manager that opens a transaction and commits it at the end of the block.
         after_commit: Called after every batch.
         repeatable: Idempotent operations: a second run with the same items has no effect. Only these are
-            run again if the database's answer to a commit was lost.
+            run again if the database's reply to a commit was lost.
         read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.
     """
 
@@ -67,7 +67,7 @@ class CallBatcher:
         self._thread.start()
 
     async def call(self, operation: Operation[T, R], item: T) -> R:
-        """Return the result for `item` once its transaction is committed.
+        """Run the operation on `item` and return its result once the transaction is committed.
 
         Raises:
             DomainError: the operation failed; OutcomeUnknownError if it is unknown whether the commit succeeded.
@@ -80,11 +80,14 @@ class CallBatcher:
         return await future
 
     async def run(self, function: Callable[[Connection], R]) -> R:
-        """Return the function's result once its transaction is committed; a DomainError rolls back only this call."""
+        """Run the function and return its result once the transaction is committed.
+
+        A DomainError rolls back only this call.
+        """
         return await self.call(_run_each, function)
 
     def close(self) -> None:
-        """Run the waiting calls, and end the thread."""
+        """Run the waiting calls and stop the thread."""
         self._waiting.put(None)
         self._bell.put(None)
         self._thread.join()
@@ -104,7 +107,7 @@ class CallBatcher:
     def _next_batch(self) -> list[_Call | None]:
         """Wait for the bell and return the waiting calls; none if an earlier batch has taken them."""
         self._bell.get()
-        while not self._bell.empty():  # calls are queued before the bell rings, so no ring is missed
+        while not self._bell.empty():  # each call is queued before its ring, so discarding extra rings loses no call
             self._bell.get()
         batch: list[_Call | None] = []
         while len(batch) < MAX_BATCH_SIZE and not self._waiting.empty():
@@ -127,7 +130,7 @@ class CallBatcher:
             return self._run_one_by_one(calls)
 
     def _run_one_by_one(self, calls: Sequence[_Call]) -> list[Any]:
-        """Run each call alone, so that only those at fault fail.
+        """Run each call in a separate transaction, so that only the faulty ones fail.
 
         In an outage, stop early: each call would wait for its own timeout.
         """
@@ -164,7 +167,7 @@ class CallBatcher:
             if answers is None or self._read_only or is_rolled_back(error):
                 raise
             message = (
-                "the database's answer to the commit was lost, so this request may or may not have taken effect; "
+                "the database's reply to the commit was lost, so this request may or may not have taken effect; "
                 "check before you repeat it, and send an Idempotency-Key with the next job"
             )
             raise OutcomeUnknownError(message) from error

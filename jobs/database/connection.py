@@ -22,7 +22,7 @@ from jobs.database.journal import begin_journal, track_savepoints, write_journal
 from jobs.database.tables import Base
 
 BUSY_TIMEOUT_MS = 5_000
-# PostgreSQL ends the session of a process that hangs in a transaction; psycopg reports that as an internal error.
+# PostgreSQL terminates the session of a client that idles in a transaction; psycopg reports this as an InternalError.
 OUTAGE_ERRORS = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 # SQLSTATE classes of errors that concern only one statement: lock conflicts and timeouts, deadlocks, and
 # exceeded limits (https://www.postgresql.org/docs/current/errcodes-appendix.html).
@@ -59,7 +59,7 @@ class Database:
         self.engine = sa.create_engine(
             self.url,
             pool_pre_ping=postgresql,
-            hide_parameters=True,  # errors are logged, and parameters contain prompts
+            hide_parameters=True,  # parameters contain prompts, which must not appear in logged errors
             connect_args={k: v for k, v in POSTGRESQL_OPTIONS.items() if postgresql and k not in self.url.query},
         )
         track_savepoints(self.engine)

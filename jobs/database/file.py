@@ -1,4 +1,4 @@
-"""Detects that SQLite's file was deleted or replaced: SQLite itself would keep writing to the deleted file."""
+"""Detection of a deleted or replaced SQLite file; SQLite itself would keep writing to the deleted file."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class DatabaseFile:
         fault = "was replaced by another file" if present else "was deleted"
         raise DatabaseFileGoneError(
             f"the database file {self._path} {fault} while the service was running, so nothing can be stored; stop the "
-            "service, put the file back or restore a backup, and start it again"
+            "service, put the file back or restore a backup, and start the service again"
         )
 
     def require_unchanged_before_connecting(self, *_: object) -> None:

@@ -39,7 +39,7 @@ class FeedEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyUsage:
-    """The usage of a key: its project, the day (days since the epoch), and the amounts."""
+    """Amounts to add to the usage of an API key on one day (days since the epoch)."""
 
     project_id: str
     key_id: str

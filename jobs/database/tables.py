@@ -104,7 +104,7 @@ class Job(Base):
 
 
 class JobLabel(Base):
-    """One label of a job, in a separate table so that lists can be filtered by an index."""
+    """One label of a job, in a separate table so that filtering lists by label can use an index."""
 
     __tablename__ = "job_labels"
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
@@ -314,7 +314,7 @@ class JobSearch(Base):
 
 
 class FeedPosition(Base):
-    """The last position in a project's feed; its row's lock orders the commits that add to the feed."""
+    """The last position in a project's feed; a lock on this row serializes the commits that add to the feed."""
 
     __tablename__ = "feed_positions"
     project_id: Mapped[str] = mapped_column(Identifier, primary_key=True)

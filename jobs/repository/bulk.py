@@ -22,7 +22,7 @@ def get(connection: Connection, bulk_id: str) -> BulkOperationRecord | None:
 
 
 def lock_first_unfinished(connection: Connection) -> BulkOperationRecord | None:
-    """Return the oldest operation that is not finished, locked until the transaction ends."""
+    """Lock and return the oldest unfinished operation that no other transaction has locked."""
     query = sa.select(BulkOperation.__table__).where(BulkOperation.finished_at.is_(None))
     row = connection.execute(query.order_by(BulkOperation.id).limit(1).with_for_update(skip_locked=True)).first()
     return BulkOperationRecord(**row._mapping) if row else None

@@ -22,12 +22,12 @@ END_COLUMNS = (
 
 
 def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Insert running chats, except those that have already been stored because they ended in the meantime."""
+    """Insert running chats, except those that already have a row because they have ended in the meantime."""
     connection.execute(insert(connection, Chat).on_conflict_do_nothing(), [asdict(chat) for chat in chats])
 
 
 def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
-    """Store how chats have ended; insert those that were never stored."""
+    """Record how chats ended; insert those that have no row yet."""
     new = insert(connection, Chat)
     changes = {name: new.excluded[name] for name in (*END_COLUMNS, "error", "stored")}
     statement = new.on_conflict_do_update(index_elements=[Chat.id], set_=changes)

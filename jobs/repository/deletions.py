@@ -46,7 +46,7 @@ def remove(connection: Connection, ids: Collection[str]) -> None:
 
 
 def remove_unclaimed(connection: Connection, job_id: str, reason: str) -> None:
-    """Remove a job's deletions that have this reason and that the leader has not begun."""
+    """Remove a job's deletions with this reason, except those that the leader has already attempted."""
     statement = sa.delete(Deletion).where(Deletion.job_id == job_id, Deletion.reason == reason, Deletion.attempts == 0)
     connection.execute(statement)
 

@@ -52,7 +52,7 @@ def remove(connection: Connection, job_ids: Collection[str]) -> None:
 
 
 def list_spans(connection: Connection, job_id: str) -> list[MetricSpan]:
-    """Return the metrics of a run with their first and last steps, by name, using index look-ups instead of a scan."""
+    """Return the metrics of a run with their first and last steps, by name, using index lookups instead of a scan."""
     found: list[MetricSpan] = []
     while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
         steps = sa.select(sa.func.min(MetricPoint.step)).where(MetricPoint.job_id == job_id, MetricPoint.name == name)

@@ -1,4 +1,4 @@
-"""Deletes the rows of jobs, models and artifacts, and finds those that may be deleted."""
+"""Queries that delete jobs, models and artifacts, and that find those that may be deleted."""
 
 from collections.abc import Collection, Sequence
 

@@ -1,4 +1,4 @@
-"""Finds jobs by a filter. The rows of `job_search` are narrow, so scanning all rows of a project is cheap."""
+"""Queries for jobs that match a filter. Rows of `job_search` are narrow, so scanning all rows of a project is cheap."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Decides which job runs where, using pure functions of a snapshot of the waiting jobs and the machines."""
+"""Pure functions that decide which job runs where, given a snapshot of the waiting jobs and the machines."""
 
 from jobs.scheduling.explanation import Explanation, Holder, describe_missing_packages, explain
 from jobs.scheduling.loaded_model import LoadedModel, find_source

@@ -1,4 +1,4 @@
-"""Explains why a job is waiting, in one sentence with numbers."""
+"""Explanations of why a job is waiting: one sentence each, with numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -106,7 +106,7 @@ def _describe_node(need: Requirement) -> str:
 
 
 def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
-    """Explain that no machine could ever hold the job: the pool has changed since it was submitted."""
+    """Explain that no machine could ever hold the job, because the pool has changed since the job was submitted."""
     best = max(rooms, key=lambda room: (_count_large_devices(need, room), room.machine.host_memory_bytes))
     worker, count = best.machine.worker_id, _count_large_devices(need, best)
     if need.devices > count > 0:

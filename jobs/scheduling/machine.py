@@ -129,11 +129,11 @@ class Machine:
         return named and all(self.labels.get(key) == value for key, value in requirement.labels)
 
     def has_packages(self, requirement: Requirement) -> bool:
-        """Whether the machine has the packages that the job needs, as far as is known."""
+        """Whether the machine has the packages that the job needs, or does not report its packages."""
         return self.packages is None or self.packages.issuperset(requirement.packages)
 
     def is_eligible(self, kind: str, requirement: Requirement) -> bool:
-        """Whether the machine runs jobs of this kind, is requested by the job, and has the packages it needs."""
+        """Whether the machine runs jobs of this kind, meets the job's constraints, and has the required packages."""
         return kind in self.kinds and self.meets_constraints(requirement) and self.has_packages(requirement)
 
 
@@ -157,7 +157,7 @@ class Room:
         return self.machine.host_memory_bytes - held
 
     def holdings_on(self, device: Device) -> list[Holding]:
-        """Return what each job that runs on a device has reserved there."""
+        """Return the holdings of the jobs that run on a device."""
         return [holding for holding in self.holdings if holding.uses(device)]
 
     def free_bytes(self, device: Device) -> int:
@@ -224,5 +224,5 @@ class Room:
 
 
 def list_free_capacity(machines: Iterable[Machine]) -> Sequence[Room]:
-    """Return the room on each machine, sorted by worker id, so that the order of database rows does not matter."""
+    """Return each machine's free capacity, sorted by worker id, so that the order of database rows does not matter."""
     return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

@@ -1,4 +1,4 @@
-"""Decides which waiting jobs start now, on which devices of which machines."""
+"""Decisions on which waiting jobs start now, and on which devices of which machines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class PlacementRound:
-    """The decisions of one round, the jobs that are still waiting, and the resources that remain free."""
+    """The result of one round of placement: the decisions, the jobs still waiting, and the resources still free."""
 
     placements: Sequence[Placement]
     left: Sequence[WaitingJob]

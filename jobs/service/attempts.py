@@ -70,7 +70,7 @@ class HeldAttempt:
         worker_id: str,
         state: AttemptState = AttemptState.RUNNING,
     ) -> Self | None:
-        """Lock the attempt; return None if this worker does not hold it in this state."""
+        """Lock the attempt; return None if it does not belong to this worker or is not in this state."""
         known = attempts.get(connection, attempt_id)
         job = jobs.lock(connection, known.job_id) if known else None  # lock jobs first to avoid deadlocks
         if job is None or job.attempt_id != attempt_id:
@@ -236,7 +236,7 @@ def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> D
 
 
 def has_succeeded(connection: Connection, attempt_id: str) -> bool:
-    """Whether the attempt's success is recorded, for a worker that did not receive the answer to its commit."""
+    """Whether the attempt's success is recorded, for a worker that did not receive the reply to its commit."""
     attempt = attempts.get(connection, attempt_id)
     return attempt is not None and attempt.state == AttemptState.SUCCEEDED
 

@@ -195,7 +195,8 @@ def _delete(connection: Connection, taken: Sequence[JobRecord], settings: Settin
     outcome = _Outcome(len(erased))
     for job in taken:
         if job.id not in erased:
-            outcome.add_failure(job.id, InUseError(f"the model that job {job.id} made is used by other jobs or models"))
+            message = f"the model that job {job.id} made is used by other jobs or models; delete or cancel those first"
+            outcome.add_failure(job.id, InUseError(message))
     return outcome
 
 

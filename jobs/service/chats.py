@@ -1,4 +1,4 @@
-"""Chats: finds the attempts that can answer, submits jobs that serve a model, and keeps one row per chat."""
+"""Operations on chats: find the attempts that can answer, submit jobs that serve a model, and keep one row per chat."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Deletes jobs, artifacts, models and files that nothing uses."""
+"""Deletion of jobs, artifacts, models and files that nothing uses."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -113,7 +113,7 @@ def delete_model(connection: Connection, project_id: str, name: str) -> None:
 def delete_file(
     connection: Connection, project_id: str, file_id: str, *, hashes: Collection[str] | None = None
 ) -> None:
-    """Delete an uploaded file, or an artifact.
+    """Delete an uploaded file or an artifact.
 
     Raises:
         NotFoundError: the project has no file with this id.

@@ -1,4 +1,4 @@
-"""Operations that the dispatcher and the reaper perform on attempts: begin them, requeue them and end overdue ones."""
+"""Operations of the dispatcher and the reaper: begin attempts, requeue jobs, and end overdue attempts."""
 
 from dataclasses import asdict
 

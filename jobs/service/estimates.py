@@ -1,4 +1,4 @@
-"""Estimates how much memory a job would need, before it is submitted."""
+"""Estimates of the memory that a job would need, made before it is submitted."""
 
 from sqlalchemy import Connection
 

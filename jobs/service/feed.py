@@ -43,7 +43,7 @@ def read_slices(connection: Connection, places: Sequence[FeedCursor]) -> list[Fe
 
 
 def get_last_positions(connection: Connection, projects: Sequence[Collection[str]]) -> list[dict[str, int]]:
-    """For each collection of projects, return the last position of each project's feed."""
+    """Return, for each collection of projects, the last position of each project's feed."""
     last = feed.get_last_positions(connection, {project_id for each in projects for project_id in each})
     return [{project_id: last[project_id] for project_id in each} for each in projects]
 

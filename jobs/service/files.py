@@ -38,13 +38,13 @@ def new_file(
 
 
 def reserve_file(connection: Connection, file: FileRecord) -> None:
-    """Record, before the bytes of a file are stored, that they will be deleted unless `add` is called within a day."""
+    """Schedule a file's bytes, before they are stored, for deletion after a day unless `add` is called by then."""
     now = now_ms(connection)
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now, not_before=now + DAY_MS)
 
 
 def discard_file(connection: Connection, file: FileRecord) -> None:
-    """Record that the bytes of a file are to be deleted now, because the file could not be added."""
+    """Schedule a file's bytes for immediate deletion, because the file could not be added."""
     deletions.remove_by_key(connection, file.key, DeletionReason.UPLOAD)
     record_deletions(connection, [file.key], DeletionReason.UPLOAD, now=now_ms(connection))
 

@@ -35,7 +35,7 @@ class MachineHistory:
 
 
 def read_history(connection: Connection, worker_id: str, points: int) -> MachineHistory:
-    """Return the last hour in at most `points` points; each merges several heartbeats and keeps the peak values.
+    """Return a machine's last hour in at most `points` points, each with the peak values of several heartbeats.
 
     Raises:
         NotFoundError: no worker with this id has ever reported.

@@ -30,13 +30,13 @@ class JobKey:
 
 
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
-    """Read the jobs with these keys in one query; return one answer per key."""
+    """Read the jobs with these keys in one query; return one result per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
     return [_get_owned_job(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
-    """Read the jobs with these keys in one query, without specs and results; return one answer per key."""
+    """Read the jobs with these keys in one query, without specs and results; return one entry per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
     return [_get_owned_job(found.get(key.job_id), key) for key in keys]
 
@@ -67,7 +67,7 @@ def list_page(
 
 
 def count(connection: Connection, project_id: str, wanted: JobFilter) -> dict[JobState, int]:
-    """Return the number of matching jobs of a project in every state."""
+    """Return the number of a project's matching jobs in each state."""
     found = search.count_by_state(connection, project_id, wanted)
     return {state: found.get(state, 0) for state in JobState}
 
@@ -86,7 +86,9 @@ def check_version(job: JobRecord, versions: Collection[str] | None) -> None:
 def cancel(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> JobDetails:
-    """Cancel a job: at once if it is waiting, through its worker if it is running. Cancelling twice is not an error.
+    """Cancel a job: immediately if it is waiting, or through its worker if it is running.
+
+    Cancelling twice is not an error.
 
     Raises:
         NotFoundError: there is no such job.

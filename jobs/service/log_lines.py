@@ -1,4 +1,4 @@
-"""Reads a job's output by line number, and searches it."""
+"""Queries that read and search a job's output by line number."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def search_lines(connection: Connection, key: JobKey, wanted: Search) -> SearchR
 
 
 def _choose_matches(numbers: Sequence[int], wanted: Search) -> list[int]:
-    """Return the line numbers of the matches to show, searching from `wanted.start` in the wanted direction."""
+    """Return the line numbers of the matches to show, searching from `wanted.start` in `wanted.direction`."""
     if wanted.direction == "next":
         begin = bisect_left(numbers, wanted.start or 1)
         return list(numbers[begin : begin + wanted.limit])

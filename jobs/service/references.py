@@ -1,4 +1,4 @@
-"""Checks the models and files that a spec names, at submission and again before the job runs."""
+"""Checks of the models and files that a spec names, made at submission and again before the job runs."""
 
 from collections.abc import Collection, Mapping
 

@@ -13,7 +13,7 @@ from jobs.specs import AnySpec, KnownModel, Resources
 # Memory that a runner needs in addition to tensors: interpreter and libraries on the host, a CUDA context on a GPU.
 RUNNER_HOST_BYTES = 512 * 2**20
 RUNNER_DEVICE_BYTES = 512 * 2**20
-# Host memory per byte of a GGUF file: llama.cpp maps the file and stores keys and values separately.
+# Host memory per byte of a GGUF file: llama.cpp maps the file and allocates the KV cache separately.
 HOST_BYTES_PER_GGUF_BYTE = 1.25
 
 
@@ -95,7 +95,7 @@ def find_shortage_error(
         named: Models that the spec names; the error lists which of their smaller formats would fit.
         asked: Whether the user set the memory per device, which replaces the estimate.
     """
-    # A worker with these labels or this name may still start later.
+    # If no worker has these labels or this name, report no error: such a worker may still start.
     machines = [machine for machine in machines if machine.meets_constraints(requirement)]
     if machines and not any(machine.has_packages(requirement) for machine in machines):
         message = f"no worker {describe_missing_packages(requirement)}, or change report_to"
@@ -108,7 +108,7 @@ def find_shortage_error(
         message = (
             f"{able} of {len(machines)} workers could hold a node of this job, but it requires {requirement.nodes}"
         )
-        return InvalidRequestError(f"{message} nodes; ask for fewer or start more workers", param="resources.nodes")
+        return InvalidRequestError(f"{message} nodes; request fewer or start more workers", param="resources.nodes")
     return _shortage_error(requirement, machines, named, asked=asked)
 
 
@@ -122,12 +122,12 @@ def _shortage_error(
         needed = f"this job needs at least {in_gib(requirement.device_memory_bytes)} of memory"
         message = f"{needed}, but the largest device, on {machine.worker_id}, has {in_gib(size)}"
         if asked:
-            remedy = "ask for less, or start a worker with a larger device"
+            remedy = "request less, or start a worker with a larger device"
             return InvalidRequestError(f"{message}; {remedy}", param="resources.device_memory_bytes")
         return InvalidRequestError(f"{message}; {_suggest_remedy(requirement, named, size)}", param="model")
     if requirement.devices > max(len(machine.devices) for machine in machines):
         most = max(len(machine.devices) for machine in machines)
-        message = f"no worker has more than {most} devices, but this job asks for {requirement.devices}; ask for fewer"
+        message = f"no worker has more than {most} devices, but this job requests {requirement.devices}; request fewer"
         return InvalidRequestError(message, param="resources.devices")
     host = max(machine.host_memory_bytes for machine in machines)
     message = f"this job needs {in_gib(requirement.host_memory_bytes)} of host memory, but no worker has more than"

@@ -1,4 +1,4 @@
-"""Resume points of a job: finds them, and publishes one as a model."""
+"""Operations that find a job's resume points and publish one as a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,7 +147,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
 
 
 def discard_publication(connection: Connection, key: JobKey, publication: Publication) -> None:
-    """Record that the copied files are to be deleted now."""
+    """Schedule the copied files for immediate deletion."""
     now = now_ms(connection)
     record_deletions(connection, [publication.key], DeletionReason.UPLOAD, now=now, job_id=key.job_id)
 

@@ -1,4 +1,4 @@
-"""Finds the attempts that answer chats for a model."""
+"""A query for the attempts that answer chats for a model."""
 
 from dataclasses import dataclass
 

@@ -58,7 +58,7 @@ def authenticate(connection: Connection, tokens: Sequence[str]) -> list[SessionR
 
 
 def sign_out(connection: Connection, token: str) -> None:
-    """End a session; it is not an error if it has already ended."""
+    """End a session; ending it twice is not an error."""
     sessions.remove(connection, _hash_token(token))
 
 

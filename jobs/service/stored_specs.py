@@ -1,4 +1,4 @@
-"""Reads the specs of stored jobs, which another version of the service may have accepted."""
+"""The specs of stored jobs, which another version of the service may have accepted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,5 +31,5 @@ def read_spec(job: JobDetails) -> StoredSpec:
 
 
 def _get_field_path(error: Mapping[str, Any]) -> str:
-    """Return the path of the field without the name of the union member; an error without a path concerns `kind`."""
+    """Return the path of the invalid field, without the union member; an error without a path concerns `kind`."""
     return ".".join(str(part) for part in error["loc"][1:]) or "kind"

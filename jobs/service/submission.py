@@ -1,4 +1,4 @@
-"""Submits jobs, many at a time in one transaction."""
+"""Submission of jobs, many at a time in one transaction."""
 
 import hashlib
 import json
@@ -69,9 +69,9 @@ SubmissionResult = Submitted | DomainError
 
 
 def submit(connection: Connection, submissions: Sequence[Submission]) -> list[SubmissionResult]:
-    """Record jobs with their first events, labels and result names; return one answer per submission, in order.
+    """Record jobs with their first events, labels and result names; return one result per submission, in order.
 
-    An error in one submission is returned as its answer and does not affect the others. Idempotency keys are looked up
+    An error in one submission is returned as its result and does not affect the others. Idempotency keys are looked up
     before any other check, which a repeated request might fail: the name of its result is taken by the first request,
     and its input file may have been deleted since.
 
@@ -85,7 +85,7 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Su
 
 
 def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
-    """Answer repeated requests, and the first new request with each idempotency key."""
+    """Submit the first new request with each idempotency key; return its result and those of repeated requests."""
     answers = _find_replays(connection, waiting)
     first = _choose_first_per_key({index: each for index, each in waiting.items() if index not in answers})
     refused, required = check_submissions(connection, first)
@@ -108,7 +108,7 @@ def _record_jobs(
 ) -> dict[int, SubmissionResult]:
     """Insert jobs and their related rows; skip a job if another process used its idempotency key at the same moment.
 
-    If the same submission inserted the job before, the answer is the same as for a new job.
+    If the same submission inserted the job before, the result is the same as for a new job.
     """
     if not submissions:
         return {}
@@ -202,7 +202,7 @@ def check_submissions(
 
 
 def _find_bases(connection: Connection, project_id: str, named: Mapping[str, ModelRecord]) -> dict[str, ModelRecord]:
-    """Return the bases of the adapters among named models, by the base's id."""
+    """Return the base models of the adapters among these models, by id."""
     wanted = {model.base for model in named.values() if model.kind == "adapter" and model.base}
     return models.get_many(connection, project_id, wanted) if wanted else {}
 
@@ -253,7 +253,8 @@ def _insert_related_rows(connection: Connection, made: Sequence[tuple[dict[str, 
         if spec.produces_model and not models.add(
             connection, make_pending_model(row["id"], row["project_id"], spec, now)
         ):
-            raise NameTakenError(f"model {spec.output_name()!r} already exists", param="output_model")
+            message = f"model {spec.output_name()!r} already exists; choose another name"
+            raise NameTakenError(message, param="output_model")
 
 
 def _build_search_row(row: Mapping[str, Any]) -> dict[str, Any]:

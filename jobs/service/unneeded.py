@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
-# The worker of a lost attempt may go on writing until it checks its lease, well within this many lease periods.
+# The worker of a lost attempt may keep writing until it checks its lease, well within this many lease periods.
 ZOMBIE_LEASES = 2
 
 
@@ -25,9 +25,9 @@ class DeletionReason(StrEnum):
     """The reason for a deletion."""
 
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
-    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded
-    RESUME_POINTS = "resume_points"  # workspaces of a job without a result, once its resume points are no longer kept
-    USER = "user"  # deleted by a user
+    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded, except its result
+    RESUME_POINTS = "resume_points"  # resume points of a failed or cancelled job, once they are no longer kept
+    USER = "user"  # deleted by a user, or together with its job
     EXPIRED = "expired"
     UPLOAD = "upload"  # bytes that no row refers to yet; the transaction that inserts the row removes this record
 
@@ -42,7 +42,7 @@ def record_deletions(
     not_before: int = 0,
     repeat_at: int | None = None,
 ) -> None:
-    """Record that these keys in the artifact store are to be deleted now, and again at `repeat_at`."""
+    """Schedule these keys in the artifact store for deletion now or at `not_before`, and again at `repeat_at`."""
     times = [max(now, not_before), *([] if repeat_at is None else [repeat_at])]
     records = [_make_record(key, job_id, reason, now, time) for key in keys for time in times]
     deletions.add(connection, records)
@@ -51,7 +51,7 @@ def record_deletions(
 def record_unneeded_files(
     connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
 ) -> None:
-    """Record the deletion of files that are no longer needed after a job has moved to `target`.
+    """Schedule the deletion of files that are no longer needed after a job has moved to `target`.
 
     Args:
         connection: The transition's transaction, in which the attempt's new state has already been recorded.
@@ -77,7 +77,7 @@ def record_unneeded_files(
 
 
 def expect_input(connection: Connection, job_id: str) -> None:
-    """Record, before a new job's input is stored, that it will be deleted after a day unless the job exists by then."""
+    """Schedule a new job's input, before it is stored, for deletion after a day unless the job exists by then."""
     now = now_ms(connection)
     record_deletions(
         connection, [input_key(job_id)], DeletionReason.UPLOAD, now=now, job_id=job_id, not_before=now + DAY_MS
@@ -85,7 +85,7 @@ def expect_input(connection: Connection, job_id: str) -> None:
 
 
 def discard_input(connection: Connection, job_id: str) -> None:
-    """Record that the input of a rejected job is to be deleted now."""
+    """Schedule the input of a rejected job for immediate deletion."""
     record_deletions(connection, [input_key(job_id)], DeletionReason.UPLOAD, now=now_ms(connection), job_id=job_id)
 
 
@@ -104,7 +104,7 @@ def list_resumable(
 
 
 def record_job_files(connection: Connection, job_ids: Iterable[str], *, now: int, settings: Settings) -> None:
-    """Record that all files of deleted jobs are to be deleted now, and again once no attempt can still be writing."""
+    """Schedule all files of deleted jobs for deletion now, and again once no attempt can still be writing."""
     times = (now, _get_repeat_time(now, settings))
     deletions.add(
         connection,

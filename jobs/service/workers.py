@@ -1,4 +1,4 @@
-"""Records the reports of workers, lists the workers that are alive, and drains them."""
+"""Operations on workers: record their reports, list those that are alive, and drain them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ MAX_MISSED_HEARTBEATS = 3
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """The answer to a worker's report.
+    """The reply to a worker's heartbeat.
 
     Attributes:
         is_drained: Whether an administrator is draining the worker, which must then not keep models loaded.
@@ -29,7 +29,7 @@ class HeartbeatReply:
 
 
 def record_heartbeat(connection: Connection, worker: WorkerRecord) -> HeartbeatReply:
-    """Record a worker's heartbeat; `seen_at` is set here, by the database's clock."""
+    """Record a worker's heartbeat; `seen_at` is set here from the database's clock."""
     reported = replace(worker, seen_at=now_ms(connection))
     workers.save(connection, reported)
     samples.add(connection, reported)
@@ -67,7 +67,8 @@ def list_alive_after(connection: Connection, settings: Settings, after: str | No
     """
     if after and not workers.exists(connection, after):
         raise UnknownCursorError(after)
-    found = sorted(list_alive(connection, settings), key=lambda worker: worker.id)  # databases sort differently
+    # Sort here, because SQLite and PostgreSQL may sort ids differently.
+    found = sorted(list_alive(connection, settings), key=lambda worker: worker.id)
     return [worker for worker in found if worker.id > (after or "")]
 
 

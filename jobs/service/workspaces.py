@@ -1,4 +1,4 @@
-"""Finds unneeded workspaces on the disks of workers, which the leader cannot reach."""
+"""A query for unneeded workspaces on the disks of workers, which the leader cannot reach."""
 
 from collections.abc import Iterable
 

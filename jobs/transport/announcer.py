@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 
 class Announcer:
-    """Announces, from its own thread, which projects have new feed entries; unsent announcements are merged."""
+    """A thread that announces which projects have new feed entries; unsent announcements are merged."""
 
     def __init__(self, announce: Callable[[Collection[str]], None]) -> None:
         self._announce = announce
@@ -22,7 +22,7 @@ class Announcer:
             self._changed.notify()
 
     def close(self) -> None:
-        """Send the queued announcements, and end the thread."""
+        """Send the queued announcements and stop the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

@@ -43,7 +43,7 @@ def celery_app(settings: Settings) -> Celery:
 
 
 class Transport:
-    """Sends attempts, wake-ups and announcements, and waits for wake-ups."""
+    """A client of Celery and Redis that sends attempts, wake-ups and announcements, and waits for wake-ups."""
 
     def __init__(self, settings: Settings) -> None:
         self._celery = celery_app(settings)
@@ -76,11 +76,14 @@ class Transport:
             self._woke = True
         except redis.RedisError as error:
             if self._woke:  # log once per outage, not once per job
-                log.warning("Redis is unreachable; the dispatcher finds new jobs by polling: %s", error)
+                log.warning("Redis is unreachable (%s); the dispatcher will find new jobs by polling", error)
             self._woke = False
 
     def announce(self, project_ids: Collection[str]) -> None:
-        """Tell all API processes that the feeds of these projects have grown; if the message is lost, they poll."""
+        """Tell all API processes that the feeds of these projects have grown.
+
+        If the message is lost, they find out by polling.
+        """
         try:
             self._redis.publish(FEED_CHANNEL, ",".join(sorted(project_ids)))
         except redis.RedisError as error:
@@ -102,7 +105,7 @@ class Transport:
             raise BrokerUnreachableError(str(error)) from error
 
     def is_reachable(self) -> bool:
-        """Whether Redis answers."""
+        """Whether Redis responds."""
         try:
             return bool(self._redis.ping())
         except redis.RedisError:

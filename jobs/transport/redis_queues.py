@@ -1,4 +1,4 @@
-"""Celery's Redis transport for queues whose messages need no acknowledgement, because SQL records what must run.
+"""Celery's Redis transport for messages that need no acknowledgement, because SQL records which attempts must run.
 
 kombu counts unacknowledged messages and stops fetching once their number reaches the prefetch count. If Redis goes
 away while a message waits behind a running job, acknowledging fails, the count never falls, and the worker never
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class NoAckQoS(redis.QoS):
-    """Keeps no record of messages, so that none can be miscounted or delivered again."""
+    """A QoS that keeps no record of messages, so that none can be miscounted or delivered again."""
 
     restore_at_shutdown = False
 
@@ -40,12 +40,12 @@ class NoAckQoS(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """Logs and drops malformed messages in a queue instead of failing."""
+    """A channel that logs and drops malformed messages in a queue instead of failing."""
 
     QoS = NoAckQoS
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read the reply to BRPOP, and pass on its message."""
+        """Read the reply to BRPOP and deliver its message."""
         try:
             return bool(super()._brpop_read(**options))  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):

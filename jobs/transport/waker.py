@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Waker:
-    """Wakes the dispatcher from its own thread, so that an unreachable Redis never delays a request."""
+    """A thread that wakes the dispatcher, so that an unreachable Redis never delays a request."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -19,7 +19,7 @@ class Waker:
         self._wanted.set()
 
     def close(self) -> None:
-        """Send a pending wake-up, and end the thread."""
+        """Send a pending wake-up and stop the thread."""
         self._stopping = True
         self._wanted.set()
         self._thread.join()
