@@ -24,7 +24,7 @@ def cache_folder(settings: Settings) -> Path:
 def open_store_at(
     root: str, *, cache: Path, cache_bytes: int, variables: Mapping[str, str] | None = None
 ) -> ArtifactStore:
-    """Open a store.
+    """Open the store at `root`.
 
     Args:
         root: A directory, or a URL such as s3://bucket/prefix.

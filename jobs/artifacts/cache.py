@@ -9,11 +9,11 @@ from pathlib import Path
 from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older_than, delete_path
 from jobs.identifiers import new_id
 
-ENTRY_DEPTHS = {"jobs": 3}  # path depth of an entry, which is evicted as a whole: jobs/JOB/ATTEMPT or files/FILE
+ENTRY_DEPTHS = {"jobs": 3}  # path components per entry: jobs/JOB/ATTEMPT has 3; the default is 2, as in files/FILE
 
 
 class Cache:
-    """Cached entries under a folder. Entries in use are locked by the processes that use them and are never evicted."""
+    """A folder of cache entries. Entries in use are locked by the processes that use them and are never evicted."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder

@@ -19,7 +19,7 @@ from jobs.identifiers import new_id
 
 
 class ObjectStore:
-    """A store with local workspaces, which publishing uploads.
+    """A store that uploads the files of a local workspace when they are published.
 
     Credentials come from the environment (AWS_ACCESS_KEY_ID, …).
     """
@@ -75,7 +75,7 @@ class ObjectStore:
         try:
             obstore.copy(self._backend, source, target)
         except NotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", source) from error
+            raise FileNotFoundError(errno.ENOENT, "the object does not exist", source) from error
 
     def scratch(self) -> Path:
         """See `ArtifactStore.scratch`."""
@@ -120,7 +120,7 @@ class ObjectStore:
         self._fetched.evict()
 
     def list_workspaces(self) -> list[Workspace]:
-        """Return the attempts whose workspaces are on this machine."""
+        """Return the workspaces that are on this machine."""
         folders = (self._cache / "work").glob("jobs/*/*")
         return [Workspace(folder.parent.name, folder.name) for folder in folders]
 

@@ -75,7 +75,7 @@ def delete_resume_point(store: ArtifactStore, workspace: Workspace, step: int) -
 
 
 def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -> list[ResumePoint]:
-    """Return the complete resume points of a job by step; for equal steps, the later attempt wins.
+    """Return a job's complete resume points in order of step; for equal steps, the later attempt wins.
 
     Args:
         store: The artifact store.

@@ -1,7 +1,7 @@
 """The interface of artifact stores.
 
 Each attempt writes under its own key, and a file becomes an artifact only when SQL has a row for it. So no incomplete
-file is ever visible, and the files of a superseded attempt are garbage that nobody can see.
+file is ever visible, and the files of a superseded attempt are invisible garbage.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upl
 
 
 class ArtifactStore(Protocol):
-    """Stores files under keys. Keys are relative paths with '/'."""
+    """Storage for files under keys, which are relative paths with '/'."""
 
     def workspace(self, key: str) -> Path:
         """Return a local folder for the files that an attempt will publish under `key`."""
@@ -54,15 +54,15 @@ class ArtifactStore(Protocol):
         ...
 
     def hold(self, key: str) -> Path:
-        """Return a folder that keeps the workspace's current files for `key` readable even after they are deleted."""
+        """Return a folder where the workspace's current files for `key` stay readable even after they are deleted."""
         ...
 
     def share(self, held: Path, key: str) -> None:
-        """Make files that `hold` returned readable under `key` on every machine; the workspace stays as it is."""
+        """Make the files in a held folder readable under `key` on every machine; leave the workspace unchanged."""
         ...
 
     def release(self, held: Path) -> None:
-        """Release the files that `hold` returned."""
+        """Release a folder that `hold` returned."""
         ...
 
     def sizes(self, key: str) -> dict[str, int]:

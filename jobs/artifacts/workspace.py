@@ -28,11 +28,11 @@ class Workspace:
         return f"{self.key}/checkpoints"
 
     def resume_point(self, step: int) -> str:
-        """Return the key of the resume point of a step."""
+        """Return the key of the resume point saved at this step."""
         return f"{self.checkpoints}/checkpoint-{step}"
 
     def marker(self, step: int) -> str:
-        """Return the key of the resume point's description, which is written once the point is complete."""
+        """Return the key of the resume point's description, which is written once the resume point is complete."""
         return f"{self.checkpoints}/{MARKER_FOLDER}/{step}.json"
 
 

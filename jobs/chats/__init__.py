@@ -1,4 +1,4 @@
 """Chats: short requests that API processes send to runners with a loaded model, and the tokens that come back.
 
-SQL says which attempts serve a model; requests and replies travel through Redis and may be lost at any moment.
+The database records which attempts serve a model; requests and replies travel through Redis and may be lost.
 """

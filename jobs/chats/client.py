@@ -39,7 +39,7 @@ RENEWAL_INTERVAL_SECONDS = 3.0
 CALL_TTL_SECONDS = 60  # a call that no worker reads within this time expires
 READ_BLOCK_MS = 1000
 CONNECT_TIMEOUT_SECONDS = 1.0
-RETRY_INTERVAL_SECONDS = 0.5  # pause between attempts to read while Redis is unreachable
+RETRY_INTERVAL_SECONDS = 0.5  # pause between retries while Redis is unreachable
 LOST_REPLIES_MESSAGE = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class OpenChat:
         self.attempt_id = attempt_id
         self.ids = ids
         self.heard = time.monotonic()
-        self._expected = dict.fromkeys(ids, 0)  # number of the next reply to each request that has not ended
+        self._expected = dict.fromkeys(ids, 0)  # number of the next reply, for each request that has not ended
         self._index = {chat_id: index for index, chat_id in enumerate(ids)}
         self._news: list[tuple[int, ChatReply]] = []
         self._arrived = asyncio.Event()
@@ -100,14 +100,14 @@ class OpenChat:
         return news
 
     def put_back(self, news: Iterable[tuple[int, ChatReply]]) -> None:
-        """Put replies back in front of all others."""
+        """Put replies back at the front of the queue."""
         self._news[:0] = news
         if self._news:
             self._arrived.set()
 
 
 class ChatClient:
-    """Sends chats to attempts. Without open chats, it only keeps a connection to Redis open.
+    """Sends chats to serving attempts. Without open chats, it only keeps a connection to Redis open.
 
     Args:
         redis_url: URL of the Redis server through which calls and replies travel.

@@ -25,7 +25,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Tells a serving attempt that nobody is waiting for this chat any longer; the attempt sends no reply."""
+    """Tells a serving attempt that nobody is waiting for this chat; the attempt sends no further reply."""
 
     id: str
     type: Literal["abort"] = "abort"

@@ -1,4 +1,4 @@
-"""The worker's side of chats: reads the calls to its serving attempts from Redis and appends their replies."""
+"""The worker's side of chats: reads calls to its serving attempts from Redis and writes their replies to Redis."""
 
 import logging
 import threading
@@ -27,8 +27,8 @@ from jobs.chats.messages import (
 )
 
 BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
-# An API process is considered dead once its key has been missing for this many beats. Must be more than one, because
-# keys are lost when Redis restarts.
+# An API process is considered dead once its key has been missing at this many consecutive checks, one per beat. Must be
+# more than one, because keys are lost when Redis restarts.
 MAX_MISSED_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
 STREAM_TTL_SECONDS = 60  # a stream expires after this long without new replies
@@ -36,7 +36,7 @@ LINGER_SECONDS = 5.0  # calls are refused for this long after the attempt has en
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0
 RESPONSE_TIMEOUT_SECONDS = 3.0
-RETRY_INTERVAL_SECONDS = 0.5  # pause between attempts to reach Redis
+RETRY_INTERVAL_SECONDS = 0.5  # pause between retries while Redis is unreachable
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class ServedAttempt:
         self._deliver = deliver
         self._lock = threading.Lock()
         self._open: dict[str, OpenChat] = {}
-        self._missing: dict[str, int] = {}  # for each API process, the number of beats without its key
+        self._missing: dict[str, int] = {}  # number of consecutive beats without a key, by API process
         self._closed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
 

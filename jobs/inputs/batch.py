@@ -28,7 +28,7 @@ PARAMETERS = (
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """The endpoint and model of all lines of a batch file, and the number of lines."""
+    """The endpoint and model that all requests of a batch file share, and the number of requests."""
 
     endpoint: str
     model: str
@@ -55,11 +55,11 @@ def check_batch(path: Path) -> BatchSummary:
                 )
             if first is not None and endpoint != first[0]:
                 raise _input_error(
-                    "url", f"is {endpoint}, but the file began with {first[0]}; use one file per endpoint"
+                    "url", f"is {endpoint}, but the first request has {first[0]}; use one file per endpoint"
                 )
             if first is not None and model != first[1]:
                 raise _input_error(
-                    "body.model", f"is {model!r}, but the file began with {first[1]!r}; use one file per model"
+                    "body.model", f"is {model!r}, but the first request has {first[1]!r}; use one file per model"
                 )
         except InputError as error:
             raise InputError(error.message, line=line, param=error.param) from None
@@ -78,7 +78,7 @@ def _check_line(item: Any) -> tuple[str, str, str]:
         raise InputError("is not an object; write one with custom_id, method, url and body")
     for key in item:
         if key not in LINE_KEYS:
-            raise _input_error(key, f"is not known; a line may contain {', '.join(LINE_KEYS)}")
+            raise _input_error(key, f"is not a known key; a line may contain {', '.join(LINE_KEYS)}")
     custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
         raise _input_error("custom_id", f"must be a string of 1 to {MAX_ID_CHARACTERS} characters")

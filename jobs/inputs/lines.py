@@ -78,11 +78,11 @@ def read_array(path: Path) -> Iterator[tuple[int, Any]]:
         window.skip("]")
         if window.next_is(""):
             return
-        raise InputError("there is text after the end of the array; remove it", line=window.line)
+        raise InputError("the file has text after the end of the array; remove it", line=window.line)
 
 
 class _Window:
-    """The part of a file that is being parsed."""
+    """A scanner over the JSON text in a file; keeps only the part that is being parsed."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -104,7 +104,7 @@ class _Window:
         """Consume the next character, which must be `text`."""
         if not self.next_is(text):
             raise InputError(
-                f"expected {text!r}; the file must be one JSON array or one object per line", line=self.line
+                f"expected {text!r}; the file must contain one JSON array, or one JSON object per line", line=self.line
             )
         self._move_to(self._position + 1)
 
@@ -164,5 +164,5 @@ def _parse(content: str, line: int, read_object: Callable[[list[tuple[str, Any]]
         return json.loads(content, object_pairs_hook=read_object)
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg}; write one JSON object per line", line=line) from None
-    except (ValueError, RecursionError) as error:  # for example a number with 5,000 digits or 100,000 nested brackets
+    except (ValueError, RecursionError) as error:  # e.g. a number with 5,000 digits, or 100,000 nested brackets
         raise InputError(f"is not JSON: {error}; write one JSON object per line", line=line) from None

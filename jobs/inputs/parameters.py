@@ -23,7 +23,7 @@ def has_lone_surrogate(text: str) -> bool:
 
 
 def find_fault(name: str, value: Any) -> str | None:
-    """Return what is wrong with a value, worded to follow the parameter's name, or None if it is valid."""
+    """Describe what is wrong with a value, in words that follow the parameter's name; return None if it is valid."""
     return CHECKS_BY_PARAMETER[name](value)
 
 
@@ -84,7 +84,7 @@ def _check_messages(value: Any) -> str | None:
 
 
 def _check_message(message: Any) -> tuple[str, str] | None:
-    """Return what is wrong with a message, and the remedy."""
+    """Describe what is wrong with a message and how to fix it; return None if it is valid."""
     if not isinstance(message, dict):
         return "a value that is not an object", "; write one with role and content"
     for name, part in message.items():

@@ -71,7 +71,7 @@ def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the fields of a line in OpenAI's batch format to our own format."""
     for key in item:
         if key not in BATCH_KEYS:
-            raise _input_error(key, f"is not known; a batch line may contain {', '.join(BATCH_KEYS)}")
+            raise _input_error(key, f"is not a known key; a batch line may contain {', '.join(BATCH_KEYS)}")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST":
         raise _input_error("method", "must be POST")
@@ -80,7 +80,7 @@ def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _input_error("body", f"must be an object with the parameters of {url}")
     if "id" in body:
-        raise _input_error("body.id", "is not known; use custom_id to name the request")
+        raise _input_error("body.id", "is not supported; use custom_id to identify the request")
     if body.get(ENDPOINTS[url]) is None:
         raise _input_error(f"body.{ENDPOINTS[url]}", "is missing; add it")
     return {key: value for key, value in body.items() if key not in IGNORED_PARAMETERS} | {"id": item.get("custom_id")}
@@ -108,7 +108,7 @@ def _find_fault(name: str, value: Any) -> str | None:
         return PROMPT_FILE_CHECKS[name](value)
     if name in SHARED_PARAMETERS or name in LENGTH_LIMITS:
         return find_fault(name, value)
-    return f"is not known; use one of {', '.join(LINE_KEYS)}, or set it for the whole job"
+    return f"is not a known key; use one of {', '.join(LINE_KEYS)}, or set it for the whole job"
 
 
 def _check_combinations(given: Mapping[str, Any]) -> None:

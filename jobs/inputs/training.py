@@ -65,9 +65,9 @@ def _check_example(item: Any, first: str | None) -> str:
         raise InputError("is not an object; write an example with 'messages' or 'conversations'")
     found = next((key for key in KEYS_BY_FORMAT if key in item), None)
     if found is None:
-        raise InputError(f"has none of the keys {', '.join(KEYS_BY_FORMAT)}")
+        raise InputError(f"has none of the keys {', '.join(KEYS_BY_FORMAT)}; write an example with one of them")
     if first not in (None, found):
-        raise InputError(f"has {found!r}, but the file began with {first!r}; use one format")
+        raise InputError(f"has {found!r}, but the first example has {first!r}; use one format per file")
     _reject_unknown_keys(item, KEYS_BY_FORMAT[found], "")
     _CHECKS[found](item)
     return found

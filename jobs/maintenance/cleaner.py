@@ -1,4 +1,4 @@
-"""Processes deletion records: the only code that deletes from the artifact store."""
+"""Processes deletion records: deletes the files that they name from the artifact store."""
 
 import logging
 
@@ -26,7 +26,7 @@ class Cleaner:
         self._settings = settings
 
     def clean(self) -> int:
-        """Process one batch; return how many records it had."""
+        """Process one batch of due records; return the number of records."""
         with self._database.writing() as connection:
             now = now_ms(connection)
             due = deletions.claim_due(connection, now=now, limit=BATCH_SIZE, until=now + CLAIM_TTL_MS)
@@ -42,7 +42,7 @@ class Cleaner:
             with self._database.reading() as connection:
                 in_use = is_key_in_use(connection, key, record.job_id)
             if in_use:
-                log.warning("not deleting %s, because it is in use (%s)", key, record.reason)
+                log.warning("not deleting %s (reason: %s), because it is in use", key, record.reason)
             else:
                 self._store.delete(key)
         except Exception as error:

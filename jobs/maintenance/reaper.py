@@ -23,7 +23,7 @@ class ReapedAttempt:
 
 
 def reap(database: Database, settings: Settings) -> list[ReapedAttempt]:
-    """End all overdue attempts, each in a separate transaction."""
+    """End up to `BATCH_SIZE` overdue attempts, each in a separate transaction; return the ended ones."""
     with database.reading() as connection:
         overdue = allocations.list_overdue(connection, now=now_ms(connection), limit=BATCH_SIZE)
     ended = []

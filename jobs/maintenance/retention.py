@@ -76,7 +76,7 @@ class RetentionPass:
             sessions.remove_expired(connection, now=now_ms(connection))
 
     def _expire_chats(self) -> None:
-        """Delete old chats, and fail those whose API process has ended."""
+        """Delete old chats, and mark chats as failed if their API process has ended."""
         with self._database.writing() as connection:
             fail_abandoned(connection)
         removed = BATCH_SIZE if self._settings.keep_chats_days else 0

@@ -17,7 +17,7 @@ class _Details(BaseModel):
 
 
 class StoredPrecision(BaseModel):
-    """How the weights are stored."""
+    """The dtype and quantization in which the weights are stored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

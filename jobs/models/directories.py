@@ -44,7 +44,7 @@ def resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
     where = ", ".join(str(root) for root in roots)
     given = Path(path)
     if not given.is_absolute() or ".." in given.parts:
-        raise PathNotAllowedError(f"use an absolute path without '..' under one of: {where}", param="path")
+        raise PathNotAllowedError(f"{path} is not an absolute path without '..'; use one under: {where}", param="path")
     real = _resolve(given)
     if not any(real.is_relative_to(root) for root in roots):
         raise PathNotAllowedError(
@@ -84,7 +84,7 @@ def _escape_name(path: Path) -> str:
 
 
 def inspect_directory(folder: Path) -> Inspection:
-    """Return what the directory contains.
+    """Identify the model in a directory, and return its kind and details.
 
     Raises:
         InvalidRequestError: The directory contains neither a complete Baichuan model nor a LoRA adapter; the message
@@ -113,7 +113,7 @@ def _inspect_directory(folder: Path) -> Inspection:
     details = {"bytes": size, **shown.details()}
     if is_gguf:
         return _make_inspection(GGUF_KIND, details, CONFIG_FILE)
-    settled = read_settled_config(folder)  # omits quantization settings that were never applied
+    settled = read_settled_config(folder)  # without quantization settings that do not match the weights
     quantization = ShownConfig.from_file(CONFIG_FILE, settled).quantization
     return _make_inspection(
         "checkpoint", {**details, "quantization": quantization, "precision": _read_precision(settled)}, CONFIG_FILE

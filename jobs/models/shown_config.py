@@ -20,7 +20,7 @@ class ShownFields(BaseModel):
 
     @classmethod
     def from_file(cls, name: str, content: Mapping[str, Any]) -> Self:
-        """Check the content of the file with this name.
+        """Create an instance from the content of the file with this name.
 
         Raises:
             InvalidRequestError: A field has an impossible value; the message names the file and the field.
@@ -35,7 +35,7 @@ class ShownFields(BaseModel):
 
 
 class Quantization(ShownFields):
-    """How bitsandbytes quantized the weights."""
+    """Settings with which bitsandbytes quantized the weights."""
 
     load_in_8bit: bool | None = None
     load_in_4bit: bool | None = None
@@ -43,7 +43,7 @@ class Quantization(ShownFields):
 
     @property
     def method(self) -> str | None:
-        """The method's name in specs; fp4 is the default of bitsandbytes."""
+        """The quantization method, as named in specs; bitsandbytes uses fp4 by default."""
         if self.load_in_8bit:
             return "int8"
         return (self.bnb_4bit_quant_type or "fp4") if self.load_in_4bit else None

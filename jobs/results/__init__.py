@@ -59,7 +59,7 @@ def read_progress(stored: Mapping[str, Any] | None) -> JobProgress | None:
 
 
 def count_tokens(result: Mapping[str, Any]) -> int:
-    """Return how many tokens a job processed, according to its stored result; 0 for kinds that count none.
+    """Return the number of tokens that a job processed, from its stored result; 0 for kinds that count no tokens.
 
     The tokens of a serve job are counted with its chats, whose API keys may differ from the job's.
     """

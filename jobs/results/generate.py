@@ -8,7 +8,7 @@ from jobs.results.fields import FiniteFloat, Result
 
 
 class GenerateResult(Result):
-    """The counts and the speed of a generation; the completions are in the artifact completions.jsonl."""
+    """Counts and throughput of a generate job; the completions are in the artifact completions.jsonl."""
 
     kind: Literal["generate"] = "generate"
     requests: int = Field(description="Number of requests that were answered")

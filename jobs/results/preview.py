@@ -34,7 +34,7 @@ class LengthCount(StrictModel):
 
 
 class PreviewResult(Result):
-    """How a fine-tune would read a dataset."""
+    """A dataset as a fine-tune would read it."""
 
     kind: Literal["preview"] = "preview"
     data_format: str = Field(description="Format of the file")

@@ -13,7 +13,7 @@ def _reject_nul(text: str) -> str:
     return text
 
 
-NUL_VALIDATOR = AfterValidator(_reject_nul)  # PostgreSQL's JSON cannot hold NUL
+NUL_VALIDATOR = AfterValidator(_reject_nul)  # PostgreSQL cannot store NUL characters in JSON
 ModelName = Annotated[
     str,
     StringConstraints(pattern=MODEL_NAME_PATTERN, max_length=128),

@@ -123,10 +123,10 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
     def _require_files(self) -> Self:
         """Reject data that is missing or given twice."""
         if (self.training_file is None) == (self.training_files is None):
-            raise ValueError("give exactly one of training_file and training_files")
+            raise ValueError("set exactly one of training_file and training_files")
         ids = [each.file for each in self.training_files or ()]
         if repeated := [file for file in ids if ids.count(file) > 1]:
-            raise ValueError(f"training_files has {repeated[0]} twice; give it once, with a higher weight")
+            raise ValueError(f"training_files has {repeated[0]} twice; list it once, with a higher weight")
         if self.validation_file is not None and self.validation_split:
             raise ValueError("validation_file and validation_split are both given; leave one out")
         return self

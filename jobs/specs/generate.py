@@ -57,7 +57,7 @@ class GenerateSpec(TextGenerationSpec):
         given = [name for name in self.input_fields if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of prompts, conversations and input_file; found {found}")
+            raise ValueError(f"set exactly one of prompts, conversations and input_file; found {found}")
         return self
 
     def file_references(self) -> dict[str, str]:

@@ -24,12 +24,12 @@ def read_hostfile(text: str) -> Mapping[str, Any]:
         if found is None:
             raise ValueError(f"hostfile, line {number}: {content!r} does not have the form 'host slots=N'")
         if found["host"] in hosts:
-            raise ValueError(f"hostfile, line {number}: {found['host']} appears twice")
+            raise ValueError(f"hostfile, line {number}: {found['host']} appears twice; list each host once")
         hosts[found["host"]] = int(found["slots"])
     if not hosts:
         return {}
     slots = set(hosts.values())
     if len(slots) > 1:
         listed = ", ".join(f"{host} {count}" for host, count in hosts.items())
-        raise ValueError(f"hostfile: all hosts need the same number of slots, not {listed}")
+        raise ValueError(f"hostfile: all hosts must have the same number of slots, not {listed}")
     return {"nodes": len(hosts), "devices": slots.pop(), "workers": list(hosts)}

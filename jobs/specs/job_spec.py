@@ -22,7 +22,7 @@ class JobSpec(StrictModel):
     exclusive: ClassVar[bool] = False  # whether a job has its devices to itself unless `resources.share` is set
     can_pause: ClassVar[bool] = False  # whether a job saves a resume point before it releases its devices
     uses_hub: ClassVar[bool] = False  # whether a job may use the worker's token for a model hub
-    hands_over: ClassVar[bool] = False  # whether a job finishes its open answers before it releases its devices
+    hands_over: ClassVar[bool] = False  # whether a job finishes its open chats before it releases its devices
     max_devices: ClassVar[int] = 1
     max_nodes: ClassVar[int] = 1
 
@@ -72,7 +72,7 @@ class JobSpec(StrictModel):
         return ()
 
     def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
-        """Return the memory that each step needs at the limits of the spec; short inputs may need less.
+        """Return the memory that each step needs for the largest inputs the spec allows; short inputs may need less.
 
         Args:
             model: A model, not an adapter, that the spec names; this method is called for each of them.
@@ -114,11 +114,11 @@ class ModelInputSpec(JobSpec):
 
     @property
     def adapter_use(self) -> AdapterUse:
-        """What the job does with a LoRA adapter."""
+        """Whether the job refuses, allows or requires a LoRA adapter."""
         return AdapterUse.REFUSED
 
     def find_incompatibility(self, model: ChosenModel) -> Incompatibility | None:  # noqa: ARG002 - most kinds run any model
-        """Return why the job cannot run on this model, if that is known; the message continues "model X ..."."""
+        """Return the reason why the job cannot run on this model, if known; its message continues "model X ..."."""
         return None
 
 

@@ -78,7 +78,7 @@ def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
         if switch in body:
             apply(ours, body[switch])
     if "data_path" in body and "method" not in ours and "preset" not in ours:
-        ours["method"] = "full"  # what the script does without use_lora
+        ours["method"] = "full"  # as fine-tune.py does without use_lora
     if isinstance(targets := ours.get("lora_target_modules"), str):
         ours["lora_target_modules"] = [name.strip() for name in targets.split(",")]
     preset = ours.get("preset")

@@ -12,7 +12,7 @@ REVISION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_+-]*([./][A-Za-z0-9_+-]+)*$"
 
 
 class PullSpec(ModelOutputSpec):
-    """A job that downloads a repository: weights, configuration, tokenizer and licence, but none of its code."""
+    """A job that downloads a repository: weights, configuration, tokenizer and license, but none of its code."""
 
     uses_hub: ClassVar[bool] = True
 

@@ -16,7 +16,7 @@ REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichua
 
 
 class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
-    """A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without any flag."""
+    """A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without extra options."""
 
     kind: Literal["quantize"]
     method: Literal["int8", "nf4", "fp4"] = "nf4"
@@ -46,13 +46,13 @@ class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
     @model_validator(mode="after")
     def _check_quality_text(self) -> Self:
         if self.quality_text_file is not None and not self.quality_report:
-            raise ValueError("quality_text_file is for the quality report; leave it out, or set quality_report to true")
+            raise ValueError("quality_text_file requires quality_report; leave it out, or set quality_report to true")
         return self
 
     @model_validator(mode="after")
     def _check_calibration_file(self) -> Self:
         if self.calibration_file is not None and not self.calibration:
-            raise ValueError("calibration_file is for calibration; leave it out, or set calibration to true")
+            raise ValueError("calibration_file requires calibration; leave it out, or set calibration to true")
         if self.calibration_file is not None and self.calibration_file == self.quality_text_file:
             raise ValueError("quality_text_file is the same as calibration_file; measure on another text")
         return self

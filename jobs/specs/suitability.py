@@ -29,7 +29,7 @@ class ChosenModel:
 
 @dataclass(frozen=True, slots=True)
 class Incompatibility:
-    """Why a spec cannot run: the field at fault, what is wrong with it, and what to do."""
+    """The reason why a spec cannot run: the field at fault, what is wrong with it, and what to do."""
 
     param: str
     message: str

@@ -140,7 +140,7 @@ def test_several_files_with_weights_may_be_given(
         ),
         (
             {"model": "m", "output_model": "o", "training_file": "b", "training_files": [{"file": "a"}]},
-            "give exactly one of training_file and training_files",
+            "set exactly one of training_file and training_files",
         ),
         ({"training_file": "d", "output_model": "o"}, "model Field required"),
         ({"model": "m", "training_file": "d"}, "--output-model is missing"),

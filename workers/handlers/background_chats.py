@@ -11,8 +11,8 @@ from workers.handlers.chat_channel import ChatChannel
 from workers.handlers.chat_server import ChatServer
 from workers.handlers.contract import Context
 
-MAX_COMPLETIONS = 8  # limit on open chat completions, because they slow the job down
-MAX_BATCH_TOKENS = 8_192  # limit on open completions times their longest length; see `GenerationOptions.batch_tokens`
+MAX_COMPLETIONS = 8  # maximum number of open completions of chats, because they slow the job down
+MAX_BATCH_TOKENS = 8_192  # maximum number of tokens of these completions; see `GenerationOptions.batch_tokens`
 DRAIN_TIMEOUT_SECONDS = 60.0  # how long open chats may delay the end of the job
 
 

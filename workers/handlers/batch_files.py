@@ -45,7 +45,7 @@ class Batch:
 
 
 def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterable[str]) -> None:
-    """Write the output file and the error file into a folder, but skip a file that would be empty.
+    """Write the output file and the error file into a folder, except a file that would be empty.
 
     Args:
         output: The folder.

@@ -25,7 +25,8 @@ from workers.handlers.chat_channel import ChatChannel
 
 OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
 MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
-# Text may wait this long for more text. The first text of a chat is sent at once, and so is its end.
+# New text is held back for up to this long, to be sent together with more. The first text and the end of a chat are
+# sent at once.
 SEND_INTERVAL_SECONDS = 0.04
 REQUEST_ERROR_PREFIX = "the request"  # prefix of the engine's error messages
 
@@ -44,7 +45,7 @@ class ChatCounts:
 
 
 class ChatServer:
-    """Takes chats from a channel and answers them.
+    """Answers the chats that arrive through a channel.
 
     Args:
         generator: The loaded model; each chat is a request to it.
@@ -184,7 +185,7 @@ class ChatServer:
         return Refused(ask.id, number, "failed", message)
 
     def _send_soon(self, reply: Reply) -> None:
-        """Send a reply together with all others that are ready by then."""
+        """Schedule a reply to be sent soon, together with all others that are ready by then."""
         self._outgoing.append(reply)
         now = self._loop.time()
         can_wait = isinstance(reply, Delta) and reply.number > 1

@@ -48,7 +48,7 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
 
 
 def make_distribution(spec: FinetuneSpec, placement: HandlerPlacement) -> Distribution:
-    """Return how the work is distributed over a job's devices: one process per device."""
+    """Return the distribution of the work over a job's devices: one process per device."""
     return Distribution(
         strategy=spec.strategy,
         deepspeed=spec.deepspeed,

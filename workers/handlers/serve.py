@@ -50,7 +50,7 @@ def _idle_limit(spec: ServeSpec, context: Context) -> float:
 async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) -> ServeResult:
     began = reported = time.monotonic()
     if context.chats is None:
-        raise RuntimeError("chats can only be answered in a runner")
+        raise RuntimeError("a serve job needs a chat channel; run it in a runner")
     limit = (1 + WAITING_PER_RUNNING) * spec.batch_size
     async with ChatServer(generator, context.chats, limit=limit).open() as server:
         context.report(Progress(0.0, "serving"))
