@@ -210,9 +210,7 @@ async def _parse_body(body: FineTuningBody, caller: Caller) -> WantedJob:
         given, {**PARAMETER_NAMES, "output_model": "suffix"} if body.suffix else PARAMETER_NAMES, PROTECTED_FIELDS
     )
     if body.suffix is not None and "output_model" in body.baichuan.fields:
-        raise InvalidRequestError(
-            "cannot be combined with suffix; set only one of them", param="baichuan.output_model"
-        )
+        raise InvalidRequestError("cannot be combined with suffix; set only one of them", param="baichuan.output_model")
     spec = fields.build_spec(FinetuneSpec, body.baichuan)
     return WantedJob(job_id, _scale_learning_rate(spec, openai["learning_rate_multiplier"]), fields, openai)
 
