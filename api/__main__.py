@@ -15,10 +15,10 @@ def main() -> None:
     _configure_logging()
     settings = read_settings_or_exit(ApiSettings)
     app = create_app(settings)
-    Server(build_server_config(app, settings), app).run(_inherited_sockets(settings))
+    Server(build_server_config(app, settings), app).run(_open_inherited_sockets(settings))
 
 
-def _inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
+def _open_inherited_sockets(settings: ApiSettings) -> list[socket.socket] | None:
     """Return the inherited listening socket, if any; the parent opens it so that no other process can take the port."""
     return None if settings.listen_fd is None else [socket.socket(fileno=settings.listen_fd)]
 

@@ -53,7 +53,7 @@ class ChatTracker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run in the background until the block ends, then finish writing rows."""
-        self._client = ChatClient(self._settings.redis)
+        self._client = ChatClient(self._settings.effective_redis_url)
         renewal = asyncio.create_task(self._renew_chats())
         try:
             async with self._client.running():
@@ -62,8 +62,8 @@ class ChatTracker:
             renewal.cancel()
             await asyncio.gather(renewal, *self._writes, return_exceptions=True)
 
-    def enter(self, project_id: str) -> None:
-        """Count one more open chat for a project; every call must be followed by `leave`.
+    def add_open_chat(self, project_id: str) -> None:
+        """Count one more open chat for a project; every call must be followed by `remove_open_chat`.
 
         Raises:
             TooManyRequestsError: The project has reached its limit of open chats.
@@ -74,7 +74,7 @@ class ChatTracker:
             raise TooManyRequestsError(f"{message}; wait until one ends", seconds=CHAT_LIMIT_RETRY_SECONDS)
         self._projects[project_id] += 1
 
-    def leave(self, project_id: str) -> None:
+    def remove_open_chat(self, project_id: str) -> None:
         """Stop counting a chat as open."""
         self._projects[project_id] -= 1
         if not self._projects[project_id]:

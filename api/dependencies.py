@@ -16,7 +16,7 @@ from api.chat_tracker import ChatTracker
 from api.conditions import parse_if_match
 from api.feed_hub import FeedHub
 from api.headers import requires_nonexistence
-from api.security import SAFE_METHODS, Credentials, identify, require_admin, require_same_origin
+from api.security import SAFE_METHODS, Credentials, identify_key, require_admin, require_same_origin
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, open_store
 from jobs.database import Database
@@ -54,7 +54,7 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     Another thread authenticates callers and reads single jobs, so that neither has to wait for another caller's list.
     One more thread runs the queries that read many rows: counts, searches and series.
     """
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     transport = Transport(settings)
     waker = Waker(transport.wake_dispatcher)
     closing = threading.Event()
@@ -112,7 +112,7 @@ def forbid_if_match(if_match: IfMatch = None) -> None:
         raise VersionConflictError("this resource has no ETag to compare; remove the If-Match header", param="If-Match")
 
 
-WithoutIfMatch = Depends(forbid_if_match)
+IfMatchForbidden = Depends(forbid_if_match)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,8 @@ class Caller:
 async def get_caller(request: Request) -> Caller:
     """Return the caller, identified by the request's API key; the key's id is kept for the access log."""
     service = get_service(request)
-    credentials = Credentials.read(request)
-    key = await identify(service.quick_reader, credentials)
+    credentials = Credentials.from_request(request)
+    key = await identify_key(service.quick_reader, credentials)
     request.state.key = key
     if request.method not in SAFE_METHODS and requires_nonexistence(request.scope):
         message = "clients cannot choose the URL of a new resource; remove the If-None-Match header"
@@ -147,13 +147,13 @@ async def get_caller(request: Request) -> Caller:
     return Caller(service, key, credentials)
 
 
-FromCaller = Annotated[Caller, Depends(get_caller)]
+CurrentCaller = Annotated[Caller, Depends(get_caller)]
 
 
-async def get_administrator(caller: FromCaller) -> Caller:
+async def get_administrator(caller: CurrentCaller) -> Caller:
     """Return the caller if the key is an administrator's."""
     require_admin(caller.key)
     return caller
 
 
-FromAdministrator = Annotated[Caller, Depends(get_administrator)]
+CurrentAdministrator = Annotated[Caller, Depends(get_administrator)]

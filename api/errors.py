@@ -20,7 +20,7 @@ from api.validation import FieldError, to_field_errors
 from jobs import errors as domain
 from jobs.database import OUTAGE_ERRORS
 
-MEDIA_TYPE = "application/problem+json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 REQUEST_ID_HEADER = "X-Request-ID"
 
 log = logging.getLogger(__name__)
@@ -74,14 +74,14 @@ OPENAI_ERROR_TYPES = {
 class ProblemResponse(JSONResponse):
     """A problem document, which may quote arbitrary text that the client sent."""
 
-    media_type = MEDIA_TYPE
+    media_type = PROBLEM_MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
         """Encode the content as JSON; lone surrogates, which UTF-8 cannot encode, become JSON escapes."""
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-def problem(
+def create_problem_response(
     request_id: str,
     status: int,
     code: str,
@@ -99,7 +99,7 @@ def problem(
         "status": status,
         "detail": detail,
         "instance": f"urn:baichuan:request:{request_id}",
-        "error": _openai_error(status, code, detail, param),
+        "error": _build_openai_error(status, code, detail, param),
     }
     if fields:
         body["errors"] = [{"param": field.param, "message": field.message} for field in fields]
@@ -108,18 +108,18 @@ def problem(
 
 def to_openai_error(error: domain.DomainError) -> dict[str, Any]:
     """Return an error in OpenAI's format, for a response that has already begun with status 200."""
-    return _openai_error(PROBLEM_TYPES[type(error)].status, error.code, error.message, error.param)
+    return _build_openai_error(PROBLEM_TYPES[type(error)].status, error.code, error.message, error.param)
 
 
-def _openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
+def _build_openai_error(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
     fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
     return {"message": message, "type": OPENAI_ERROR_TYPES.get(HTTPStatus(status), fault), "param": param, "code": code}
 
 
-def internal_error(request_id: str) -> JSONResponse:
+def create_internal_error_response(request_id: str) -> JSONResponse:
     """Return the response for an unexpected error."""
     detail = f"the server failed unexpectedly; its log shows the reason under request id {request_id}"
-    return problem(request_id, 500, "internal_error", "Internal error", detail)
+    return create_problem_response(request_id, 500, "internal_error", "Internal error", detail)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -135,19 +135,21 @@ async def _handle_domain_error(request: Request, error: Exception) -> JSONRespon
     if not isinstance(error, domain.DomainError):
         raise error
     kind = PROBLEM_TYPES[type(error)]
-    status = _refusal_status(request, kind.status)
-    headers = _error_headers(status, error)
+    status = _choose_status(request, kind.status)
+    headers = _choose_headers(status, error)
     request_id = request.state.request_id
-    return problem(request_id, status, error.code, kind.title, error.message, param=error.param, headers=headers)
+    return create_problem_response(
+        request_id, status, error.code, kind.title, error.message, param=error.param, headers=headers
+    )
 
 
-def _refusal_status(request: Request, status: HTTPStatus) -> HTTPStatus:
+def _choose_status(request: Request, status: HTTPStatus) -> HTTPStatus:
     """Return 400 instead of 422 on routes of OpenAI's API, because its clients expect that."""
     is_openai = getattr(request.state, "answers_400", False)
     return HTTPStatus.BAD_REQUEST if is_openai and status == HTTPStatus.UNPROCESSABLE_ENTITY else status
 
 
-def _error_headers(status: int, error: domain.DomainError) -> dict[str, str]:
+def _choose_headers(status: int, error: domain.DomainError) -> dict[str, str]:
     # The openai client retries 409, 429 and 5xx unless a header forbids it. For these errors, a retry is pointless
     # or could repeat a request that has taken effect.
     if status == HTTPStatus.CONFLICT or isinstance(error, domain.OutcomeUnknownError | domain.ServingFailedError):
@@ -170,12 +172,14 @@ async def _handle_validation_error(request: Request, error: Exception) -> JSONRe
     fields = to_field_errors(error.errors())
     detail = "; ".join(f"{field.param}: {field.message}" if field.param else field.message for field in fields)
     if any(entry["type"] == "json_invalid" for entry in error.errors()):
-        return problem(request_id, 400, "malformed_json", "Malformed JSON", detail)
+        return create_problem_response(request_id, 400, "malformed_json", "Malformed JSON", detail)
     if isinstance(error.body, bytes):
         detail = "send the body as JSON with the header Content-Type: application/json"
-        return problem(request_id, 415, "unsupported_media_type", "Unsupported media type", detail)
-    title, status = "The request is not valid", _refusal_status(request, HTTPStatus.UNPROCESSABLE_ENTITY)
-    return problem(request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields)
+        return create_problem_response(request_id, 415, "unsupported_media_type", "Unsupported media type", detail)
+    title, status = "The request is not valid", _choose_status(request, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return create_problem_response(
+        request_id, status, "invalid_request", title, detail, param=fields[0].param, fields=fields
+    )
 
 
 # The code and message for errors that the framework raises; None keeps the error's own message.
@@ -193,11 +197,11 @@ async def _handle_http_error(request: Request, error: Exception) -> JSONResponse
     status = HTTPStatus(error.status_code)
     code, remedy = HTTP_PROBLEMS.get(status, ("refused", None))
     detail = remedy or str(error.detail)
-    headers = {"Allow": _allowed_methods(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
-    return problem(request.state.request_id, status, code, status.phrase, detail, headers=headers)
+    headers = {"Allow": _list_allowed_methods(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return create_problem_response(request.state.request_id, status, code, status.phrase, detail, headers=headers)
 
 
-def _allowed_methods(request: Request) -> str:
+def _list_allowed_methods(request: Request) -> str:
     """Return all methods that a URL supports; the framework's own error lists those of only one route."""
     routes = request.app.routes
     known = [
@@ -213,4 +217,6 @@ async def _handle_database_error(request: Request, error: Exception) -> JSONResp
     log.error("request %s: the database failed: %s", request_id, error)
     detail = "the database is not responding; try again, and see /readyz"
     headers = {"Retry-After": "1"}
-    return problem(request_id, 503, "database_unavailable", "Database unavailable", detail, headers=headers)
+    return create_problem_response(
+        request_id, 503, "database_unavailable", "Database unavailable", detail, headers=headers
+    )

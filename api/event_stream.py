@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from api.dependencies import Service
 from api.schemas.jobs import EventObject
-from api.security import Credentials, identify
+from api.security import Credentials, identify_key
 from jobs.errors import AuthenticationError, NotFoundError
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
@@ -57,7 +57,7 @@ async def follow_job(service: Service, watched: WatchedJob, after: int) -> Async
 async def are_credentials_valid(service: Service, credentials: Credentials) -> bool:
     """Whether a client's key or session is still valid."""
     try:
-        await identify(service.quick_reader, credentials)
+        await identify_key(service.quick_reader, credentials)
     except AuthenticationError:
         return False
     return True
@@ -66,7 +66,7 @@ async def are_credentials_valid(service: Service, credentials: Credentials) -> b
 async def _read_page(service: Service, job: JobKey, after: int, types: Sequence[str], last: int) -> tuple[bytes, int]:
     """Return the next events, encoded for the stream, and the sequence number after which to continue."""
     found = await service.reader.run(lambda c: jobs.list_events(c, job, after=after, limit=PAGE_SIZE, types=types))
-    text = b"".join(_render(EventObject.of(event)) for event in found)
+    text = b"".join(_render(EventObject.from_record(event)) for event in found)
     return text, found[-1].sequence if len(found) == PAGE_SIZE else max(last, found[-1].sequence if found else 0)
 
 

@@ -125,7 +125,7 @@ class FeedHub:
 
     async def _listen(self) -> None:
         """Listen for announcements while any project is watched."""
-        client = Redis.from_url(self._settings.redis, socket_connect_timeout=RECONNECT_SECONDS)
+        client = Redis.from_url(self._settings.effective_redis_url, socket_connect_timeout=RECONNECT_SECONDS)
         async with client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             await subscription.subscribe(FEED_CHANNEL)
             self._subscribed = True

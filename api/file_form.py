@@ -9,8 +9,8 @@ from jobs.errors import InvalidRequestError
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 TEXT_FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
-MIN_LIFETIME, MAX_LIFETIME = 3600, 2_592_000  # in seconds; the same limits as in OpenAI's API
-REQUEST_BODY: dict[str, Any] = {
+MIN_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS = 3600, 2_592_000  # in seconds; the same limits as in OpenAI's API
+OPENAPI_REQUEST_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -29,8 +29,8 @@ REQUEST_BODY: dict[str, Any] = {
                         ANCHOR: {"type": "string", "enum": ["created_at"]},
                         SECONDS: {
                             "type": "integer",
-                            "minimum": MIN_LIFETIME,
-                            "maximum": MAX_LIFETIME,
+                            "minimum": MIN_LIFETIME_SECONDS,
+                            "maximum": MAX_LIFETIME_SECONDS,
                             "description": "Seconds after which the file expires; by default, it never expires",
                         },
                     },
@@ -64,6 +64,8 @@ def read_lifetime(fields: Mapping[str, str]) -> int | None:
     if fields.get(ANCHOR) != "created_at":
         raise InvalidRequestError("must be created_at if the file is to expire", param=ANCHOR)
     seconds = fields.get(SECONDS, "")
-    if not re.fullmatch(r"[0-9]{1,9}", seconds) or not MIN_LIFETIME <= int(seconds) <= MAX_LIFETIME:
-        raise InvalidRequestError(f"must be an integer from {MIN_LIFETIME} to {MAX_LIFETIME}", param=SECONDS)
+    if not re.fullmatch(r"[0-9]{1,9}", seconds) or not MIN_LIFETIME_SECONDS <= int(seconds) <= MAX_LIFETIME_SECONDS:
+        raise InvalidRequestError(
+            f"must be an integer from {MIN_LIFETIME_SECONDS} to {MAX_LIFETIME_SECONDS}", param=SECONDS
+        )
     return int(seconds)

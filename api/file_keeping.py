@@ -15,10 +15,10 @@ from jobs.inputs import check_file
 from jobs.records import FileRecord
 from jobs.service import files
 
-AddRow = Callable[[Connection, FileRecord], FileRecord]
+RowAdder = Callable[[Connection, FileRecord], FileRecord]
 
 
-async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
+async def keep_file(caller: Caller, arrived: ReceivedFile, add: RowAdder) -> FileRecord:
     """Check the content, store the bytes, then add the row, even if the client disconnects.
 
     Args:
@@ -29,7 +29,7 @@ async def keep_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileR
     return await asyncio.shield(_store_file(caller, arrived, add))
 
 
-def make_idempotent_adder(tries: RetryHistory, lifetime_seconds: int | None) -> AddRow:
+def make_idempotent_adder(tries: RetryHistory, lifetime_seconds: int | None) -> RowAdder:
     """Return a function that adds a file's row unless an earlier try of this request has already added it."""
 
     def add(connection: Connection, file: FileRecord) -> FileRecord:
@@ -43,11 +43,13 @@ def make_idempotent_adder(tries: RetryHistory, lifetime_seconds: int | None) -> 
     return add
 
 
-async def _store_file(caller: Caller, arrived: ReceivedFile, add: AddRow) -> FileRecord:
+async def _store_file(caller: Caller, arrived: ReceivedFile, add: RowAdder) -> FileRecord:
     """Store the file and add its row; reserve the key first, so that a file whose row is never added is deleted."""
     checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
     purpose = to_displayed_purpose(arrived.purpose)
-    record = files.new_file(caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked)
+    record = files.build_file_record(
+        caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked
+    )
     writer = caller.service.writer
     await writer.run(lambda c: files.reserve_file(c, record))
     try:

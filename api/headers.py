@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from api.errors import problem
+from api.errors import create_problem_response
 
 CHECKED_HEADERS = frozenset({b"idempotency-key", b"content-encoding"})
 
@@ -19,11 +19,13 @@ def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
     if len(set(headers.getlist("idempotency-key"))) > 1:
         detail = "the request has Idempotency-Key headers with different values; keep only one"
         title = "The request is not valid"
-        return problem(request_id, HTTPStatus.BAD_REQUEST, "invalid_request", title, detail, param="Idempotency-Key")
+        return create_problem_response(
+            request_id, HTTPStatus.BAD_REQUEST, "invalid_request", title, detail, param="Idempotency-Key"
+        )
     codings = [coding.strip() for value in headers.getlist("content-encoding") for coding in value.split(",")]
     compressed = [coding for coding in codings if coding.lower() not in ("", "identity")]
     if compressed and _has_body(headers):
-        return problem(
+        return create_problem_response(
             request_id,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",

@@ -14,7 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from api.errors import REQUEST_ID_HEADER, problem
+from api.errors import REQUEST_ID_HEADER, create_problem_response
 from api.middleware import log_refused_request, new_request_id
 from api.settings import ApiSettings
 
@@ -199,7 +199,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _write(self, refusal: Refusal) -> None:
         request_id = new_request_id()
-        answer = problem(request_id, refusal.status, refusal.code, refusal.status.phrase, refusal.detail)
+        answer = create_problem_response(
+            request_id, refusal.status, refusal.code, refusal.status.phrase, refusal.detail
+        )
         answer.headers["Connection"] = "close"
         answer.headers[REQUEST_ID_HEADER] = request_id
         lines = [b"%b: %b\r\n" % header for header in answer.raw_headers]

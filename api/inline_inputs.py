@@ -9,12 +9,12 @@ from jobs.errors import OutcomeUnknownError
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 from jobs.service import submission
-from jobs.service.submission import Submission, Submitted
-from jobs.service.unneeded import discard_input, expect_input
+from jobs.service.submission import Submission, SubmittedJob
+from jobs.service.unneeded import discard_input, reserve_input
 from jobs.specs import AnySpec, GenerateSpec, StoredGenerateSpec, has_long_input, split_off_input
 
 
-async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_key: str | None) -> Submitted:
+async def submit_job(service: Service, key: KeyRecord, spec: AnySpec, idempotency_key: str | None) -> SubmittedJob:
     """Submit a job on behalf of an API key; a long input is first written to the artifact store.
 
     Raises:
@@ -28,10 +28,10 @@ async def submit(service: Service, key: KeyRecord, spec: AnySpec, idempotency_ke
 
 async def _submit_with_input(
     service: Service, key: KeyRecord, spec: GenerateSpec, idempotency_key: str | None
-) -> Submitted:
+) -> SubmittedJob:
     """Write the input before the job's row, so that no job lacks its input; the leader deletes inputs without a job."""
     job_id = new_id("job")
-    await service.writer.run(lambda connection: expect_input(connection, job_id))
+    await service.writer.run(lambda connection: reserve_input(connection, job_id))
     try:
         stored_spec = await asyncio.to_thread(_store_input, service, spec, job_id)
         wanted = await asyncio.to_thread(

@@ -50,12 +50,12 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         duplicates = DuplicateKeyFinder()
-        content = json.loads(body, object_pairs_hook=duplicates.read_object, parse_constant=_refuse_constant)
+        content = json.loads(body, object_pairs_hook=duplicates.read_object, parse_constant=_reject_constant)
         if duplicates.name is not None:
             message = f"{duplicates.name!r} is given more than once in the same object; keep only one"
             raise InvalidRequestError(message, param=duplicates.path)
         return content
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise json.JSONDecodeError(f"{name} is not a JSON number", name, 0)

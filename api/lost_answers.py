@@ -13,7 +13,7 @@ RETRY_COUNT_HEADER = "x-stainless-retry-count"
 TIMEOUT_HEADER = "x-stainless-read-timeout"
 DEFAULT_TIMEOUT_SECONDS = 600.0  # the default of the `openai` client
 MAX_TIMEOUT_SECONDS = 3600.0
-BACKOFF_SECONDS = 60.0  # longer than the client waits between retries
+MAX_BACKOFF_SECONDS = 60.0  # longer than the client waits between retries
 MAX_TRIES = 100
 
 
@@ -25,11 +25,11 @@ class RetryHistory:
     within_seconds: float
 
 
-def read_previous_tries(request: Request) -> RetryHistory:
+def read_retry_history(request: Request) -> RetryHistory:
     """Read the client's retry headers; the count is 0 for clients that do not send them."""
     count = _parse_number(request.headers.get(RETRY_COUNT_HEADER), 0.0, MAX_TRIES)
     timeout = _parse_number(request.headers.get(TIMEOUT_HEADER), DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS)
-    return RetryHistory(int(count), count * (timeout + BACKOFF_SECONDS))
+    return RetryHistory(int(count), count * (timeout + MAX_BACKOFF_SECONDS))
 
 
 def _parse_number(text: str | None, default: float, most: float) -> float:

@@ -41,7 +41,7 @@ from api.settings import ApiSettings
 
 PROBLEM_REFERENCE = {"schema": {"$ref": "#/components/schemas/Problem"}}
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "Any error", "content": {errors.MEDIA_TYPE: PROBLEM_REFERENCE}}
+    "default": {"description": "Any error", "content": {errors.PROBLEM_MEDIA_TYPE: PROBLEM_REFERENCE}}
 }
 SECURITY_SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key, created with `baichuan keys`"},
@@ -94,7 +94,7 @@ def _build_openapi_document(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, with the common error format and the credentials that all of /v1 requires."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        document["components"]["schemas"] |= _problem_schemas()
+        document["components"]["schemas"] |= _build_problem_schemas()
         document["components"]["securitySchemes"] = SECURITY_SCHEMES
         for path in (path for path in document["paths"] if path.startswith("/v1/")):
             for method, operation in document["paths"][path].items():
@@ -104,7 +104,7 @@ def _build_openapi_document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _problem_schemas() -> dict[str, Any]:
+def _build_problem_schemas() -> dict[str, Any]:
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     parts: dict[str, Any] = schema.pop("$defs")
     return {"Problem": schema, **parts}

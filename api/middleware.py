@@ -17,13 +17,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import REQUEST_ID_HEADER, internal_error, problem
+from api.errors import REQUEST_ID_HEADER, create_internal_error_response, create_problem_response
 from api.headers import check_headers, requires_nonexistence
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status code for a request whose client disconnected
 PROCESS_TOKEN = secrets.token_hex(6)
 REQUEST_NUMBERS = count(1)
-ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 access_logger = logging.getLogger("api.access")
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class HttpExchange:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        self.request_id = given if ACCEPTED_REQUEST_ID.fullmatch(given) else new_request_id()
+        self.request_id = given if REQUEST_ID_PATTERN.fullmatch(given) else new_request_id()
         self.status: int | None = None
         self._scope = scope
         self._send = send
@@ -94,7 +94,7 @@ class OutermostMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, exchange: HttpExchange) -> None:
         try:
-            if refusal := _check_address(scope, exchange.request_id) or check_headers(scope, exchange.request_id):
+            if refusal := _check_url(scope, exchange.request_id) or check_headers(scope, exchange.request_id):
                 await refusal(scope, receive, exchange.send)
                 return
             await self._app(scope, receive, exchange.send)
@@ -104,14 +104,14 @@ class OutermostMiddleware:
             log.exception("request %s failed", exchange.request_id)
             if exchange.status is not None:
                 raise  # the server then closes the connection, so that a partial response does not look complete
-            await internal_error(exchange.request_id)(scope, receive, exchange.send)
+            await create_internal_error_response(exchange.request_id)(scope, receive, exchange.send)
 
 
-def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
+def _check_url(scope: Scope, request_id: str) -> JSONResponse | None:
     """Return an error response if the URL has NUL characters or duplicate query parameters."""
     if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
         detail = "the URL contains a NUL character (%00); remove it"
-        return problem(request_id, 400, "invalid_address", "Invalid URL", detail)
+        return create_problem_response(request_id, 400, "invalid_address", "Invalid URL", detail)
     if b"&" not in scope["query_string"]:
         return None
     counts = Counter(name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -119,7 +119,9 @@ def _check_address(scope: Scope, request_id: str) -> JSONResponse | None:
     if times < 2:  # noqa: PLR2004 - no parameter is repeated
         return None
     detail = f"the query parameter {name[:64]!r} appears {times} times; keep only one"
-    return problem(request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64])
+    return create_problem_response(
+        request_id, 422, "invalid_request", "The request is not valid", detail, param=name[:64]
+    )
 
 
 class BodilessResponseMiddleware:
@@ -190,15 +192,15 @@ class BodyLimitMiddleware:
             nonlocal left
             announced = Headers(scope=scope).get("content-length", "0")
             if announced.isdigit() and int(announced) > self._limit:
-                raise self._too_large_error()
+                raise self._create_too_large_error()
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise self._too_large_error()
+                raise self._create_too_large_error()
             return message
 
         await self._app(scope, receive_limited, send)
 
-    def _too_large_error(self) -> HTTPException:
+    def _create_too_large_error(self) -> HTTPException:
         detail = f"a JSON body may have at most {self._limit} bytes; put prompts or data into a file (POST /v1/files)"
         return HTTPException(413, detail)

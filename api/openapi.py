@@ -6,7 +6,7 @@ from pathlib import Path
 from api.main import create_app
 from api.settings import ApiSettings
 
-SNAPSHOT = Path(__file__).parent.parent / "docs" / "openapi.json"
+SNAPSHOT_PATH = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
 def render_document() -> str:
@@ -15,5 +15,5 @@ def render_document() -> str:
 
 
 if __name__ == "__main__":
-    SNAPSHOT.parent.mkdir(exist_ok=True)
-    SNAPSHOT.write_text(render_document(), encoding="utf-8")
+    SNAPSHOT_PATH.parent.mkdir(exist_ok=True)
+    SNAPSHOT_PATH.write_text(render_document(), encoding="utf-8")

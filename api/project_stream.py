@@ -47,5 +47,5 @@ def _render_marker(kind: str, position: int) -> bytes:
 
 
 def _render(entry: FeedRecord) -> bytes:
-    event = FeedEvent.of(entry)
+    event = FeedEvent.from_record(entry)
     return f"id: {event.id}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from api.conditions import ByteRange, UnsatisfiableRangeError, matches_if_none_match, parse_range, satisfies_if_match
-from api.errors import problem
+from api.errors import create_problem_response
 from jobs.artifacts import ArtifactStore
 
 MEDIA_TYPES = {".jsonl": "application/jsonl", ".log": "text/plain", ".md": "text/markdown"}
@@ -52,19 +52,19 @@ async def file_response(
         "X-Content-Type-Options": "nosniff",
     }
     if not satisfies_if_match(request.headers.get("If-Match"), etag):
-        return precondition_failed(request, "the file has changed; fetch it without If-Match")
+        return create_precondition_failed_response(request, "the file has changed; fetch it without If-Match")
     if matches_if_none_match(request.headers.get("If-None-Match"), etag):
         return Response(status_code=304, headers=headers)
     try:
-        part = parse_range(_wanted_range(request, etag), size)
+        part = parse_range(_get_range_header(request, etag), size)
     except UnsatisfiableRangeError:
-        return _range_not_satisfiable(request, size)
+        return _create_range_not_satisfiable_response(request, size)
     if part:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     whole = part or ByteRange(0, size)
     headers["Content-Length"] = str(whole.stop - whole.start)
     content = await _read_ahead(store, key, whole)
-    return StreamingResponse(content, 206 if part else 200, headers, _media_type(name))
+    return StreamingResponse(content, 206 if part else 200, headers, _guess_media_type(name))
 
 
 async def _read_ahead(store: ArtifactStore, key: str, part: ByteRange) -> Iterator[bytes]:
@@ -74,25 +74,32 @@ async def _read_ahead(store: ArtifactStore, key: str, part: ByteRange) -> Iterat
     return chain([first], pieces)
 
 
-def _wanted_range(request: Request, etag: str) -> str | None:
+def _get_range_header(request: Request, etag: str) -> str | None:
     condition = request.headers.get("If-Range")
     return request.headers.get("Range") if condition in (None, etag) else None
 
 
-def _range_not_satisfiable(request: Request, size: int) -> Response:
+def _create_range_not_satisfiable_response(request: Request, size: int) -> Response:
     detail = f"the file has {size} bytes; request a range within it"
     headers = {"Content-Range": f"bytes */{size}"}
     title = "Range not satisfiable"
-    return problem(request.state.request_id, 416, "range_not_satisfiable", title, detail, headers=headers)
-
-
-def precondition_failed(request: Request, detail: str) -> Response:
-    """Return the response to a request whose If-Match names another version."""
-    return problem(
-        request.state.request_id, 412, "precondition_failed", "Precondition failed", detail, param="If-Match"
+    return create_problem_response(
+        request.state.request_id, 416, "range_not_satisfiable", title, detail, headers=headers
     )
 
 
-def _media_type(name: str) -> str:
+def create_precondition_failed_response(request: Request, detail: str) -> Response:
+    """Return the response to a request whose If-Match names another version."""
+    return create_problem_response(
+        request.state.request_id,
+        412,
+        "precondition_failed",
+        "Precondition failed",
+        detail,
+        param="If-Match",
+    )
+
+
+def _guess_media_type(name: str) -> str:
     suffix = PurePosixPath(name).suffix.lower()
     return MEDIA_TYPES.get(suffix) or mimetypes.types_map.get(suffix) or "application/octet-stream"

@@ -22,7 +22,7 @@ class Credentials:
     session_token: str | None
 
     @classmethod
-    def read(cls, request: Request) -> "Credentials":
+    def from_request(cls, request: Request) -> "Credentials":
         """Return the credentials of a request."""
         authorization = request.headers.get("Authorization")
         return cls(authorization, None if authorization else request.cookies.get(SESSION_COOKIE))
@@ -50,7 +50,7 @@ async def authenticate(reader: CallBatcher, header: str | None) -> KeyRecord:
     return await reader.call(keys.authenticate, parse_bearer_secret(header))
 
 
-async def identify(reader: CallBatcher, credentials: Credentials) -> KeyRecord:
+async def identify_key(reader: CallBatcher, credentials: Credentials) -> KeyRecord:
     """Return the API key on whose behalf a request is made.
 
     Raises:

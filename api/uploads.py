@@ -60,7 +60,7 @@ async def receive_file(request: Request, store: ArtifactStore, settings: ApiSett
     """
     form = FormReader(request.headers.get("Content-Type", ""), file_field="file", text_fields=TEXT_FIELDS)
     async with _receive_form(request, form, store, settings) as (writer, path):
-        yield _finish_upload(form, writer, path)
+        yield _build_received_file(form, writer, path)
 
 
 @asynccontextmanager
@@ -82,7 +82,7 @@ async def _receive_form(
 ) -> AsyncIterator[tuple["_UploadWriter", Path]]:
     _check_content_length(request, store, settings)
     with translate_storage_errors():
-        scratch = await asyncio.to_thread(store.scratch)
+        scratch = await asyncio.to_thread(store.open_scratch_folder)
     with temporary_file(scratch) as (file, path):
         writer = _UploadWriter(file, store, settings)
         async for data in request.stream():
@@ -99,7 +99,7 @@ def translate_storage_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise storage_full_error() from None
+            raise create_storage_full_error() from None
         log.exception("cannot write to the artifact store")
         message = f"cannot write to the artifact store: {error.strerror or error}; ask its operator to make it writable"
         raise StorageUnavailableError(message) from None
@@ -113,15 +113,15 @@ def store_bytes(store: ArtifactStore, settings: ApiSettings, key: str, content: 
         StorageUnavailableError: the artifact store cannot be written to.
     """
     if store.free_bytes() - len(content) < settings.free_space_reserve_bytes:
-        raise storage_full_error()
-    with translate_storage_errors(), temporary_file(store.scratch()) as (file, path):
+        raise create_storage_full_error()
+    with translate_storage_errors(), temporary_file(store.open_scratch_folder()) as (file, path):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
         store.put(path, key)
 
 
-def read_filename(given: str, param: str) -> str:
+def validate_filename(given: str, param: str) -> str:
     """Return the name to store a file under.
 
     Raises:
@@ -166,7 +166,7 @@ class _UploadWriter:
     async def add(self, piece: bytes) -> None:
         self.bytes += len(piece)
         if self.bytes > self._settings.max_upload_bytes:
-            raise too_large_error(self._settings)
+            raise create_too_large_error(self._settings)
         self._buffer += piece
         if len(self._buffer) >= CHUNK_BYTES:
             await self._flush()
@@ -190,16 +190,16 @@ class _UploadWriter:
 
     def _write(self, data: bytearray) -> None:
         if self._store.free_bytes() - len(data) < self._settings.free_space_reserve_bytes:
-            raise storage_full_error()
+            raise create_storage_full_error()
         self._hash.update(data)
         with translate_storage_errors():
             self._file.write(data)
 
 
-def _finish_upload(form: FormReader, writer: _UploadWriter, path: Path) -> ReceivedFile:
+def _build_received_file(form: FormReader, writer: _UploadWriter, path: Path) -> ReceivedFile:
     filename = _require_file(form, "file")
     purpose, lifetime = read_purpose(form.fields), read_lifetime(form.fields)
-    return ReceivedFile(path, read_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())
+    return ReceivedFile(path, validate_filename(filename, "file"), purpose, lifetime, writer.bytes, writer.sha256())
 
 
 def _require_file(form: FormReader, field: str) -> str:
@@ -215,17 +215,17 @@ def _check_content_length(request: Request, store: ArtifactStore, settings: ApiS
     announced = request.headers.get("Content-Length", "0")
     size = int(announced) if announced.isdecimal() else 0
     if size > settings.max_upload_bytes + FORM_OVERHEAD_BYTES:
-        raise too_large_error(settings)
+        raise create_too_large_error(settings)
     if store.free_bytes() - size < settings.free_space_reserve_bytes:
-        raise storage_full_error()
+        raise create_storage_full_error()
 
 
-def too_large_error(settings: ApiSettings, param: str = "file") -> TooLargeError:
+def create_too_large_error(settings: ApiSettings, param: str = "file") -> TooLargeError:
     """Return the error for a file that is larger than allowed."""
     message = f"a file may have at most {settings.max_upload_bytes} bytes; split it, or raise BAICHUAN_MAX_UPLOAD_BYTES"
     return TooLargeError(message, param=param)
 
 
-def storage_full_error() -> InsufficientStorageError:
+def create_storage_full_error() -> InsufficientStorageError:
     """Return the error for a file that does not fit in the artifact store."""
     return InsufficientStorageError("the artifact store is full; delete files or artifacts, or enlarge its disk")

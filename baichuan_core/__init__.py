@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         Distribution,
         FinetuningOptions,
         FinetuningReport,
+        find_latest_resume_point,
         finetune,
-        latest_checkpoint,
         preview_dataset,
     )
     from .generation import (
@@ -80,7 +80,7 @@ _NAMES_BY_MODULE = {
         "FinetuningOptions",
         "FinetuningReport",
         "finetune",
-        "latest_checkpoint",
+        "find_latest_resume_point",
         "preview_dataset",
     ),
     "generation": (
@@ -135,11 +135,11 @@ __all__ = [
     "TrainingDivergedError",
     "UnsupportedError",
     "convert",
+    "find_latest_resume_point",
     "finetune",
     "generate",
     "ignore_progress",
     "inspect_checkpoint",
-    "latest_checkpoint",
     "load_model",
     "load_tokenizer",
     "preview_dataset",

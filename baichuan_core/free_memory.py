@@ -10,8 +10,8 @@ import torch
 from baichuan_core.host_memory import KIB, available_host_bytes, total_host_bytes
 
 # Bytes that this process may use, by device index; empty if no limit is set.
-_limits: dict[int, int] = {}
-_host_baseline: int | None = None
+_memory_limits: dict[int, int] = {}
+_host_baseline_bytes: int | None = None
 
 
 def limit_memory(reserved: Sequence[int]) -> None:
@@ -24,21 +24,21 @@ def limit_memory(reserved: Sequence[int]) -> None:
     Args:
         reserved: Bytes on each visible device, in order; empty if the process does not share its devices.
     """
-    global _host_baseline  # noqa: PLW0603 - limits apply to the whole process
-    limited = set(_limits)
-    _limits.clear()
+    global _host_baseline_bytes  # noqa: PLW0603 - limits apply to the whole process
+    limited = set(_memory_limits)
+    _memory_limits.clear()
     if torch.cuda.is_available():
         for index in limited:
             torch.cuda.set_per_process_memory_fraction(1.0, index)
         for index, count in enumerate(reserved[: torch.cuda.device_count()]):
             total = torch.cuda.mem_get_info(index)[1]
             torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
-            _limits[index] = count
+            _memory_limits[index] = count
         return
-    if _host_baseline is None:
-        _host_baseline = _measure_anonymous_bytes()
+    if _host_baseline_bytes is None:
+        _host_baseline_bytes = _measure_anonymous_bytes()
     if reserved:
-        _limits[0] = sum(reserved)
+        _memory_limits[0] = sum(reserved)
 
 
 def held_bytes() -> tuple[list[int], int]:
@@ -52,18 +52,18 @@ def held_bytes() -> tuple[list[int], int]:
 
 def limit_device_memory(index: int, count: int) -> None:
     """Limit this process to `count` bytes of one device; see `limit_memory`. Without a GPU, the CPU is device 0."""
-    global _host_baseline  # noqa: PLW0603 - limits apply to the whole process
+    global _host_baseline_bytes  # noqa: PLW0603 - limits apply to the whole process
     if torch.cuda.is_available():
         total = torch.cuda.mem_get_info(index)[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, count / total), index)
     else:
-        _host_baseline = _measure_anonymous_bytes()
-    _limits[index] = count
+        _host_baseline_bytes = _measure_anonymous_bytes()
+    _memory_limits[index] = count
 
 
-def get_limits() -> dict[int, int]:
+def get_memory_limits() -> dict[int, int]:
     """Return this process's memory limits in bytes, by device index; empty if it has none."""
-    return dict(_limits)
+    return dict(_memory_limits)
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -79,9 +79,9 @@ def free_bytes(device: str | torch.device | None = None) -> int:
     where = choose_device(device)
     if where.type == "cuda":
         free, _total = torch.cuda.mem_get_info(where)
-        limit = _limits.get(where.index or 0)
+        limit = _memory_limits.get(where.index or 0)
         return int(free) if limit is None else min(int(free), limit - torch.cuda.memory_reserved(where))
-    limits = [_limits[0] - (_measure_anonymous_bytes() - (_host_baseline or 0))] if _limits else []
+    limits = [_memory_limits[0] - (_measure_anonymous_bytes() - (_host_baseline_bytes or 0))] if _memory_limits else []
     return min([available_host_bytes(), *limits])
 
 

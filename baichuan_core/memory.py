@@ -16,53 +16,53 @@ from baichuan_core.out_of_memory import is_out_of_memory
 from footprint import (
     PRESETS,
     Footprint,
+    ModelShape,
     Precision,
-    Shape,
-    Training,
+    TrainingSettings,
     cache_bytes,
+    compute_max_cached_prefix_tokens,
     estimate_conversion,
     estimate_finetuning,
     estimate_inference,
     estimate_quantization,
     estimate_scoring,
+    find_smaller_finetuning_options,
     find_smaller_models,
-    find_smaller_trainings,
-    in_gib,
-    max_kept_prefix_tokens,
+    format_gib,
     read_config,
 )
 
 __all__ = [
     "PRESETS",
     "Footprint",
-    "Peak",
+    "MemoryPeak",
+    "ModelShape",
     "Precision",
-    "Shape",
-    "Training",
+    "TrainingSettings",
     "cache_bytes",
     "choose_device",
+    "compute_max_cached_prefix_tokens",
     "estimate_conversion",
     "estimate_finetuning",
     "estimate_inference",
     "estimate_quantization",
     "estimate_scoring",
     "explain_out_of_memory",
+    "format_gib",
     "free_bytes",
-    "in_gib",
-    "max_kept_prefix_tokens",
-    "peak_memory",
+    "measure_peak_memory",
     "read_config",
     "require_memory",
 ]
 
 
-class Peak:
-    """The maximum number of bytes allocated inside a `peak_memory` block, beyond those allocated before it."""
+class MemoryPeak:
+    """The maximum number of bytes allocated inside a `measure_peak_memory` block, beyond those allocated before it."""
 
     bytes = 0
 
 
-def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device | None = None) -> None:
+def require_memory(needs: Footprint, shape: ModelShape, *, device: str | torch.device | None = None) -> None:
     """Reject an operation that cannot fit into memory, before anything is loaded.
 
     Only the minimum, `needs.least`, is compared: short inputs and small batches may fit even if the largest ones that
@@ -82,16 +82,17 @@ def require_memory(needs: Footprint, shape: Shape, *, device: str | torch.device
     free, total = free_bytes(where), total_bytes(where)
     if needs.least <= free:
         return
-    needed = f"the operation needs at least {in_gib(needs.least)} of memory, but {where.type} has {in_gib(free)} free"
+    least, available = format_gib(needs.least), format_gib(free)
+    needed = f"the operation needs at least {least} of memory, but {where.type} has {available} free"
     remedy = _describe_remedy(needs, shape, free)
     if needs.least <= total:
-        raise MemoryOccupiedError(f"{needed} of {in_gib(total)}; wait until other processes use less, or {remedy}")
+        raise MemoryOccupiedError(f"{needed} of {format_gib(total)}; wait until other processes use less, or {remedy}")
     raise InsufficientMemoryError(f"{needed}; {remedy}")
 
 
 @contextmanager
 def explain_out_of_memory(
-    needs: Footprint, shape: Shape, *, device: str | torch.device | None = None
+    needs: Footprint, shape: ModelShape, *, device: str | torch.device | None = None
 ) -> Iterator[None]:
     """Replace out-of-memory errors in a block with errors that state sizes and alternatives, as `require_memory` does.
 
@@ -112,29 +113,31 @@ def explain_out_of_memory(
         where = torch.device("cpu") if needs.place == "host" else choose_device(device)
         total = total_bytes(where)
         message = (
-            f"{where.type} ran out of memory: the estimate was {in_gib(needs.total)}, and {where.type} has"
-            f" {in_gib(total)} in total, some of which other processes may be using; use a smaller batch_size or"
+            f"{where.type} ran out of memory: the estimate was {format_gib(needs.total)}, and {where.type} has"
+            f" {format_gib(total)} in total, some of which other processes may be using; use a smaller batch_size or"
             f" max_length, or gradient_checkpointing; {_describe_remedy(needs, shape, total)}"
         )
         kind = MemoryOccupiedError if needs.total <= total else InsufficientMemoryError
         raise kind(message) from error
 
 
-def _describe_remedy(needs: Footprint, shape: Shape, free: int) -> str:
+def _describe_remedy(needs: Footprint, shape: ModelShape, free: int) -> str:
     trains = needs.optimizer > 0
-    ways = find_smaller_trainings(shape, needs.least) if trains else find_smaller_models(shape, needs.least)
-    fitting = [f"{way} ({in_gib(least)})" for way, least in ways if least <= free] if needs.place == "device" else []
+    ways = find_smaller_finetuning_options(shape, needs.least) if trains else find_smaller_models(shape, needs.least)
+    fitting = (
+        [f"{way} ({format_gib(least)})" for way, least in ways if least <= free] if needs.place == "device" else []
+    )
     return f"use an alternative that would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"
 
 
 @contextmanager
-def peak_memory(device: str | torch.device | None = None) -> Iterator[Peak]:
+def measure_peak_memory(device: str | torch.device | None = None) -> Iterator[MemoryPeak]:
     """Measure the peak memory of a block, as recorded by torch's allocators.
 
     Weights that are mapped from a file and never copied do not count, nor do the weights that `prepack` rearranges,
     which oneDNN allocates.
     """
-    measured = Peak()
+    measured = MemoryPeak()
     gc.collect()  # otherwise the block might free memory that was allocated before it
     where = choose_device(device)
     if where.type == "cuda":

@@ -26,16 +26,16 @@ import redis
 
 from api.openai.completion_objects import Choice, ChunkWriter
 from benchmarks.chat_client import Measurement, measure
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.chats.messages import (
     CALL_ADAPTER,
     REPLIES_ADAPTER,
-    Ask,
+    ChatEnded,
+    ChatRequest,
+    ChatStarted,
     ChoiceEnded,
     Delta,
-    Ended,
     Reply,
-    Started,
     call_queue_key,
     reply_stream_key,
 )
@@ -55,7 +55,7 @@ POLL_SECONDS = 0.002  # polling interval of the simulated runner
 def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
     """Answer chats like a runner whose steps take `1 / pace` seconds."""
     client = redis.Redis.from_url(url)
-    open_chats: dict[str, tuple[Ask, int]] = {}
+    open_chats: dict[str, tuple[ChatRequest, int]] = {}
     queue, due = call_queue_key(attempt_id), time.monotonic()
     while True:
         found = client.lpop(queue)
@@ -64,9 +64,9 @@ def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
         replies_by_process: dict[str, list[Reply]] = {}
         while isinstance(found, bytes):
             call = CALL_ADAPTER.validate_json(found)
-            if isinstance(call, Ask):
+            if isinstance(call, ChatRequest):
                 open_chats[call.id] = (call, 2)
-                first: list[Reply] = [Started(call.id, 0, 5), Delta(call.id, 1, 0, TEXT)]
+                first: list[Reply] = [ChatStarted(call.id, 0, 5), Delta(call.id, 1, 0, TEXT)]
                 replies_by_process.setdefault(call.reply_to, []).extend(first)
             else:
                 open_chats.pop(call.id, None)
@@ -79,7 +79,7 @@ def simulate_runner(url: str, attempt_id: str, pace: float) -> None:
                     replies.append(Delta(ask.id, number, 0, TEXT))
                     open_chats[ask.id] = (ask, number + 1)
                 else:
-                    replies += [ChoiceEnded(ask.id, number, 0, "stop", number - 1), Ended(ask.id, number + 1)]
+                    replies += [ChoiceEnded(ask.id, number, 0, "stop", number - 1), ChatEnded(ask.id, number + 1)]
                     del open_chats[ask.id]
         for process, replies in replies_by_process.items():
             client.xadd(reply_stream_key(process), {"replies": REPLIES_ADAPTER.dump_json(replies)}, maxlen=10_000)
@@ -100,7 +100,9 @@ def redis_server(folder: Path) -> Iterator[str]:
 def simulated_runner(settings: Settings, attempt_id: str, pace: float) -> Iterator[None]:
     """Run a process that answers the chats of an attempt, until the end of the block."""
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=simulate_runner, args=(settings.redis, attempt_id, pace), daemon=True)
+    process = context.Process(
+        target=simulate_runner, args=(settings.effective_redis_url, attempt_id, pace), daemon=True
+    )
     process.start()
     try:
         yield
@@ -112,7 +114,11 @@ def simulated_runner(settings: Settings, attempt_id: str, pace: float) -> Iterat
 @contextmanager
 def api_process(settings: Settings, port: int) -> Iterator[psutil.Process]:
     """Run `python -m api` until the end of the block."""
-    environment = {"BAICHUAN_HOME": str(settings.home), "REDIS_URL": settings.redis, "BAICHUAN_PORT": str(port)}
+    environment = {
+        "BAICHUAN_HOME": str(settings.home),
+        "REDIS_URL": settings.effective_redis_url,
+        "BAICHUAN_PORT": str(port),
+    }
     process = subprocess.Popen([sys.executable, "-m", "api"], env=os.environ | environment, stderr=subprocess.DEVNULL)
     try:
         wait_for("the API", lambda: is_ready(port))
@@ -137,7 +143,7 @@ def serve_model(settings: Settings, url: str) -> str:
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:
         client.post("/v1/models", json={"id": "base", "path": str(folder)}).raise_for_status()
         job = client.post("/v1/jobs", json={"kind": "serve", "model": "base"}).raise_for_status().json()
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     with database.writing() as connection:
         attempt_id = start_on(connection, job["id"], "wrk-1", settings)
     database.close()
@@ -182,7 +188,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder)) as redis_url:
         settings, port = Settings(home=Path(folder) / "home", redis_url=redis_url), free_port()
         url = f"http://127.0.0.1:{port}"
-        prepare(settings, KEY)
+        prepare_deployment(settings, KEY)
         with api_process(settings, port) as api, simulated_runner(settings, serve_model(settings, url), options.pace):
             body = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "max_tokens": options.tokens}
             measure(url, KEY, [{**body, "max_tokens": 3}] * 4)

@@ -262,7 +262,7 @@ def _start_engine(checkpoint: Path, dtype: Any = "auto") -> Way:
     options = GenerationOptions(temperature=0, repetition_penalty=1.0, batch_size=SLOTS, dtype=dtype, device="cpu")
     generator = TextGenerator(checkpoint, options)
     generator.load()
-    return lambda work: sum(step.tokens for step in generator.run(generator.encode(work.requests())))
+    return lambda work: sum(step.token_count for step in generator.run(generator.encode(work.requests())))
 
 
 @contextmanager

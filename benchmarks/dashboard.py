@@ -280,7 +280,7 @@ def cpu_seconds(pid: int) -> float:
 
 def connect() -> Iterator[Bench]:
     """Yield access to the service that the environment names."""
-    database = Database(Settings().database)
+    database = Database(Settings().effective_database_url)
     headers = {"Authorization": f"Bearer {os.environ['BAICHUAN_API_KEY']}"}
     with httpx.Client(base_url=os.environ["BAICHUAN_URL"], headers=headers, timeout=120, trust_env=False) as client:
         with database.writing() as connection:

@@ -22,7 +22,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from api.routes.dashboard import find_bundle
+from api.routes.dashboard import get_bundle_folder
 from jobs.database.tables import MetricPoint
 from jobs.service.metrics import Point
 from tests.api.conftest import Api, serving, small
@@ -70,7 +70,7 @@ PAN = """async (frames) => {
 
 def print_sizes() -> None:
     """Print the gzipped size of the first page's scripts and of the largest others."""
-    bundle = find_bundle()
+    bundle = get_bundle_folder()
     first = set(re.findall(r"assets/([\w.-]+\.js)", (bundle / "index.html").read_text(encoding="utf-8")))
     sizes = {file.name: len(gzip.compress(file.read_bytes(), 9)) / 1000 for file in (bundle / "assets").glob("*.js")}
     print(f"first page: {sum(size for name, size in sizes.items() if name in first):.1f} kB of gzipped script")

@@ -33,7 +33,7 @@ def measure_ours(jobs: int) -> dict[str, list[float]]:
         client.models.register("tiny", make_tiny_checkpoint(settings.allowed_model_roots[0] / "tiny"))
         spec = {"kind": "generate", "model": "tiny", "prompts": ["a"], "max_new_tokens": 1}
         ids = [client.jobs.submit(spec).wait().id for _ in range(jobs + 3)]
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     query = sa.text(
         "SELECT a.claimed_at - j.created_at, a.finished_at - a.claimed_at"
         " FROM jobs j JOIN attempts a ON a.job_id = j.id WHERE j.id = :id"
@@ -82,7 +82,7 @@ def main() -> None:
             environment = {**os.environ, "BAICHUAN_HOME": home, "PYTHONPATH": str(Path(__file__).parents[1])}
             sys.exit(subprocess.run([baichuan, "up", "--", *again], env=environment, check=False).returncode)
     measured = measure_ours(options.jobs)
-    baseline = measure_bare_celery(options.jobs, Settings().redis)
+    baseline = measure_bare_celery(options.jobs, Settings().effective_redis_url)
     ratio = statistics.median(measured["start"]) / statistics.median(baseline)
     print("| interval | median | p99 |\n| --- | --- | --- |")
     print(format_row("job accepted until claimed by the worker", measured["start"]))

@@ -99,7 +99,7 @@ def published_alibi(model: BaichuanForCausalLM, ids: Tensor) -> Callable[[], Any
         mask = bias.to(hidden_states.dtype) + torch.full((tokens, tokens), -torch.inf).triu(1).to(hidden_states.dtype)
         for layer in model.model.layers:
             hidden_states = layer(hidden_states, attention_mask=mask[None])
-        return model.logits(model.model.norm(hidden_states)[:, -1:])
+        return model.compute_logits(model.model.norm(hidden_states)[:, -1:])
 
     return run
 

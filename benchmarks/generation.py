@@ -131,7 +131,7 @@ def _measure(
 def _answer(generator: TextGenerator, work: Work) -> None:
     encoded = generator.encode([GenerationRequest(prompt="a", max_new_tokens=length) for length in work.lengths])
     requests = [replace(one, prompt_ids=tuple(prompt)) for one, prompt in zip(encoded, work.prompts, strict=True)]
-    tokens = sum(step.tokens for step in generator.run(requests))
+    tokens = sum(step.token_count for step in generator.run(requests))
     if tokens != work.tokens:
         raise RuntimeError(f"{tokens} tokens instead of {work.tokens}")
 

@@ -22,13 +22,13 @@ from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.generation import GenerationOptions
 from baichuan_core.generation.engines import vllm
 from baichuan_core.generation.engines.capacity import compute_capacity
-from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, EngineSetup, SamplingSettings
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.open_batch import OpenBatch
-from baichuan_core.memory import peak_memory
+from baichuan_core.memory import measure_peak_memory
 from benchmarks.gpu_training import Case, peak_flops, stored_bytes, train_case
 from examples.tiny_checkpoint import make_tiny_checkpoint
-from footprint import GIB, PRESETS, Precision, Shape, estimate_inference
+from footprint import GIB, PRESETS, ModelShape, Precision, estimate_inference
 
 MIB = 2**20
 QLORA_BYTES = 16 * 10**9  # what training 13B by QLoRA may take: a card with 16 GB
@@ -41,14 +41,14 @@ PRECISIONS = {
     "int8, 8-bit head": Precision("bfloat16", "int8", quantize_head=True),
     "nf4, 8-bit head": Precision("bfloat16", "nf4", quantize_head=True),
 }
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+GREEDY = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of all measurements."""
 
-    shapes: dict[str, Shape]
+    shapes: dict[str, ModelShape]
     copied: int
     decoded: int
     prefills: tuple[int, ...]
@@ -65,7 +65,7 @@ def make_sizes(*, tiny: bool) -> Sizes:
     return Sizes(small, copied=GIB // 16, decoded=8, prefills=(256, 512), prompts=6, new_tokens=8)
 
 
-def make_model(shape: Shape, precision: Precision, device: torch.device) -> BaichuanForCausalLM:
+def make_model(shape: ModelShape, precision: Precision, device: torch.device) -> BaichuanForCausalLM:
     """Create a model with random weights on the device and quantize it there."""
     config = BaichuanConfig(
         vocab_size=shape.vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
@@ -156,7 +156,7 @@ def measure_prefills(size: Sizes, device: torch.device) -> Iterator[tuple[str, s
     for tokens in size.prefills:
         ids = torch.randint(3, shape.vocab_size, (1, tokens), device=device)
         spent = measure_seconds(partial(model, ids, logits_to_keep=1), device)
-        with peak_memory(device) as peak:
+        with measure_peak_memory(device) as peak:
             model(ids, logits_to_keep=1)
         expected = estimate_inference(shape, PRECISIONS["bf16"], batch=1, tokens=tokens)
         expected_mib, mask_mib = (expected.cache + expected.activations) / MIB, shape.heads * tokens**2 * 2 / MIB
@@ -221,7 +221,7 @@ def measure_batches(size: Sizes, device: torch.device) -> Iterator[tuple[str, st
         del model, engine
         _collect(device)
         others = measure_seconds(
-            partial(_run_all, OpenBatch(vllm.start(setup, tokenizer)), requests, options), device, repeats=1
+            partial(_run_all, OpenBatch(vllm.create_engine(setup, tokenizer)), requests, options), device, repeats=1
         )
         yield "batch 7B, vLLM", f"{total / others:.1f} tokens/s, ours {others / ours:.2f}x as fast"
 

@@ -13,8 +13,8 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
 from baichuan_core import BaichuanForCausalLM
-from baichuan_core.memory import peak_memory
-from footprint import GIB, Shape
+from baichuan_core.memory import measure_peak_memory
+from footprint import GIB, ModelShape
 
 # Dense bfloat16 FLOPs per second from NVIDIA's data sheets, by a part of the device's name.
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
@@ -26,7 +26,7 @@ class Case:
     """One line of the table."""
 
     name: str
-    shape: Shape
+    shape: ModelShape
     batch: int
     tokens: int
     full: bool = False
@@ -39,7 +39,7 @@ def stored_bytes(model: BaichuanForCausalLM) -> int:
     return sum({tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
-def step_flops(shape: Shape, tokens: int, *, full: bool) -> float:
+def step_flops(shape: ModelShape, tokens: int, *, full: bool) -> float:
     """Return the FLOPs per token of a forward and a backward pass over rows of `tokens` tokens."""
     forward = 2 * (shape.parameters - shape.vocab_size * shape.hidden_size)  # looking up an embedding takes no FLOPs
     forward += 4 * shape.layers * shape.hidden_size * tokens
@@ -82,7 +82,7 @@ def train_case(
         optimizer.step()
         optimizer.zero_grad()
 
-    with peak_memory(device) as taken:
+    with measure_peak_memory(device) as taken:
         step()
     rate = case.batch * case.tokens / seconds(step)
     mfu = step_flops(case.shape, case.tokens, full=case.full) * rate / peak[0]

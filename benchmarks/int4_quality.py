@@ -20,12 +20,12 @@ from pydoc_data.topics import topics
 
 from baichuan_core import QuantizationOptions, load_model, quantize
 from baichuan_core.likelihood import (
-    Comparison,
+    PredictionComparison,
     ReferenceRun,
-    calibration_text,
     compare_with_reference,
+    load_calibration_text,
     run_reference,
-    text_windows,
+    split_into_windows,
 )
 from baichuan_core.quantization import Calibration
 from benchmarks.real_model import gguf_tokenizer, make_real_checkpoint
@@ -41,7 +41,7 @@ def encode_texts() -> dict[str, list[int]]:
     tokenizer = gguf_tokenizer()
     documentation = "\n".join(topics.values())
     other_kind = OTHER_KIND.read_text(encoding="utf-8")
-    kinds = {"documentation": documentation, "other kind": other_kind, "built-in": calibration_text()}
+    kinds = {"documentation": documentation, "other kind": other_kind, "built-in": load_calibration_text()}
     return {name: list(tokenizer(text).input_ids) for name, text in kinds.items()}
 
 
@@ -60,7 +60,7 @@ def list_options(ids: dict[str, list[int]], sequences: int) -> Iterator[tuple[st
             yield f"{method.upper()}, {kind}", replace(plain, calibration=calibration)
 
 
-def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference: ReferenceRun) -> Comparison:
+def measure(checkpoint: Path, name: str, options: QuantizationOptions, reference: ReferenceRun) -> PredictionComparison:
     """Measure one quantized model and print its row of the table."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
@@ -85,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoint = make_real_checkpoint(arguments.directory)
     ids = encode_texts()
-    windows = text_windows(ids["documentation"][:HELD_OUT_TOKENS], length=512, stride=512)
+    windows = split_into_windows(ids["documentation"][:HELD_OUT_TOKENS], length=512, stride=512)
     reference = run_reference(load_model(checkpoint, dtype="float32", device="cpu"), windows)
     print("| model | perplexity | KL to float32 | equal greedy tokens | relative error | bytes | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -18,11 +18,11 @@ from pydoc_data.topics import topics
 from baichuan_core import QuantizationOptions, load_model, quantize
 from baichuan_core.likelihood import (
     ReferenceRun,
-    calibration_text,
     compare_with_reference,
-    held_out_text,
+    load_calibration_text,
+    load_held_out_text,
     run_reference,
-    text_windows,
+    split_into_windows,
 )
 from baichuan_core.quantization import Calibration
 from benchmarks.int4_quality import OTHER_KIND, SAME_KIND_START
@@ -51,7 +51,7 @@ def read_texts() -> dict[str, Text]:
     documents, python = encode(OTHER_KIND.read_text(encoding="utf-8")), encode("\n".join(topics.values()))
     return {
         "documents": Text(documents[HELD_OUT + GAP :], documents[:HELD_OUT]),
-        "built-in": Text(encode(calibration_text()), encode(held_out_text())[:HELD_OUT]),
+        "built-in": Text(encode(load_calibration_text()), encode(load_held_out_text())[:HELD_OUT]),
         "python": Text(python[SAME_KIND_START:], python[:HELD_OUT]),
     }
 
@@ -90,7 +90,8 @@ def main() -> None:
     checkpoint, texts = make_real_checkpoint(arguments.directory), read_texts()
     model = load_model(checkpoint, dtype="float32", device="cpu")
     references = {
-        name: run_reference(model, text_windows(text.held_out, length=512, stride=512)) for name, text in texts.items()
+        name: run_reference(model, split_into_windows(text.held_out, length=512, stride=512))
+        for name, text in texts.items()
     }
     print(f"| calibrated on | {' | '.join(texts)} | mean |")
     print("| --- " * (len(texts) + 2) + "|")

@@ -26,13 +26,13 @@ from api.settings import ApiSettings
 from api.uploads import store_bytes
 from footprint import Precision
 from jobs.artifacts import input_key, open_store
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.dispatcher import Dispatcher
 from jobs.records import ModelRecord, WorkerRecord
 from jobs.repository import models
 from jobs.service import keys, workers
-from jobs.service.submission import Submission, Submitted, submit
+from jobs.service.submission import Submission, SubmittedJob, submit
 from jobs.specs import KINDS, GenerateSpec, StoredGenerateSpec, split_off_input
 
 MAX_RATIO = 1.5
@@ -71,8 +71,8 @@ def fill_queue(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[st
     The rows of large specs share one separated input. Its file is written only for the last job, because no measured
     operation reads it and the files of 10,000 jobs would take 160 GB.
     """
-    prepare(settings)
-    database, secret = Database(settings.database), keys.new_secret()
+    prepare_deployment(settings)
+    database, secret = Database(settings.effective_database_url), keys.new_secret()
     separated = split_off_input(spec) if spec is not SMALL else None
     row_spec: GenerateSpec = separated.spec if separated else StoredGenerateSpec(**SMALL.model_dump())
     with database.writing() as connection:
@@ -83,7 +83,7 @@ def fill_queue(settings: ApiSettings, spec: GenerateSpec, jobs: int) -> tuple[st
     while len(ids) < jobs:
         batch = [Submission(key.project_id, row_spec) for _ in range(min(BATCH, jobs - len(ids)))]
         with database.writing() as connection:
-            ids += [answer.job.id for answer in submit(connection, batch) if isinstance(answer, Submitted)]
+            ids += [answer.job.id for answer in submit(connection, batch) if isinstance(answer, SubmittedJob)]
     if separated:
         store_bytes(open_store(settings), settings, input_key(ids[-1]), separated.content)
     with database.writing() as connection:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.load import LoadResult, measure, request
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.records import ModelRecord
 from jobs.repository import models
@@ -37,7 +37,7 @@ def servers(home: Path) -> Iterator[str]:
     redis_url = f"redis://127.0.0.1:{BROKER_PORT}/0"
     url = os.environ.get("DATABASE_URL", "")
     settings = Settings(home=home, database_url=url, redis_url=redis_url)
-    prepare(settings)
+    prepare_deployment(settings)
     key = _key_and_model(settings)
     environment = {
         **os.environ,
@@ -66,7 +66,7 @@ def servers(home: Path) -> Iterator[str]:
 
 
 def _key_and_model(settings: Settings) -> str:
-    database, secret = Database(settings.database), keys.new_secret()
+    database, secret = Database(settings.effective_database_url), keys.new_secret()
     with database.writing() as connection:
         key = keys.create(connection, project="benchmark", name="benchmark", role="member", secret=secret)
         record = ModelRecord(key.project_id, "m", "checkpoint", "ready", None, None, "/m", None, {}, 1)
@@ -76,7 +76,7 @@ def _key_and_model(settings: Settings) -> str:
 
 
 def _floor_url(settings: Settings) -> str:
-    url = Database(settings.database).url
+    url = Database(settings.effective_database_url).url
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{settings.home.resolve() / 'floor.sqlite3'}"
     return url.render_as_string(hide_password=False)

@@ -93,7 +93,7 @@ def find_first_token(job_id: str) -> float:
         "SELECT e.created_at - j.created_at, e.data FROM jobs j JOIN events e ON e.job_id = j.id"
         " WHERE j.id = :id AND e.type = 'progress' ORDER BY e.sequence"
     )
-    with Database(Settings().database).reading() as connection:
+    with Database(Settings().effective_database_url).reading() as connection:
         rows = connection.execute(query, {"id": job_id}).all()
     return next(float(passed) for passed, data in rows if json.loads(data)["stage"] == "generating")
 

@@ -5,7 +5,7 @@ from .adapter_layers import (
     assign_to_layers,
     find_adapter_weights,
     is_saved,
-    refuse_integers,
+    reject_integers,
     require_selected_layers,
     select_layers,
 )
@@ -65,7 +65,7 @@ __all__ = [
     "read_object",
     "read_settled_config",
     "read_weight_map",
-    "refuse_integers",
+    "reject_integers",
     "require_norm_head",
     "require_selected_layers",
     "select_layers",

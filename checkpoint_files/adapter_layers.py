@@ -94,7 +94,7 @@ def assign_to_layers(shapes: Mapping[str, tuple[int, ...]], settings: AdapterSet
     return AdapterLayers(layers, saved)
 
 
-def refuse_integers(integers: Mapping[str, str], file: Path) -> None:
+def reject_integers(integers: Mapping[str, str], file: Path) -> None:
     """Reject integer tensors in an adapter's file, because their codes would be used as matrix values.
 
     Args:

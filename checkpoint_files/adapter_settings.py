@@ -88,7 +88,7 @@ class AdapterSettings:
         if isinstance(ranks := content.get("rank_pattern"), dict):
             content["rank_pattern"] = as_whole_numbers(ranks, ranks)
         _require_lora(content, file)
-        _refuse_other_features(content, file)
+        _reject_other_features(content, file)
         known = {name: content[name] for name in cls.__dataclass_fields__ if content.get(name) is not None}
         known["init_lora_weights"] = _read_initialization(content, file)
         _check_types(known, file)
@@ -126,7 +126,7 @@ def _require_lora(content: Mapping[str, Any], file: Path) -> None:
         )
 
 
-def _refuse_other_features(content: Mapping[str, Any], file: Path) -> None:
+def _reject_other_features(content: Mapping[str, Any], file: Path) -> None:
     if found := [name for name in OTHER_FEATURES if content.get(name)]:
         raise UnsupportedFileError(
             f"{file} sets {found[0]}, which is not supported because it is not plain LoRA: merge the adapter with peft"

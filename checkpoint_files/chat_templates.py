@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .errors import FileError
 from .field_rules import Rule, show
-from .json_files import read_bytes, refuse_byte_order_mark
+from .json_files import read_bytes, reject_byte_order_mark
 
 DEFAULT_FILE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"  # transformers' folder for a tokenizer with several templates
@@ -74,7 +74,7 @@ def _find_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Iterat
 
 def _read_template(file: Path) -> str:
     content = read_bytes(file)
-    refuse_byte_order_mark(file)  # the mark would be the first character of every prompt
+    reject_byte_order_mark(file)  # the mark would be the first character of every prompt
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ from .adapter_layers import (
     AdapterLayers,
     assign_to_layers,
     find_adapter_weights,
-    refuse_integers,
+    reject_integers,
     require_selected_layers,
     select_layers,
 )
@@ -19,7 +19,7 @@ from .errors import FileError
 from .generation_values import FILE as GENERATION_CONFIG
 from .generation_values import check_chat_tokens, check_end_tokens, read_generation_config
 from .headers import Header, read_headers
-from .json_files import LFS_POINTER, refuse_lfs_pointer
+from .json_files import LFS_POINTER, reject_lfs_pointer
 from .layout import block_layers
 from .model_fields import ModelFields
 from .tensors import check_tensors, holds_plain_weights
@@ -55,7 +55,7 @@ def check_gguf_files(folder: Path) -> None:
     for file in folder.glob("*.gguf"):
         with file.open("rb") as stream:
             beginning = stream.read(len(LFS_POINTER))
-        refuse_lfs_pointer(file, beginning)
+        reject_lfs_pointer(file, beginning)
         if not beginning.startswith(GGUF_MAGIC):
             raise FileError(f"{file} is not a GGUF file: copy or convert it again")
     check_companions(folder, config, _model_fields(folder, config).vocab_size)
@@ -103,7 +103,7 @@ def check_adapter_files(adapter: Path) -> AdapterLayers:
     file = find_adapter_weights(adapter)
     headers = _read_tensor_headers(file)
     found = assign_to_layers({name: header.shape for name, header in headers.items()}, settings, file)
-    refuse_integers({name: header.dtype for name, header in headers.items() if not header.is_float}, file)
+    reject_integers({name: header.dtype for name, header in headers.items() if not header.is_float}, file)
     require_selected_layers(found.layers, _select_layers(settings, found), found.saved_modules, settings, file)
     return found
 

@@ -12,7 +12,7 @@ from typing import IO, Any, TypeGuard
 
 from .errors import FileError
 from .field_rules import is_whole, show
-from .json_files import LFS_POINTER, refuse_lfs_pointer
+from .json_files import LFS_POINTER, reject_lfs_pointer
 
 MAX_HEADER_BYTES = 100_000_000  # limit of the safetensors library
 # Pickles that precede the tensors in a file of torch before 1.6: magic number, protocol version, system information.
@@ -56,7 +56,7 @@ def read_headers(file: Path) -> Headers:
     if not file.is_file():
         raise FileError(f"{file} is missing: copy or download this shard of the checkpoint")
     with file.open("rb") as stream:
-        refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
+        reject_lfs_pointer(file, stream.read(len(LFS_POINTER)))
         stream.seek(0)
         try:
             return _read_safetensors(stream, file) if file.suffix == ".safetensors" else _read_pickle(stream, file)

@@ -23,7 +23,7 @@ def read_object(file: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     raw = read_bytes(file, max_bytes)
     try:
         # Pass bytes, so that `json` detects a byte order mark and UTF-16.
-        content = json.loads(raw, parse_constant=_refuse_constant)
+        content = json.loads(raw, parse_constant=_reject_constant)
     except RecursionError:
         raise FileError(f"{file} is nested too deeply: use the published file") from None
     except ValueError as error:
@@ -50,11 +50,11 @@ def read_bytes(file: Path, max_bytes: int = MAX_BYTES) -> bytes:
         raise FileError(f"{file} cannot be read: {error.strerror}") from error
     if len(content) > max_bytes:
         raise FileError(f"{file} is larger than {max_bytes} bytes: use the published file")
-    refuse_lfs_pointer(file, content)
+    reject_lfs_pointer(file, content)
     return content
 
 
-def refuse_byte_order_mark(file: Path) -> None:
+def reject_byte_order_mark(file: Path) -> None:
     """Raise FileError if a file begins with a byte order mark, which transformers cannot skip."""
     with file.open("rb") as stream:
         beginning = stream.read(len(BOM_UTF8))
@@ -62,7 +62,7 @@ def refuse_byte_order_mark(file: Path) -> None:
         raise FileError(f"{file} begins with a byte order mark: save it as UTF-8 without one")
 
 
-def refuse_lfs_pointer(file: Path, beginning: bytes) -> None:
+def reject_lfs_pointer(file: Path, beginning: bytes) -> None:
     """Raise FileError if a file is the pointer that git writes when git-LFS is not installed."""
     if beginning.startswith(LFS_POINTER):
         raise FileError(f"{file} is a git-LFS pointer, not the file itself: run `git lfs pull` in its repository")
@@ -73,7 +73,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 

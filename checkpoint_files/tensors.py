@@ -51,10 +51,10 @@ def check_tensors(tensors: TensorHeaders, sizes: Sizes, quantization: Mapping[st
         FileError: There is such a tensor; the message names the tensor and the remedy.
     """
     expected, linear, names = expected_tensors(sizes), linear_layers(sizes), set(tensors.names)
-    refuse_gptq(tensors)
+    reject_gptq(tensors)
     quantized = set(linear) if quantization else set()
     if missing := sorted(set(expected) - names):
-        _refuse_prefix(tensors, expected)
+        _reject_prefix(tensors, expected)
         raise FileError(
             f"{tensors.checkpoint} lacks {len(missing)} tensors, the first of them {missing[0]}: "
             "copy or download the checkpoint again, or correct config.json"
@@ -74,7 +74,7 @@ def check_tensors(tensors: TensorHeaders, sizes: Sizes, quantization: Mapping[st
         _require_floats(tensors, name)
 
 
-def _refuse_prefix(tensors: TensorHeaders, expected: Mapping[str, Shape]) -> None:
+def _reject_prefix(tensors: TensorHeaders, expected: Mapping[str, Shape]) -> None:
     """Raise FileError if all names have a prefix that training tools add."""
     for prefix, origin in WRAPPERS.items():
         if all(f"{prefix}{name}" in tensors.names for name in expected):
@@ -84,7 +84,7 @@ def _refuse_prefix(tensors: TensorHeaders, expected: Mapping[str, Shape]) -> Non
             )
 
 
-def refuse_gptq(tensors: TensorHeaders) -> None:
+def reject_gptq(tensors: TensorHeaders) -> None:
     """Raise UnsupportedFileError if the tensors are those of GPTQ or AWQ."""
     if found := next((name for name in tensors.names if name.endswith(GPTQ_ENDINGS)), None):
         raise UnsupportedFileError(

@@ -8,7 +8,7 @@ from .chat_templates import check_chat_templates
 from .errors import FileError
 from .family import BAICHUAN1_VOCABULARY_SIZE, BAICHUAN2_VOCABULARY_SIZE
 from .field_rules import NUMBER, SWITCH, Rule, check_fields, is_whole, show
-from .json_files import read_object, refuse_byte_order_mark
+from .json_files import read_object, reject_byte_order_mark
 from .sentencepiece_model import read_pieces
 
 SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -134,11 +134,11 @@ def _find_added_tokens(
         if token and token not in known and token not in ids:
             ids[token] = free
             free += 1
-    _refuse_equal_ids(folder, ids)
+    _reject_equal_ids(folder, ids)
     return ids
 
 
-def _refuse_equal_ids(folder: Path, ids: Mapping[str, int]) -> None:
+def _reject_equal_ids(folder: Path, ids: Mapping[str, int]) -> None:
     """Raise FileError if two tokens have the same id, which transformers may assign if the added ids have gaps."""
     by_id: dict[int, str] = {}
     for token, token_id in ids.items():
@@ -179,7 +179,7 @@ def _read(file: Path, rules: Mapping[str, Rule] | None = None) -> dict[str, Any]
     if not file.exists():
         return {}
     content = read_object(file)
-    refuse_byte_order_mark(file)
+    reject_byte_order_mark(file)
     try:
         check_fields(content, dict.fromkeys(content, _ID) if rules is None else rules)
     except FileError as fault:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .errors import FileError, UnsupportedFileError
 from .headers import Header, Headers, StoredObject, read_headers
-from .json_files import read_object, refuse_byte_order_mark
+from .json_files import read_object, reject_byte_order_mark
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -61,7 +61,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
     """
     try:
         weight_map = read_object(index).get("weight_map")
-        refuse_byte_order_mark(index)
+        reject_byte_order_mark(index)
     except FileError as fault:
         raise FileError(f"{index} is not an index of shards: {fault}") from None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):

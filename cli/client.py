@@ -14,7 +14,7 @@ from baichuan_client.endpoint import Endpoint
 from baichuan_client.pages import Pages
 from baichuan_client.session import Session
 from baichuan_client.transfers import Download, open_upload
-from cli.problems import readable_errors
+from cli.problems import translate_client_errors
 
 
 class Client:
@@ -22,7 +22,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.url = endpoint.url
-        with readable_errors():
+        with translate_client_errors():
             self._session = Session(endpoint)
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class Client:
 
     def list_items(self, path: str, params: Params | None = None, *, most: int | None = None) -> Iterator[Any]:
         """Yield up to `most` items of a list, fetching the list page by page."""
-        with readable_errors():
+        with translate_client_errors():
             yield from self._session.iterate(Pages(path, read_as_is, params, most))
 
     def request(
@@ -62,14 +62,14 @@ class Client:
         Raises:
             CommandError: The service rejects the request, fails, or does not respond.
         """
-        with readable_errors():
+        with translate_client_errors():
             return self._session.send(request_json(method, path, params, headers=headers))
 
     @contextmanager
     def post_stream(self, path: str, body: Any, timeout: httpx.Timeout) -> Iterator[httpx.Response]:
         """Send a POST request and yield the successful response, to be read in chunks."""
         with (
-            readable_errors(),
+            translate_client_errors(),
             self._session.stream(Call("POST", path, read_as_is, body=body, timeout=timeout)) as response,
         ):
             yield response
@@ -81,9 +81,9 @@ class Client:
 
     def fetch(self, download: Download) -> Path:
         """Download a file and return its path."""
-        with readable_errors():
+        with translate_client_errors():
             return self._session.fetch(download)
 
     def _call(self, call: Call[Any]) -> Any:
-        with readable_errors():
+        with translate_client_errors():
             return self._session.call(call)

@@ -41,7 +41,7 @@ class Conversation:
         """Forget all turns but keep the system prompt."""
         self.turns.clear()
 
-    def answer(self, text: str) -> Generator[str]:
+    def stream_answer(self, text: str) -> Generator[str]:
         """Yield the answer to a message as it arrives.
 
         When the iteration ends, for whatever reason, the text received so far becomes the assistant's turn. If no text
@@ -64,10 +64,10 @@ class Conversation:
 
     def _stream(self, body: Mapping[str, Any]) -> Iterator[str]:
         with self._client.post_stream(CHAT_PATH, body, self._timeout) as response:
-            yield from _read_pieces(response.iter_lines())
+            yield from _read_answer_text(response.iter_lines())
 
 
-def _read_pieces(lines: Iterator[str]) -> Iterator[str]:
+def _read_answer_text(lines: Iterator[str]) -> Iterator[str]:
     """Yield the text of a stream of server-sent events up to `[DONE]`.
 
     Raises:

@@ -8,7 +8,7 @@ from baichuan_client.transfers import Download, place
 from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.problems import readable_errors
+from cli.problems import translate_client_errors
 
 
 def download(client: Client, artifact: Any, directory: Path) -> Path:
@@ -17,7 +17,7 @@ def download(client: Client, artifact: Any, directory: Path) -> Path:
     Raises:
         CommandError: the service rejects the request or does not respond, or the bytes differ from the published ones.
     """
-    with readable_errors():
+    with translate_client_errors():
         target = place(directory, artifact["path"])
     address = job_path(artifact["job_id"], f"artifacts/{artifact['path']}")
     try:

@@ -15,12 +15,12 @@ from baichuan_client.endpoint import (
 )
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.private_file import write_private
+from cli.private_file import write_private_file
 
-CLIENT_FILE = "client.json"
+CLIENT_FILE_NAME = "client.json"
 
 
-def home() -> Path:
+def get_home_directory() -> Path:
     """Return the directory of the embedded deployment, as `jobs.settings` determines it, but without its imports."""
     return Path(os.environ.get("BAICHUAN_HOME") or ".baichuan")
 
@@ -28,30 +28,29 @@ def home() -> Path:
 def load_saved_endpoint(directory: Path) -> Endpoint | None:
     """Return the endpoint that `baichuan up` wrote to the home directory, if the file exists and is readable."""
     try:
-        content = json.loads((directory / CLIENT_FILE).read_text(encoding="utf-8"))
+        content = json.loads((directory / CLIENT_FILE_NAME).read_text(encoding="utf-8"))
         return Endpoint(str(content["url"]), str(content["api_key"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def save(directory: Path, endpoint: Endpoint) -> None:
+def save_endpoint(directory: Path, endpoint: Endpoint) -> None:
     """Write the endpoint to the file that client commands read, accessible only to this user."""
     content = {"url": endpoint.url, "api_key": endpoint.api_key}
-    write_private(directory / CLIENT_FILE, json.dumps(content, indent=2) + "\n")
+    write_private_file(directory / CLIENT_FILE_NAME, json.dumps(content, indent=2) + "\n")
 
 
-def resolve(url: str | None, api_key: str | None) -> Endpoint:
+def resolve_endpoint(url: str | None, api_key: str | None) -> Endpoint:
     """Return the endpoint to use. A saved key is only sent to the saved address.
 
     Raises:
         CommandError: there is no address, or no key for it.
     """
-    known = load_saved_endpoint(home())
+    known = load_saved_endpoint(get_home_directory())
     address = url or os.environ.get(URL_VARIABLE) or (known.url if known else None)
     if address is None:
-        message = (
-            f"no service found: {home() / CLIENT_FILE} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
-        )
+        path = get_home_directory() / CLIENT_FILE_NAME
+        message = f"no service found: {path} is missing; start one with `baichuan up`, or set BAICHUAN_URL"
         raise CommandError(message, ExitCode.UNREACHABLE)
     address = normalize_address(address)
     if known and _is_same_port(address, known.url):

@@ -33,12 +33,11 @@ def require_extras(command: str, *extras: str) -> None:
     """
     missing = dict.fromkeys(package for extra in extras for package in find_missing_packages(extra))
     if missing:
-        message = (
-            f"`{command}` needs packages that are not installed: {', '.join(missing)}; run {install_command(*extras)}"
-        )
+        remedy = f"run {format_install_command(*extras)}"
+        message = f"`{command}` needs packages that are not installed: {', '.join(missing)}; {remedy}"
         raise CommandError(message, ExitCode.USAGE)
 
 
-def install_command(*extras: str) -> str:
+def format_install_command(*extras: str) -> str:
     """Return the command that installs these extras."""
     return f"`pip install 'baichuan-jobs[{','.join(extras)}]'`"

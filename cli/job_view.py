@@ -9,7 +9,7 @@ from rich.text import Text
 
 from baichuan_client.schemas import FINAL_STATES
 
-STATE_COLOURS = {
+STATE_COLORS = {
     "succeeded": "green",
     "failed": "red",
     "cancelled": "yellow",
@@ -31,7 +31,7 @@ def is_final(job: Any) -> bool:
 def format_job_line(job: Any) -> str:
     """Return the job as one line."""
     parts = [job["id"], job["kind"], job["state"]]
-    if progress := _current_progress(job):
+    if progress := _get_current_progress(job):
         parts += [f"{progress['fraction']:.0%}", progress["stage"]]
         parts += [f"{name} {value}" for name, value in _format_metrics(progress)]
     if job["waiting"]:
@@ -50,13 +50,13 @@ def format_error(job: Any) -> str:
 
 def build_job_panel(jobs: Sequence[Any]) -> RenderableType:
     """Build a live display of jobs: a line for each, followed by its progress bar and its error, if any."""
-    return Group(*(part for job in jobs for part in _job_lines(job)))
+    return Group(*(part for job in jobs for part in _build_job_lines(job)))
 
 
-def _job_lines(job: Any) -> list[RenderableType]:
-    progress = _current_progress(job) or {}
+def _build_job_lines(job: Any) -> list[RenderableType]:
+    progress = _get_current_progress(job) or {}
     fraction = 1.0 if job["state"] == "succeeded" else progress.get("fraction", 0.0)
-    colour = STATE_COLOURS.get(job["state"], "")
+    colour = STATE_COLORS.get(job["state"], "")
     head = Text.assemble(job["id"], "  ", job["kind"], "  ", (job["state"], colour))
     figures = [f"{fraction:4.0%}", progress.get("stage", ""), *(" ".join(pair) for pair in _format_metrics(progress))]
     filled = round(fraction * BAR_WIDTH)
@@ -67,7 +67,7 @@ def _job_lines(job: Any) -> list[RenderableType]:
     return [head, bar, Text(format_error(job), style="red")] if job["error"] else [head, bar]
 
 
-def _current_progress(job: Any) -> Any:
+def _get_current_progress(job: Any) -> Any:
     return job["progress"] if job["state"] in ("running", "cancelling", "pausing", "paused") else None
 
 

@@ -16,7 +16,7 @@ from jobs.specs.published_finetuning import translate_published_names
 
 STRATEGIES = ("auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload")
 ZERO_PRESETS = ("zero2", "zero3", "zero3-offload")
-DEFAULT_PORT = 29_500  # default port of torchrun and DeepSpeed
+DEFAULT_MASTER_PORT = 29_500  # default port of torchrun and DeepSpeed
 PLACEHOLDER_FILE_ID = f"file-{'0' * 26}"
 # Fields that are paths here but ids in a job, with placeholders that pass the job's validation.
 PATH_PLACEHOLDERS = {
@@ -103,7 +103,11 @@ def build_distribution_fields(
     if deepspeed:
         if strategy is not None:
             raise CommandError("--deepspeed and --strategy are both given; leave one out", ExitCode.USAGE)
-        found |= {"strategy": deepspeed} if deepspeed in ZERO_PRESETS else {"deepspeed": _read_config(Path(deepspeed))}
+        found |= (
+            {"strategy": deepspeed}
+            if deepspeed in ZERO_PRESETS
+            else {"deepspeed": _read_deepspeed_config(Path(deepspeed))}
+        )
     if hostfile:
         path = Path(hostfile)
         hosts = read_hostfile(path)
@@ -120,11 +124,11 @@ def build_distribution_fields(
             missing = "--node-rank" if node_rank is None else "--master-addr"
             raise CommandError(f"{missing} is required with {nodes} machines; pass it on each of them", ExitCode.USAGE)
         found |= {"nodes": nodes, "node_rank": node_rank, "master_addr": master_addr}
-        master_port = master_port or DEFAULT_PORT
+        master_port = master_port or DEFAULT_MASTER_PORT
     return found | {"processes": nproc, "master_port": master_port}
 
 
-def _read_config(file: Path) -> Any:
+def _read_deepspeed_config(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -27,7 +27,7 @@ from cli.commands import (
 )
 from cli.errors import CommandError
 from cli.exit_codes import EXIT_CODE_HELP, ExitCode
-from cli.output import say, show
+from cli.output import print_message, print_text
 from cli.published_arguments import PublishedCommand
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        show(version("baichuan-jobs"))
+        print_text(version("baichuan-jobs"))
         raise typer.Exit
 
 
@@ -98,10 +98,10 @@ def run() -> None:
     try:
         app()
     except CommandError as error:
-        say(f"error: {error}")
+        print_message(f"error: {error}")
         sys.exit(error.code)
     except UnicodeEncodeError as error:
-        say(f"error: {_explain_encoding_error(error)}")
+        print_message(f"error: {_explain_encoding_error(error)}")
         sys.exit(ExitCode.USAGE)
 
 

@@ -5,18 +5,18 @@ from typing import Annotated
 import typer
 
 from cli.client import Client
-from cli.endpoint import resolve
+from cli.endpoint import resolve_endpoint
 
-Url = Annotated[
+UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Address of the service. Default: BAICHUAN_URL, or else the address saved by `up`."),
 ]
-Key = Annotated[
+KeyOption = Annotated[
     str | None, typer.Option("--key", help="API key. Default: BAICHUAN_API_KEY, or else the key saved by `up`.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 
 
 def connect(url: str | None, key: str | None) -> Client:
     """Return a client for the service that these options select."""
-    return Client(resolve(url, key))
+    return Client(resolve_endpoint(url, key))

@@ -13,47 +13,47 @@ from rich.table import Table
 PIPE_WIDTH = 1000  # never truncate output that a program reads
 
 
-def emit(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a result as JSON on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def emit_line(value: Any) -> None:
+def print_json_line(value: Any) -> None:
     """Print one of several results as one line of JSON on stdout, and flush."""
     typer.echo(json.dumps(value, ensure_ascii=False))
     sys.stdout.flush()
 
 
-def emit_list(items: Sequence[Any]) -> None:
+def print_json_list(items: Sequence[Any]) -> None:
     """Print several results as one JSON list object on stdout."""
-    emit({"object": "list", "data": list(items)})
+    print_json({"object": "list", "data": list(items)})
 
 
-def show(text: str) -> None:
+def print_text(text: str) -> None:
     """Print a result as text on stdout, and flush."""
     typer.echo(text)
     sys.stdout.flush()
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a message for the user on stderr, and flush."""
     typer.echo(message, err=True)
     sys.stderr.flush()
 
 
-def console() -> Console:
+def create_console() -> Console:
     """Return a rich console on stdout that never truncates output to a pipe."""
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table on stdout; None is shown as '-'."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("-" if value is None else str(value) for value in row))
-    console().print(table)
+    create_console().print(table)
 
 
 def format_time(seconds: int | None) -> str | None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def write_private(path: Path, content: str) -> None:
+def write_private_file(path: Path, content: str) -> None:
     """Write a file with mode 0600 atomically, so that no reader sees a partial file and only the user can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -13,7 +13,7 @@ START_HINT = "start the service with `baichuan up`, or set BAICHUAN_URL"
 
 
 @contextmanager
-def readable_errors() -> Iterator[None]:
+def translate_client_errors() -> Iterator[None]:
     """Turn the client's errors into `CommandError`s.
 
     Raises:
@@ -24,10 +24,10 @@ def readable_errors() -> Iterator[None]:
     except UnreachableError as error:
         raise CommandError(f"{error}; {START_HINT}", ExitCode.UNREACHABLE) from error
     except ClientError as error:
-        raise CommandError(str(error), _exit_code(error)) from error
+        raise CommandError(str(error), _to_exit_code(error)) from error
 
 
-def _exit_code(error: ClientError) -> ExitCode:
+def _to_exit_code(error: ClientError) -> ExitCode:
     match error:
         case ApiError(status=httpx.codes.UNAUTHORIZED | httpx.codes.FORBIDDEN):
             return ExitCode.UNAUTHENTICATED

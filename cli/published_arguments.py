@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from jobs.specs.finetune import FinetuneSpec
-from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, PUBLISHED_NAMES, TRANSLATED_OPTIONS
+from jobs.specs.published_finetuning import DEEPSPEED_PRESETS, FIELD_BY_PUBLISHED_NAME, TRANSLATED_OPTIONS
 
 PUBLISHED_SCRIPT = "fine-tune.py"
 META_KEY = "published"
@@ -62,7 +62,7 @@ def split_published_options(arguments: list[str]) -> tuple[dict[str, Any], list[
         name, equals, value = argument.removeprefix("--").partition("=")
         if argument == PUBLISHED_SCRIPT:
             continue
-        if not argument.startswith("--") or not _is_published(name, equals, remaining):
+        if not argument.startswith("--") or not _is_published_option(name, equals, remaining):
             rest.append(argument)
             continue
         if not equals:
@@ -78,14 +78,14 @@ def split_published_options(arguments: list[str]) -> tuple[dict[str, Any], list[
     return found, rest
 
 
-def _is_published(name: str, equals: str, remaining: list[str]) -> bool:
-    if name in PUBLISHED_NAMES or name in TRANSLATED_OPTIONS or name in DATA_OPTIONS:
+def _is_published_option(name: str, equals: str, remaining: list[str]) -> bool:
+    if name in FIELD_BY_PUBLISHED_NAME or name in TRANSLATED_OPTIONS or name in DATA_OPTIONS:
         return True
     # Without a value, `--tf32` is our own flag.
     return name in SAME_NAME_OPTIONS and ("_" in name or bool(equals) or remaining[:1] in (["True"], ["False"]))
 
 
-def add_script_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def add_published_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Add the published options to the body of a spec; the spec class translates them.
 
     Raises:
@@ -97,7 +97,7 @@ def add_script_fields(found: dict[str, Any], body: dict[str, Any]) -> dict[str, 
     fields: dict[str, Any] = {name: _parse_value(name, value) for name, value in found.items() if name not in passed}
     if found.get("deepspeed"):
         preset = found["deepspeed"] in DEEPSPEED_PRESETS
-        fields["deepspeed"] = found["deepspeed"] if preset else _read_deepspeed(Path(found["deepspeed"]))
+        fields["deepspeed"] = found["deepspeed"] if preset else _read_deepspeed_config(Path(found["deepspeed"]))
     if found.get("hostfile"):
         fields["hostfile"] = _read_hostfile(Path(found["hostfile"]))
     if "data_path" in found and not {"method", "preset"} & body.keys() and "use_lora" not in fields:
@@ -124,7 +124,7 @@ def _read_hostfile(file: Path) -> str:
         raise CommandError(f"cannot read the hostfile {file}: {error}", ExitCode.USAGE) from error
 
 
-def _read_deepspeed(file: Path) -> Any:
+def _read_deepspeed_config(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -21,7 +21,7 @@ FILE_SUFFIX = "_file"
 FILES_SUFFIX = "_files"
 
 
-def spec_classes() -> dict[str, type[JobSpec]]:
+def get_spec_classes() -> dict[str, type[JobSpec]]:
     """Return the spec classes, keyed by job kind."""
     classes = get_args(get_args(AnySpec)[0])
     return {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
@@ -44,18 +44,18 @@ class SpecOption:
     form: Literal["scalar", "list", "labels", "file", "weighted files", "json"]
     info: FieldInfo
 
-    def parameter(self) -> inspect.Parameter:
+    def build_parameter(self) -> inspect.Parameter:
         """Return the parameter from which typer builds the option; an optional parameter defaults to None."""
         required = self.info.is_required()
         word = self.name.replace("_", "-")
         flag = f"--{word}/--no-{word}" if self.annotation is bool else f"--{word}"
-        option = typer.Option(flag, help=self._help(), **self._bounds())
+        option = typer.Option(flag, help=self._format_help(), **self._find_bounds())
         kind: Any = self.annotation if required else self.annotation | None
         annotation = Annotated[kind, option]
         default = inspect.Parameter.empty if required else None
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
-    def _help(self) -> str:
+    def _format_help(self) -> str:
         shown = {
             "list": "May be repeated.",
             "labels": "KEY=VALUE; may be repeated.",
@@ -68,7 +68,7 @@ class SpecOption:
         description = f"{self.info.description.rstrip('.')}." if self.info.description else ""
         return " ".join(part for part in (description, shown, by_default) if part)
 
-    def _bounds(self) -> dict[str, Any]:
+    def _find_bounds(self) -> dict[str, Any]:
         if self.annotation not in (int, float):
             return {}
         limits: list[Any] = self.info.metadata

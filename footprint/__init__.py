@@ -4,13 +4,13 @@ They are used by the API when a job is submitted, by the scheduler when a job is
 model, and by the CLI offline.
 """
 
-from .breakdown import GIB, Footprint, MemoryPlace, in_gib
-from .finetuning import FinetuningMethod, Training, estimate_finetuning
-from .inference import cache_bytes, estimate_inference, estimate_scoring, max_kept_prefix_tokens
+from .breakdown import GIB, Footprint, MemoryPlace, format_gib
+from .finetuning import FinetuningMethod, TrainingSettings, estimate_finetuning
+from .inference import cache_bytes, compute_max_cached_prefix_tokens, estimate_inference, estimate_scoring
 from .precision import Dtype, Precision, Quantization
-from .remedies import PRECISIONS, find_smaller_models, find_smaller_trainings
+from .remedies import PRECISIONS, find_smaller_finetuning_options, find_smaller_models
 from .rewriting import estimate_calibration, estimate_conversion, estimate_quantization
-from .shape import PRESETS, Shape, ShapeError, read_config
+from .shape import PRESETS, ModelShape, ShapeError, read_config
 from .sharding import TRAINING_STRATEGIES, RankFootprint, TrainingStrategy, estimate_rank_footprint
 from .strategies import Cluster, StrategyChoice, choose_strategy, explain_insufficient_memory
 
@@ -24,16 +24,17 @@ __all__ = [
     "FinetuningMethod",
     "Footprint",
     "MemoryPlace",
+    "ModelShape",
     "Precision",
     "Quantization",
     "RankFootprint",
-    "Shape",
     "ShapeError",
     "StrategyChoice",
-    "Training",
+    "TrainingSettings",
     "TrainingStrategy",
     "cache_bytes",
     "choose_strategy",
+    "compute_max_cached_prefix_tokens",
     "estimate_calibration",
     "estimate_conversion",
     "estimate_finetuning",
@@ -42,9 +43,8 @@ __all__ = [
     "estimate_rank_footprint",
     "estimate_scoring",
     "explain_insufficient_memory",
+    "find_smaller_finetuning_options",
     "find_smaller_models",
-    "find_smaller_trainings",
-    "in_gib",
-    "max_kept_prefix_tokens",
+    "format_gib",
     "read_config",
 ]

@@ -7,7 +7,7 @@ tensors that autograd saves for each of them; tests compare them with the memory
 from dataclasses import dataclass
 
 from .precision import Precision
-from .shape import Shape
+from .shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class SavedActivations:
     backward_intermediate: float
     stream_intermediate: float = 0
 
-    def block_bytes(self, shape: Shape) -> float:
+    def block_bytes(self, shape: ModelShape) -> float:
         """Return the bytes per token that one block keeps for the backward pass."""
         rotation = self.rotation if shape.position_embedding == "rope" else 0
         return (self.hidden + rotation) * shape.hidden_size + self.intermediate * shape.intermediate_size
 
-    def checkpointed_block_bytes(self, shape: Shape) -> float:
+    def checkpointed_block_bytes(self, shape: ModelShape) -> float:
         """Return the bytes per token that one block keeps for the backward pass with gradient checkpointing."""
         return self.stream * shape.hidden_size + self.stream_intermediate * shape.intermediate_size
 
-    def block_gradient_bytes(self, shape: Shape) -> float:
+    def block_gradient_bytes(self, shape: ModelShape) -> float:
         """Return the bytes per token of the gradients inside the block that is being differentiated."""
         return self.backward * shape.hidden_size + self.backward_intermediate * shape.intermediate_size
 
@@ -65,7 +65,7 @@ LORA_INT8_ACTIVATIONS = SavedActivations(42.5, 3.5, 16, 16, 6, 9, 4, stream_inte
 LORA_INT8_MIXED_ACTIVATIONS = SavedActivations(30, 2, 8, 14, 6, 16, 1.5, stream_intermediate=2)
 
 
-def saved_activations(precision: Precision, *, full: bool) -> SavedActivations:
+def get_saved_activations(precision: Precision, *, full: bool) -> SavedActivations:
     """Return the bytes of activations that training keeps at this precision; half precision means mixed precision."""
     mixed = precision.dtype != "float32"
     match precision.quantization:

@@ -36,6 +36,6 @@ class Footprint:
         return self.weights + self.cache + self.activations + self.gradients + self.optimizer
 
 
-def in_gib(count: int) -> str:
+def format_gib(count: int) -> str:
     """Format a number of bytes in GiB, for example "13.98 GiB"."""
     return f"{count / GIB:.2f} GiB"

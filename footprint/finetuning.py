@@ -11,20 +11,20 @@ Memory can peak at three points of a step, and the estimate is the largest of th
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .activations import saved_activations
+from .activations import get_saved_activations
 from .breakdown import Footprint
 from .precision import DTYPE_BYTES, Precision
-from .shape import Shape
+from .shape import ModelShape
 
 FinetuningMethod = Literal["full", "lora"]
 
 FLOAT32_BYTES = DTYPE_BYTES["float32"]
 MOMENTS_PER_WEIGHT = 2  # AdamW keeps running means of the gradients and of their squares
-HALF_BYTES = DTYPE_BYTES["bfloat16"]
+HALF_PRECISION_BYTES = DTYPE_BYTES["bfloat16"]
 # Number of logits that the loss computes at once, by device type, as in `baichuan_core.model.chunked_loss`.
 MAX_LOGITS_PER_CHUNK = {"cpu": 2**24, "cuda": 2**27}
 BLOCK_LAYERS = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
-HEAD = "lm_head"
+HEAD_LAYER = "lm_head"
 # Bytes per logit of a chunk if the head has an adapter: the logits of the head and of the adapter, their sum, and the
 # sum divided by the norms.
 ADAPTED_HEAD_BYTES_PER_LOGIT = 4 * FLOAT32_BYTES
@@ -43,7 +43,7 @@ SKIPPED_BYTES_PER_UNIT: dict[bool, dict[str, tuple[float, float]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingSettings:
     """Training settings that affect memory use.
 
     Attributes:
@@ -71,18 +71,18 @@ class Training:
         """Number of tokens in one forward pass."""
         return self.batch * self.tokens
 
-    def trained_parameters(self, shape: Shape) -> int:
+    def count_trained_parameters(self, shape: ModelShape) -> int:
         """Return the number of trained parameters."""
         if self.method == "full":
             return shape.parameters
         matrices = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
         adapted = [matrices[name] for name in self.lora_targets if name in matrices] * shape.layers
-        if HEAD in self.lora_targets:
+        if HEAD_LAYER in self.lora_targets:
             adapted.append((shape.vocab_size, shape.hidden_size))
         return self.lora_rank * sum(rows + columns for rows, columns in adapted)
 
 
-def estimate_finetuning(shape: Shape, precision: Precision, training: Training) -> Footprint:
+def estimate_finetuning(shape: ModelShape, precision: Precision, training: TrainingSettings) -> Footprint:
     """Estimate the memory for training a model on one device.
 
     Args:
@@ -91,7 +91,7 @@ def estimate_finetuning(shape: Shape, precision: Precision, training: Training) 
             training always has float32 weights.
         training: The training settings.
     """
-    trained = training.trained_parameters(shape)
+    trained = training.count_trained_parameters(shape)
     weights = _weight_bytes(shape, precision, training, trained)
     gradients, moments = trained * FLOAT32_BYTES, trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT
     after_backward = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
@@ -109,30 +109,32 @@ def estimate_finetuning(shape: Shape, precision: Precision, training: Training) 
     return max(at_loss, in_last_block, after_backward, key=lambda peak: peak.total)
 
 
-def sharded_activation_bytes(shape: Shape, precision: Precision, training: Training) -> int:
+def sharded_activation_bytes(shape: ModelShape, precision: Precision, training: TrainingSettings) -> int:
     """Return the bytes of the activations if sharded weights are gathered in the compute dtype."""
     return max(
         _loss_peak_bytes(shape, precision, training, casts_weights=False), _last_block_bytes(shape, precision, training)
     )
 
 
-def _weight_bytes(shape: Shape, precision: Precision, training: Training, trained: int) -> int:
+def _weight_bytes(shape: ModelShape, precision: Precision, training: TrainingSettings, trained: int) -> int:
     """Return the bytes of the weights; full training keeps all of them in float32."""
     if training.method == "full":
         return trained * FLOAT32_BYTES
     return precision.weight_bytes(shape) + trained * FLOAT32_BYTES
 
 
-def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, casts_weights: bool = True) -> int:
+def _loss_peak_bytes(
+    shape: ModelShape, precision: Precision, training: TrainingSettings, *, casts_weights: bool = True
+) -> int:
     """Return the peak bytes, without weights and moments, of the loss and the first block of the backward pass."""
     full, mixed = training.method == "full", precision.dtype != "float32"
-    per_token = saved_activations(precision, full=full)
+    per_token = get_saved_activations(precision, full=full)
     block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)
     saved, recomputed = (
         (per_token.checkpointed_block_bytes(shape), block) if training.gradient_checkpointing else (block, 0.0)
     )
     # Mixed precision copies each trained weight once; gradient checkpointing frees the copies before the backward pass.
-    casts = HALF_BYTES * shape.linear_parameters if full and mixed and casts_weights else 0
+    casts = HALF_PRECISION_BYTES * shape.linear_parameters if full and mixed and casts_weights else 0
     backward_casts = 0 if training.gradient_checkpointing else casts
     head_gradient = FLOAT32_BYTES * shape.head_parameters if full else 0
     outside_blocks = training.tokens_per_pass * per_token.outside_blocks * shape.hidden_size
@@ -146,28 +148,28 @@ def _loss_peak_bytes(shape: Shape, precision: Precision, training: Training, *, 
     return round(in_blocks + besides_blocks) + precision.dequantized_layer_bytes(shape)
 
 
-def _loss_bytes(shape: Shape, precision: Precision, training: Training) -> int:
+def _loss_bytes(shape: ModelShape, precision: Precision, training: TrainingSettings) -> int:
     """Return the bytes that the loss needs: the logits of one chunk and, in mixed precision, half-precision copies."""
     mixed = precision.dtype != "float32"
     chunk = max(1, MAX_LOGITS_PER_CHUNK["cuda" if training.on_gpu else "cpu"] // shape.vocab_size)
-    per_logit = FLOAT32_BYTES + (HALF_BYTES if mixed else 0)
+    per_logit = FLOAT32_BYTES + (HALF_PRECISION_BYTES if mixed else 0)
     adapter = 0.0
-    if training.method == "lora" and HEAD in training.lora_targets:
+    if training.method == "lora" and HEAD_LAYER in training.lora_targets:
         per_logit += ADAPTED_HEAD_BYTES_PER_LOGIT
         adapter = ADAPTER_BYTES_PER_ELEMENT[mixed] * shape.hidden_size * min(chunk, training.tokens_per_pass)
     logits = min(chunk, training.tokens_per_pass) * shape.vocab_size * per_logit + round(adapter)
-    return logits + (HALF_BYTES * shape.head_parameters if mixed and training.method == "full" else 0)
+    return logits + (HALF_PRECISION_BYTES * shape.head_parameters if mixed and training.method == "full" else 0)
 
 
-def _last_block_bytes(shape: Shape, precision: Precision, training: Training) -> int:
+def _last_block_bytes(shape: ModelShape, precision: Precision, training: TrainingSettings) -> int:
     """Return the bytes kept by the first block, which the backward pass reaches last, plus those of its gradients."""
-    per_token = saved_activations(precision, full=training.method == "full")
+    per_token = get_saved_activations(precision, full=training.method == "full")
     checkpointed = per_token.checkpointed_block_bytes(shape) if training.gradient_checkpointing else 0.0
     block = per_token.block_bytes(shape) + _adapter_bytes_per_token(shape, precision, training)
     return round(training.tokens_per_pass * (checkpointed + block + per_token.block_gradient_bytes(shape)))
 
 
-def _adapter_bytes_per_token(shape: Shape, precision: Precision, training: Training) -> float:
+def _adapter_bytes_per_token(shape: ModelShape, precision: Precision, training: TrainingSettings) -> float:
     """Return the bytes that adapters keep for the backward pass, per token and block.
 
     The adapter on W_pack is not counted, because `SavedActivations` includes it.
@@ -179,7 +181,7 @@ def _adapter_bytes_per_token(shape: Shape, precision: Precision, training: Train
     return float(ADAPTER_BYTES_PER_ELEMENT[precision.dtype != "float32"] * (saved_inputs - shape.hidden_size))
 
 
-def _skipped_bytes_per_token(shape: Shape, precision: Precision, training: Training) -> float:
+def _skipped_bytes_per_token(shape: ModelShape, precision: Precision, training: TrainingSettings) -> float:
     """Return the bytes per token that the first block need not keep if its first adapter comes after W_pack."""
     first = next((name for name in BLOCK_LAYERS if name in training.lora_targets), "W_pack")
     if training.method == "full":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from .breakdown import Footprint
 from .precision import DTYPE_BYTES, Precision
-from .shape import Shape
+from .shape import ModelShape
 
 FLOAT32_BYTES = DTYPE_BYTES["float32"]
 # Tensors that are live at the same time in a feed-forward layer. [tokens, hidden]: the input, the normalized input and
@@ -20,19 +20,19 @@ ALIBI_COLUMNS = 8
 # With RoPE, memory peaks while queries and keys are rotated in float32: bytes per unit of the hidden size, keyed by
 # the bytes per element of the dtype.
 ROTATION_BYTES_PER_UNIT = {2: 28, 4: 32}
-CAPACITY_STEP = 64  # the generation engine's cache grows in steps of this many tokens
+CAPACITY_STEP_TOKENS = 64  # the generation engine's cache grows in steps of this many tokens
 # `baichuan_core.likelihood` computes logits slice by slice, with three tensors per slice: the logits, their float32
 # copy and its log-softmax.
 LOGITS_SLICE_BYTES = 2**26
 TENSORS_PER_LOGITS_SLICE = 3
 
 
-def cache_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
+def cache_bytes(shape: ModelShape, precision: Precision, *, batch: int, tokens: int) -> int:
     """Return the bytes of the keys and values of `batch` rows with `tokens` tokens each."""
     return 2 * shape.layers * batch * tokens * shape.hidden_size * precision.element_bytes
 
 
-def estimate_scoring(shape: Shape, precision: Precision, *, tokens: int, shared: int = 0) -> Footprint:
+def estimate_scoring(shape: ModelShape, precision: Precision, *, tokens: int, shared: int = 0) -> Footprint:
     """Estimate the memory for scoring texts in batches of `tokens` tokens, with logits computed in slices.
 
     Args:
@@ -51,7 +51,9 @@ def estimate_scoring(shape: Shape, precision: Precision, *, tokens: int, shared:
     )
 
 
-def estimate_inference(shape: Shape, precision: Precision, *, batch: int, tokens: int, shared: int = 0) -> Footprint:
+def estimate_inference(
+    shape: ModelShape, precision: Precision, *, batch: int, tokens: int, shared: int = 0
+) -> Footprint:
     """Estimate the memory for generating completions for a batch of prompts.
 
     Args:
@@ -62,16 +64,16 @@ def estimate_inference(shape: Shape, precision: Precision, *, batch: int, tokens
         shared: Tokens of shared prompt prefixes whose keys and values are kept for later prompts.
     """
     weights = precision.weight_bytes(shape)
-    rows = cache_bytes(shape, precision, batch=batch, tokens=-(-tokens // CAPACITY_STEP) * CAPACITY_STEP)
+    rows = cache_bytes(shape, precision, batch=batch, tokens=-(-tokens // CAPACITY_STEP_TOKENS) * CAPACITY_STEP_TOKENS)
     return Footprint(
         weights=weights,
         cache=rows + cache_bytes(shape, precision, batch=1, tokens=shared),
-        activations=forward_bytes(shape, precision, batch=batch, tokens=tokens),
+        activations=forward_pass_bytes(shape, precision, batch=batch, tokens=tokens),
         least=weights,
     )
 
 
-def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
+def compute_max_cached_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
     """Return the maximum number of shared-prefix tokens that the generation engine caches.
 
     Every prefix is shared by at least two prompts, and n prompts have at most n - 1 branching points. The engine keeps
@@ -85,13 +87,13 @@ def max_kept_prefix_tokens(prompts: Sequence[int], *, batch_tokens: int) -> int:
     return min(sum(shorter), max([batch_tokens // 4, *shorter[-1:]]))
 
 
-def forward_bytes(shape: Shape, precision: Precision, *, batch: int, tokens: int) -> int:
+def forward_pass_bytes(shape: ModelShape, precision: Precision, *, batch: int, tokens: int) -> int:
     """Return the bytes of a forward pass with logits for each row's last token only; weights and cache are excluded."""
     states = batch * tokens * bytes_per_token(shape, precision) + precision.dequantized_layer_bytes(shape)
     return max(states, logits_bytes(shape, precision, positions=batch))
 
 
-def bytes_per_token(shape: Shape, precision: Precision) -> int:
+def bytes_per_token(shape: ModelShape, precision: Precision) -> int:
     """Return the peak bytes per token while one block is computed."""
     element = precision.element_bytes
     feed_forward = (
@@ -104,7 +106,7 @@ def bytes_per_token(shape: Shape, precision: Precision) -> int:
     return element * max((ATTENTION_HIDDEN_TENSORS + ALIBI_TENSORS) * shape.hidden_size + columns, feed_forward)
 
 
-def logits_bytes(shape: Shape, precision: Precision, *, positions: int) -> int:
+def logits_bytes(shape: ModelShape, precision: Precision, *, positions: int) -> int:
     """Return the bytes of logits, including the float32 copies that the normalized head and the sampler make."""
     head_output = (precision.element_bytes + FLOAT32_BYTES) if shape.norm_head else precision.element_bytes
     return positions * shape.vocab_size * (head_output + FLOAT32_BYTES)

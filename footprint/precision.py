@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from .shape import Shape, ShapeError
+from .shape import ModelShape, ShapeError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["int8", "nf4", "fp4"]
@@ -78,12 +78,12 @@ class Precision:
             scales = blocks + -(-blocks // SCALES_PER_NESTED_BLOCK) * SCALE_BYTES + NESTED_CODEBOOK_BYTES
         return -(-elements // 2) + scales + CODEBOOK_BYTES
 
-    def weight_bytes(self, shape: Shape) -> int:
+    def weight_bytes(self, shape: ModelShape) -> int:
         """Return the bytes of all weights of a loaded model."""
         blocks = shape.layers * sum(self.matrix_bytes(*matrix) for matrix in shape.layer_matrices)
         return blocks + self.embedding_and_head_bytes(shape) + shape.norm_parameters * self.element_bytes
 
-    def embedding_and_head_bytes(self, shape: Shape) -> int:
+    def embedding_and_head_bytes(self, shape: ModelShape) -> int:
         """Return the bytes of the embedding and the output head."""
         if not self.quantize_head:
             return shape.embedding_and_head_parameters * self.element_bytes
@@ -91,7 +91,7 @@ class Precision:
             shape.embedding_and_head_parameters + shape.embedding_and_head_parameters // shape.hidden_size * SCALE_BYTES
         )
 
-    def dequantized_layer_bytes(self, shape: Shape) -> int:
+    def dequantized_layer_bytes(self, shape: ModelShape) -> int:
         """Return the bytes of the largest 4-bit layer, dequantized to multiply several rows; 0 if none is 4-bit."""
         if self.quantization not in ("nf4", "fp4"):
             return 0

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from .finetuning import Training, estimate_finetuning
+from .finetuning import TrainingSettings, estimate_finetuning
 from .precision import Precision
-from .shape import Shape
+from .shape import ModelShape
 
 # Ordered from best quality to least memory.
 PRECISIONS = (
@@ -15,16 +15,16 @@ PRECISIONS = (
 )
 
 
-def find_smaller_models(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
+def find_smaller_models(shape: ModelShape, than: int) -> Iterator[tuple[str, int]]:
     """Yield precisions whose weights take fewer bytes than `than`, each with its size."""
     for precision in PRECISIONS:
         if (needed := precision.weight_bytes(shape)) < than:
             yield f"as {precision.label}", needed
 
 
-def find_smaller_trainings(shape: Shape, than: int) -> Iterator[tuple[str, int]]:
+def find_smaller_finetuning_options(shape: ModelShape, than: int) -> Iterator[tuple[str, int]]:
     """Yield ways to fine-tune that need fewer bytes than `than`, each with its minimum memory."""
     for precision in PRECISIONS:
-        needed = estimate_finetuning(shape, precision, Training(method="lora")).least
+        needed = estimate_finetuning(shape, precision, TrainingSettings(method="lora")).least
         if needed < than:
             yield f"with method lora on {precision.label}", needed

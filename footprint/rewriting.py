@@ -7,7 +7,7 @@ them under memory pressure.
 
 from .breakdown import Footprint
 from .precision import Precision
-from .shape import Shape
+from .shape import ModelShape
 
 # Bytes per element of the current matrix: its code (1), the dequantized float32 value (4) and the difference (4).
 QUANTIZING_BYTES_PER_ELEMENT = 9
@@ -30,10 +30,10 @@ FEED_FORWARD_HIDDEN_TENSORS = 1
 # Numbers of the same matrices while the compensated weights are computed: both accumulators, one factor and the
 # solver's working copies.
 SOLVING_SQUARES, SOLVING_MATRICES = 4, 3
-CALIBRATION_LENGTH = 512
+CALIBRATION_SEQUENCE_TOKENS = 512
 
 
-def estimate_quantization(shape: Shape, *, quantize_head: bool) -> Footprint:
+def estimate_quantization(shape: ModelShape, *, quantize_head: bool) -> Footprint:
     """Estimate the memory for quantizing a checkpoint without calibration.
 
     Args:
@@ -42,10 +42,10 @@ def estimate_quantization(shape: Shape, *, quantize_head: bool) -> Footprint:
     """
     matrices = [rows * columns for rows, columns in shape.layer_matrices]
     largest = max([*matrices, *([shape.vocab_size * shape.hidden_size] if quantize_head else [])])
-    return _estimate_streaming(QUANTIZING_BYTES_PER_ELEMENT * largest)
+    return _build_host_footprint(QUANTIZING_BYTES_PER_ELEMENT * largest)
 
 
-def estimate_calibration(shape: Shape, *, sequences: int) -> Footprint:
+def estimate_calibration(shape: ModelShape, *, sequences: int) -> Footprint:
     """Estimate the memory for calibrated 4-bit quantization, one block at a time.
 
     Args:
@@ -64,7 +64,7 @@ def estimate_calibration(shape: Shape, *, sequences: int) -> Footprint:
     summing = SUMS_SQUARES * square + SUMS_MATRICES * matrix + tokens
     solving = SOLVING_SQUARES * square + SOLVING_MATRICES * matrix
     work = max(summing, solving)
-    states = 2 * FLOAT32_BYTES * sequences * CALIBRATION_LENGTH * hidden
+    states = 2 * FLOAT32_BYTES * sequences * CALIBRATION_SEQUENCE_TOKENS * hidden
     weights = block + sum(others)
     return Footprint(weights=weights, activations=work + states, least=weights + work)
 
@@ -75,8 +75,8 @@ def estimate_conversion(*, threads: int = MAX_THREADS) -> Footprint:
     Args:
         threads: Number of writer threads: torch's number of threads, but at most eight.
     """
-    return _estimate_streaming(CHUNKS_PER_THREAD * CHUNK_BYTES * min(threads, MAX_THREADS))
+    return _build_host_footprint(CHUNKS_PER_THREAD * CHUNK_BYTES * min(threads, MAX_THREADS))
 
 
-def _estimate_streaming(needed: int) -> Footprint:
+def _build_host_footprint(needed: int) -> Footprint:
     return Footprint(weights=needed, least=needed, place="host")

@@ -23,7 +23,7 @@ class ShapeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """Sizes of a Baichuan model.
 
     Attributes:
@@ -143,10 +143,10 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ShapeError(str(fault)) from fault
 
 
-_SHAPE_7B = Shape(hidden_size=4096, intermediate_size=11_008, layers=32, heads=32, vocab_size=64_000)
-_SHAPE_13B = Shape(5120, 13_696, layers=40, heads=40, vocab_size=64_000, position_embedding="alibi")
+_SHAPE_7B = ModelShape(hidden_size=4096, intermediate_size=11_008, layers=32, heads=32, vocab_size=64_000)
+_SHAPE_13B = ModelShape(5120, 13_696, layers=40, heads=40, vocab_size=64_000, position_embedding="alibi")
 
-PRESETS: Mapping[str, Shape] = {
+PRESETS: Mapping[str, ModelShape] = {
     "baichuan-7b": _SHAPE_7B,
     "baichuan-13b": _SHAPE_13B,
     "baichuan2-7b": replace(_SHAPE_7B, vocab_size=BAICHUAN2_VOCABULARY_SIZE, norm_head=True),

@@ -22,14 +22,14 @@ from typing import Literal, get_args
 from .breakdown import Footprint
 from .finetuning import (
     FLOAT32_BYTES,
-    HALF_BYTES,
+    HALF_PRECISION_BYTES,
     MOMENTS_PER_WEIGHT,
-    Training,
+    TrainingSettings,
     estimate_finetuning,
     sharded_activation_bytes,
 )
 from .precision import Precision
-from .shape import Shape
+from .shape import ModelShape
 
 TrainingStrategy = Literal["single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
 TRAINING_STRATEGIES: tuple[TrainingStrategy, ...] = get_args(TrainingStrategy)
@@ -56,7 +56,7 @@ class RankFootprint:
 
 
 def estimate_rank_footprint(
-    shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, rank_count: int
+    shape: ModelShape, precision: Precision, training: TrainingSettings, strategy: TrainingStrategy, rank_count: int
 ) -> RankFootprint:
     """Estimate the memory that one rank needs.
 
@@ -68,7 +68,7 @@ def estimate_rank_footprint(
         rank_count: Total number of ranks on all machines.
     """
     single = estimate_finetuning(shape, precision, training)
-    trained = training.trained_parameters(shape)
+    trained = training.count_trained_parameters(shape)
     match strategy:
         case "single":
             return RankFootprint(single)
@@ -78,11 +78,11 @@ def estimate_rank_footprint(
         case "fsdp2":
             return RankFootprint(_estimate_fsdp2(shape, precision, training, rank_count))
         case "zero2" | "zero3" | "zero3-offload":
-            return _estimate_zero(shape, precision, training, strategy, rank_count)
+            return _estimate_deepspeed_zero(shape, precision, training, strategy, rank_count)
 
 
-def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank_count: int) -> Footprint:
-    trained = training.trained_parameters(shape)
+def _estimate_fsdp2(shape: ModelShape, precision: Precision, training: TrainingSettings, rank_count: int) -> Footprint:
+    trained = training.count_trained_parameters(shape)
     block = shape.linear_parameters // shape.layers
     gathered = _bytes_per_element(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
     exchanged = 0
@@ -100,10 +100,10 @@ def _estimate_fsdp2(shape: Shape, precision: Precision, training: Training, rank
     )
 
 
-def _estimate_zero(
-    shape: Shape, precision: Precision, training: Training, strategy: TrainingStrategy, rank_count: int
+def _estimate_deepspeed_zero(
+    shape: ModelShape, precision: Precision, training: TrainingSettings, strategy: TrainingStrategy, rank_count: int
 ) -> RankFootprint:
-    element_bytes, trained = _bytes_per_element(precision), training.trained_parameters(shape)
+    element_bytes, trained = _bytes_per_element(precision), training.count_trained_parameters(shape)
     weights = _frozen_weight_bytes(shape, precision, training, element_bytes) + trained * element_bytes
     master, moments = (
         _divide_among_ranks(trained * FLOAT32_BYTES, rank_count),
@@ -132,16 +132,18 @@ def _build_footprint(weights: int, gradients: int, optimizer: int, activations: 
     return Footprint(weights, activations=activations, gradients=gradients, optimizer=optimizer, least=least)
 
 
-def _frozen_weight_bytes(shape: Shape, precision: Precision, training: Training, element_bytes: int) -> int:
+def _frozen_weight_bytes(
+    shape: ModelShape, precision: Precision, training: TrainingSettings, element_bytes: int
+) -> int:
     """Return the bytes of the frozen weights, with `element_bytes` per element in full training."""
     if training.method == "full":
-        return (shape.parameters - training.trained_parameters(shape)) * element_bytes
+        return (shape.parameters - training.count_trained_parameters(shape)) * element_bytes
     return precision.weight_bytes(shape)
 
 
 def _bytes_per_element(precision: Precision) -> int:
     """Return the bytes per element of the compute dtype."""
-    return FLOAT32_BYTES if precision.dtype == "float32" else HALF_BYTES
+    return FLOAT32_BYTES if precision.dtype == "float32" else HALF_PRECISION_BYTES
 
 
 def _divide_among_ranks(count: int, rank_count: int) -> int:

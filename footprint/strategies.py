@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .breakdown import in_gib
-from .finetuning import Training
+from .breakdown import format_gib
+from .finetuning import TrainingSettings
 from .precision import Precision
 from .remedies import PRECISIONS
-from .shape import Shape
+from .shape import ModelShape
 from .sharding import RankFootprint, TrainingStrategy, estimate_rank_footprint
 
 OVERHEAD_BYTES_PER_GPU = 2**30  # bytes per GPU for CUDA's context and NCCL's buffers
@@ -70,7 +70,7 @@ class StrategyChoice:
 
 
 def choose_strategy(
-    shape: Shape, precision: Precision, training: Training, cluster: Cluster, *, may_shard: bool = True
+    shape: ModelShape, precision: Precision, training: TrainingSettings, cluster: Cluster, *, may_shard: bool = True
 ) -> StrategyChoice | None:
     """Choose the fastest strategy that fits: replicas, then sharded weights, then weights in host memory.
 
@@ -101,9 +101,9 @@ def choose_strategy(
 
 
 def explain_insufficient_memory(
-    shape: Shape,
+    shape: ModelShape,
     precision: Precision,
-    training: Training,
+    training: TrainingSettings,
     cluster: Cluster,
     strategy: TrainingStrategy | None = None,
     *,
@@ -122,14 +122,14 @@ def explain_insufficient_memory(
     names = _list_candidates(precision, cluster, may_shard=may_shard) if strategy is None else (strategy,)
     needs = {each: estimate_rank_footprint(shape, precision, training, each, cluster.rank_count) for each in names}
     needed = [f"{_describe_needs(needs[each], least=True)} with {each}" for each in names]
-    host = f" and {in_gib(cluster.rank_host_bytes)} of host memory" if cluster.on_gpu else ""
+    host = f" and {format_gib(cluster.rank_host_bytes)} of host memory" if cluster.on_gpu else ""
     remedies = [
         f"{way}: {_describe_needs(remedy, least=True)}"
         for way, remedy in _find_remedies(shape, precision, training, cluster)
     ]
     return (
         f"each of {cluster.rank_count} processes needs at least {', or '.join(needed)}, "
-        f"but has {in_gib(cluster.rank_bytes)}{host}; "
+        f"but has {format_gib(cluster.rank_bytes)}{host}; "
         f"{'these would fit: ' + ', '.join(remedies) if remedies else 'use machines with more memory'}"
     )
 
@@ -146,7 +146,7 @@ def _list_candidates(precision: Precision, cluster: Cluster, *, may_shard: bool)
 
 def _explain_choice(name: TrainingStrategy, needs: RankFootprint, rejected: list[str], cluster: Cluster) -> str:
     unit = "device" if cluster.on_gpu else "process"
-    fits = f"each {unit} needs {_describe_needs(needs)}, and has {in_gib(cluster.rank_bytes)}"
+    fits = f"each {unit} needs {_describe_needs(needs)}, and has {format_gib(cluster.rank_bytes)}"
     meaning = {
         "single": "there is one device",
         "ddp": "every device holds the whole model",
@@ -157,12 +157,12 @@ def _explain_choice(name: TrainingStrategy, needs: RankFootprint, rejected: list
 
 
 def _describe_needs(needs: RankFootprint, *, least: bool = False) -> str:
-    device = in_gib(needs.device.least if least else needs.device.total)
-    return f"{device} and {in_gib(needs.host)} of host memory" if needs.host else device
+    device = format_gib(needs.device.least if least else needs.device.total)
+    return f"{device} and {format_gib(needs.host)} of host memory" if needs.host else device
 
 
 def _find_remedies(
-    shape: Shape, precision: Precision, training: Training, cluster: Cluster
+    shape: ModelShape, precision: Precision, training: TrainingSettings, cluster: Cluster
 ) -> Iterator[tuple[str, RankFootprint]]:
     """Yield alternatives that fit: more devices of the same kind, and adapters on smaller bases."""
     if precision.quantization is None:

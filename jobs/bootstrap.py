@@ -7,7 +7,7 @@ from jobs.settings import Settings
 DEFAULT_PROJECT = "default"
 
 
-def prepare(settings: Settings, secret: str | None = None) -> str | None:
+def prepare_deployment(settings: Settings, secret: str | None = None) -> str | None:
     """Migrate the database; if it has no key yet, create an administrator key and return its secret.
 
     Args:
@@ -19,7 +19,7 @@ def prepare(settings: Settings, secret: str | None = None) -> str | None:
     for root in settings.allowed_model_roots:
         if not settings.model_roots:
             root.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     try:
         database.migrate()
         with database.writing() as connection:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from jobs.database import Database, now_ms
 from jobs.identifiers import new_id
 from jobs.maintenance import BulkOperationRunner, Janitor
-from jobs.maintenance.reaper import reap
+from jobs.maintenance.reaper import reap_overdue_attempts
 from jobs.records import QueuedJob
 from jobs.repository import jobs, workers
-from jobs.scheduling import Placement, PlacementRound, Requirement, WaitingJob, explain, place
-from jobs.service.dispatching import dispatch, requeue
+from jobs.scheduling import Placement, PlacementRound, Requirement, WaitingJob, explain_wait, place_jobs
+from jobs.service.dispatching import dispatch_job, requeue_job
 from jobs.service.pool import read_machines
 from jobs.settings import Settings, read_settings_or_exit
 from jobs.transport import Announcer, BrokerUnreachableError, Transport
@@ -32,7 +32,7 @@ class Dispatcher:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.database)
+        self._database = Database(settings.effective_database_url)
         self._transport = Transport(settings)
         self._announcer = Announcer(self._transport.announce)
         self._database.on_news = self._announcer.add
@@ -51,27 +51,27 @@ class Dispatcher:
         while not self._stopping.is_set():
             try:
                 if self._hold_lease():
-                    self.repair()
+                    self.end_overdue_attempts()
                     self._janitor.start_if_due()
                     self._bulk_operations.start_if_due()
                     self.dispatch_waiting()
                 self._transport.wait_for_work()
                 self._outage = None
             except BrokerUnreachableError as error:
-                self._pause("Redis is unreachable; jobs wait in the database: %s", error)
+                self._wait_after_failure("Redis is unreachable; jobs wait in the database: %s", error)
             except Exception as error:  # noqa: BLE001 - the dispatcher must survive any database outage
-                self._pause("the dispatcher failed and will retry: %s", error)
-        self._resign()
+                self._wait_after_failure("the dispatcher failed and will retry: %s", error)
+        self._shut_down()
 
     def stop(self) -> None:
         """Make `run` return after its current iteration."""
         self._stopping.set()
 
-    def repair(self) -> None:
+    def end_overdue_attempts(self) -> None:
         """End overdue attempts, and remember which workers did not claim theirs."""
         if time.monotonic() < self._patient_until:
             return
-        for ended in reap(self._database, self._settings):
+        for ended in reap_overdue_attempts(self._database, self._settings):
             if not ended.claimed:
                 self._expired_at[ended.worker_id] = time.monotonic()
 
@@ -81,49 +81,49 @@ class Dispatcher:
         Raises:
             BrokerUnreachableError: Redis is not responding; jobs that were not sent are requeued.
         """
-        queued, decided = self._decide()
-        self._explain(queued, decided)
+        queued, decided = self._place_queued_jobs()
+        self._record_waiting_reasons(queued, decided)
         if not decided.placements:
             return 0
         # Without this check, each retry during an outage would add an attempt and two events.
         if not self._transport.is_reachable():
             raise BrokerUnreachableError("no reply to PING")
         with self._database.writing() as connection:
-            tried = [(placed, dispatch(connection, placed, self._settings)) for placed in decided.placements]
+            tried = [(placed, dispatch_job(connection, placed, self._settings)) for placed in decided.placements]
         made = [(placement, attempt_id) for placement, attempt_id in tried if attempt_id]
-        self._send(made)
+        self._send_attempts(made)
         return len(made)
 
-    def _decide(self) -> tuple[list[QueuedJob], PlacementRound]:
+    def _place_queued_jobs(self) -> tuple[list[QueuedJob], PlacementRound]:
         """Read the pool and the queue, and place the jobs that can start now."""
         with self._database.reading() as connection:
             queued = jobs.list_queued(connection, now=now_ms(connection), limit=LOOKAHEAD_JOBS)
             if not queued:
                 return [], PlacementRound([], [], [])
-            silent = {worker for worker in self._expired_at if self._expired_lately(worker)}
+            silent = {worker for worker in self._expired_at if self._has_recent_expiry(worker)}
             machines = read_machines(connection, self._settings, expired_lately=silent)
         waiting = [WaitingJob(j.id, j.kind, j.priority, Requirement.from_row(j.requirement)) for j in queued]
-        return queued, place(waiting, machines)
+        return queued, place_jobs(waiting, machines)
 
-    def _explain(self, queued: Sequence[QueuedJob], decided: PlacementRound) -> None:
+    def _record_waiting_reasons(self, queued: Sequence[QueuedJob], decided: PlacementRound) -> None:
         """Record why each job is waiting if the reason has changed."""
         if time.monotonic() < self._explain_at:
             return
         self._explain_at = time.monotonic() + EXPLAIN_INTERVAL_SECONDS
         known = {job.id: job.waiting for job in queued}
         kinds = {(job.kind, job.requirement): job for job in decided.left}
-        explained = {same: explain(job, decided.rooms).to_row() for same, job in kinds.items()}
+        explained = {same: explain_wait(job, decided.rooms).to_row() for same, job in kinds.items()}
         reasons = {job.id: explained[job.kind, job.requirement] for job in decided.left}
         changed = {job_id: reason for job_id, reason in reasons.items() if known[job_id] != reason}
         if changed:
             with self._database.writing() as connection:
                 jobs.set_waiting_reasons(connection, changed)
 
-    def _expired_lately(self, worker_id: str) -> bool:
+    def _has_recent_expiry(self, worker_id: str) -> bool:
         expired_at = self._expired_at.get(worker_id)
         return expired_at is not None and time.monotonic() - expired_at < self._settings.lease_seconds
 
-    def _send(self, made: Sequence[tuple[Placement, str]]) -> None:
+    def _send_attempts(self, made: Sequence[tuple[Placement, str]]) -> None:
         for position, (placement, attempt_id) in enumerate(made):
             try:
                 for node in placement.nodes:
@@ -131,7 +131,7 @@ class Dispatcher:
             except BrokerUnreachableError:
                 with self._database.writing() as connection:
                     for _, unsent in made[position:]:
-                        requeue(connection, unsent, self._settings)
+                        requeue_job(connection, unsent, self._settings)
                 raise
             names = " and ".join(node.worker_id for node in placement.nodes)
             log.info("job %s was sent to worker %s as attempt %s", placement.job_id, names, attempt_id)
@@ -165,7 +165,7 @@ class Dispatcher:
             )
         self._seen_at = seen, passed
 
-    def _resign(self) -> None:
+    def _shut_down(self) -> None:
         self._janitor.stop()
         self._bulk_operations.stop()
         try:
@@ -176,7 +176,7 @@ class Dispatcher:
             self._transport.close()
             self._database.close()
 
-    def _pause(self, message: str, error: Exception) -> None:
+    def _wait_after_failure(self, message: str, error: Exception) -> None:
         if type(error) is not self._outage:  # log once per outage, not once a second
             log.warning(message, error, exc_info=not isinstance(error, BrokerUnreachableError))
         self._outage = type(error)

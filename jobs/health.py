@@ -29,7 +29,7 @@ def is_worker_alive(database: Database, settings: Settings, hostname: str) -> bo
         return any(worker.hostname == hostname for worker in list_alive(connection, settings))
 
 
-def seconds_unclaimed(connection: Connection, worker_id: str, settings: Settings) -> float | None:
+def get_unclaimed_seconds(connection: Connection, worker_id: str, settings: Settings) -> float | None:
     """Return the age in seconds of an attempt that this worker should have claimed by now, or None if there is none.
 
     A worker should claim an attempt within half of the time limit. If several are late, the newest one counts.
@@ -70,7 +70,7 @@ class WriteProbe:
 def main(arguments: list[str]) -> int:
     """Check the process named in the arguments; return the exit code."""
     settings = read_settings_or_exit(Settings)
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     match arguments:
         case ["dispatcher"]:
             healthy = is_dispatcher_alive(database)

@@ -22,7 +22,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}-{_encode(value)}"
 
 
-def first_id_at(prefix: str, milliseconds: int) -> str:
+def get_min_id_at(prefix: str, milliseconds: int) -> str:
     """Return the smallest id that can be created at this time; ids created earlier sort before it."""
     return f"{prefix}-{_encode(milliseconds << 80)}"
 

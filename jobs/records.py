@@ -370,7 +370,7 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRecord:
+class WorkerSampleRecord:
     """A worker's report on its machine at one point in time."""
 
     at: int

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
 
     @field_validator("model_roots", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_model_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
     @field_validator("database_url")
@@ -110,12 +110,12 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def database(self) -> str:
+    def effective_database_url(self) -> str:
         """The SQLAlchemy URL to use."""
         return self.database_url or f"sqlite:///{self.home.resolve() / 'jobs.sqlite3'}"
 
     @property
-    def redis(self) -> str:
+    def effective_redis_url(self) -> str:
         """The Redis URL to use; `baichuan up` writes the URL of the embedded server to a file."""
         if self.redis_url:
             return self.redis_url
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         return written.read_text().strip() if written.exists() else "redis://127.0.0.1:6379/0"
 
     @property
-    def artifacts(self) -> str:
+    def effective_artifact_root(self) -> str:
         """The artifact store to use: a directory, or a URL of an object store."""
         return self.artifact_root or str(self.home.resolve() / "artifacts")
 

@@ -123,7 +123,7 @@ TRANSITIONS: tuple[Transition, ...] = (
 EVENTS_COUNTED_AS_ATTEMPT = frozenset({Event.STUMBLE, Event.LOSE, Event.FAIL})
 
 
-def next_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:
+def find_transition(state: JobState, event: Event, *, attempts_left: bool = True) -> Transition:
     """Return the matching row of the table.
 
     Raises:
@@ -133,10 +133,10 @@ def next_transition(state: JobState, event: Event, *, attempts_left: bool = True
     for row in TRANSITIONS:
         if row.source is state and row.event is event and row.guard is not unmet:
             return row
-    raise IllegalTransitionError(f"cannot {event} a job that is {state}{_remedy(event)}")
+    raise IllegalTransitionError(f"cannot {event} a job that is {state}{_describe_remedy(event)}")
 
 
-def _remedy(event: Event) -> str:
+def _describe_remedy(event: Event) -> str:
     """Return a clause that states to which jobs the event can be applied."""
     match event:
         case Event.RETRY:

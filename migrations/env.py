@@ -20,5 +20,5 @@ if given is not None:
     run(given)
     given.commit()
 else:
-    with Database(Settings().database).writing() as opened:
+    with Database(Settings().effective_database_url).writing() as opened:
         run(opened)

@@ -10,7 +10,7 @@ from jobs.artifacts import open_store
 from jobs.chats.serving import ChatExchange
 from jobs.database import Database
 from jobs.settings import Settings, read_settings_or_exit
-from jobs.transport import Announcer, Transport, Waker, celery_app
+from jobs.transport import Announcer, Transport, Waker, create_celery_app
 from workers.celery_app import build_worker, delete_queue, reconnect
 from workers.delivery_watch import DeliveryWatch
 from workers.execution import AttemptExecutor
@@ -30,8 +30,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
     settings, worker = read_settings_or_exit(Settings), read_settings_or_exit(WorkerSettings)
     inventory = Inventory(worker.devices)
-    worker = worker.model_copy(update={"slots": inventory.choose_slots(worker.slots)})
-    database = Database(settings.database)
+    worker = worker.model_copy(update={"slots": inventory.choose_slot_count(worker.slots)})
+    database = Database(settings.effective_database_url)
     starter = RunnerStarter(worker)
     starter.warm_up()
 
@@ -43,7 +43,7 @@ def main() -> None:
     waker = Waker(transport.wake_dispatcher)
     announcer = Announcer(transport.announce)
     database.on_news = announcer.add
-    exchange = ChatExchange(settings.redis)
+    exchange = ChatExchange(settings.effective_redis_url)
     execution = AttemptExecutor(settings, worker, database, starter, residents, exchange, waker.wake)
     tidying = DiskCleaner(database, open_store(settings), settings)
 
@@ -60,15 +60,15 @@ def main() -> None:
     heartbeat = Heartbeat(
         database,
         settings,
-        lambda: describe_worker(worker, inventory, execution.process_groups(), residents),
+        lambda: describe_worker(worker, inventory, execution.list_process_groups(), residents),
         waker.wake,
         delivery_watch,
         residents,
     )
-    app = celery_app(settings)
+    app = create_celery_app(settings)
     register_task(app, execution)
     celery_worker = build_worker(
-        app, worker, on_ready=heartbeat.start, on_message=delivery_watch.note_message, on_stop=stop
+        app, worker, on_ready=heartbeat.start, on_message=delivery_watch.record_message, on_stop=stop
     )
     log.info("%s is starting, with %d slots for %s", worker.id, worker.slots, ", ".join(worker.kinds))
     tidying.start()
@@ -76,7 +76,7 @@ def main() -> None:
     celery_worker.start()
     tidying.stop()
     residents.close()
-    heartbeat.leave()
+    heartbeat.sign_off()
     delete_queue(app, worker)
     exchange.close()
     waker.close()

@@ -9,7 +9,7 @@ import redis
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
-from jobs.transport import worker_queue
+from jobs.transport import get_worker_queue_name
 from workers.settings import WorkerSettings
 
 
@@ -35,7 +35,7 @@ def build_worker(
         hostname=f"{worker.id}@{socket.gethostname()}",
         pool="threads",
         concurrency=worker.slots,
-        queues=[worker_queue(worker.id)],
+        queues=[get_worker_queue_name(worker.id)],
         loglevel="INFO",
         quiet=True,
         without_gossip=True,
@@ -47,10 +47,10 @@ def build_worker(
 def reconnect(celery_worker: Any) -> None:
     """Make a running Celery worker replace its connection to Redis with a new one; callable from any thread."""
 
-    def fail() -> None:
+    def reset_connection() -> None:
         raise ConnectionResetError("messages are not arriving")
 
-    celery_worker.consumer.call_soon(fail)
+    celery_worker.consumer.call_soon(reset_connection)
 
 
 def delete_queue(app: Celery, worker: WorkerSettings) -> None:
@@ -60,4 +60,4 @@ def delete_queue(app: Celery, worker: WorkerSettings) -> None:
     small key is left behind.
     """
     with suppress(OperationalError, redis.RedisError, OSError), app.connection_for_write() as connection:
-        connection.default_channel.queue_delete(worker_queue(worker.id))
+        connection.default_channel.queue_delete(get_worker_queue_name(worker.id))

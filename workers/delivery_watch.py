@@ -29,12 +29,12 @@ class DeliveryWatch:
         """Whether the worker must be restarted, because reconnecting has not helped."""
         return self._reconnections > MAX_RECONNECTIONS
 
-    def note_message(self) -> None:
+    def record_message(self) -> None:
         """Record that a message has arrived."""
         self._last_message_at = self._clock()
         self._reconnections = 0
 
-    def check(self, unclaimed_seconds: float | None) -> None:
+    def check_delivery(self, unclaimed_seconds: float | None) -> None:
         """Reconnect if an attempt was sent to this worker long ago and no message has arrived since."""
         if self.is_lost or unclaimed_seconds is None or self._clock() - self._last_message_at < unclaimed_seconds:
             return

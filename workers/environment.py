@@ -37,7 +37,7 @@ def select_store_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(STORE_VARIABLE_PREFIXES)}
 
 
-def hub_token(environment: Mapping[str, str]) -> str | None:
+def get_hub_token(environment: Mapping[str, str]) -> str | None:
     """Return the token for private and gated repositories on a model hub; None if it is not set."""
     return environment.get(HUB_TOKEN_VARIABLE, "").strip() or None
 

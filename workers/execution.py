@@ -9,21 +9,21 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import cache_folder
+from jobs.artifacts import get_cache_folder
 from jobs.chats.serving import ChatExchange
 from jobs.database import OUTAGE_ERRORS, Database
 from jobs.service import attempts
 from jobs.service.attempts import ClaimStatus, Directive
 from jobs.service.claims import Claim
-from jobs.service.dispatching import requeue
+from jobs.service.dispatching import requeue_job
 from jobs.settings import Settings
 from jobs.state import Event, JobState
-from workers.environment import hub_token, select_store_variables
+from workers.environment import get_hub_token, select_store_variables
 from workers.failures import Failure
 from workers.lease import Lease, LeaseExpiredError
 from workers.messages import Assignment, Failed, Finished, ModelKept, Storage
 from workers.process import Runner
-from workers.rendezvous import offer_address
+from workers.rendezvous import choose_address
 from workers.residents import Residents
 from workers.settings import WorkerSettings
 from workers.starting import RunnerStarter
@@ -58,19 +58,19 @@ class AttemptExecutor:
         self._wake_dispatcher = wake_dispatcher
         self._draining = threading.Event()
         self._runners: set[int] = set()
-        self._hub_token = hub_token(os.environ)
+        self._hub_token = get_hub_token(os.environ)
         self._storage = Storage(
-            artifact_root=settings.artifacts,
-            cache=cache_folder(settings).resolve(),
+            artifact_root=settings.effective_artifact_root,
+            cache=get_cache_folder(settings).resolve(),
             cache_bytes=settings.cache_bytes,
             variables=select_store_variables(os.environ),
             model_roots=settings.allowed_model_roots,
             free_space_reserve_bytes=settings.free_space_reserve_bytes,
         )
 
-    def process_groups(self) -> frozenset[int]:
+    def list_process_groups(self) -> frozenset[int]:
         """Return the process groups of all runners."""
-        return frozenset(self._runners) | self._residents.process_groups()
+        return frozenset(self._runners) | self._residents.list_process_groups()
 
     def drain(self) -> None:
         """Stop taking attempts, release the running ones, and keep no models loaded."""
@@ -122,21 +122,21 @@ class AttemptExecutor:
                 self._draining.wait(1)
 
     def _choose_rendezvous_address(self) -> str:
-        return offer_address(self._worker.address, self._settings.redis)
+        return choose_address(self._worker.address, self._settings.effective_redis_url)
 
     def _requeue(self, attempt_id: str) -> None:
         with self._database.writing() as connection:
-            requeue(connection, attempt_id, self._settings)
+            requeue_job(connection, attempt_id, self._settings)
 
     def _run_attempt(self, claim: Claim, lease: Lease) -> None:
         try:
-            self._settle(claim, lease, self._supervise(claim, lease))
+            self._record_outcome(claim, lease, self._supervise(claim, lease))
         except LeaseExpiredError:
             raise
         except Exception as error:
             log.exception("%s: unexpected error in the worker", claim.attempt.id)
             message = f"the worker could not run the attempt: {type(error).__name__}: {error}"
-            self._give_up(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
+            self._end_without_result(claim, lease, Event.STUMBLE, Failure("worker_error", message, permanent=False))
 
     def _supervise(self, claim: Claim, lease: Lease) -> AttemptOutcome:
         """Run the attempt on a resident that has its model loaded, or on a new runner."""
@@ -156,7 +156,7 @@ class AttemptExecutor:
             self._residents.end_attempt(claim, resident, *remains)
         return outcome
 
-    def _settle(self, claim: Claim, lease: Lease, outcome: AttemptOutcome) -> None:
+    def _record_outcome(self, claim: Claim, lease: Lease, outcome: AttemptOutcome) -> None:
         """Record how the attempt ended."""
         match outcome:
             case Finished() if claim.allocation.node > 0:
@@ -164,11 +164,11 @@ class AttemptExecutor:
             case Finished():
                 self._publish(claim, lease, outcome)
             case Failed(failure):
-                self._give_up(claim, lease, Event.FAIL if failure.permanent else Event.STUMBLE, failure)
+                self._end_without_result(claim, lease, Event.FAIL if failure.permanent else Event.STUMBLE, failure)
             case StopReason.RELEASED:
-                self._give_up(claim, lease, Event.RELEASE)
+                self._end_without_result(claim, lease, Event.RELEASE)
             case StopReason.STOPPED:
-                self._give_up(claim, lease, Event.STOP)
+                self._end_without_result(claim, lease, Event.STOP)
             case StopReason.ABANDONED:
                 log.warning("%s: abandoned, because this worker no longer holds the lease", claim.attempt.id)
 
@@ -190,12 +190,12 @@ class AttemptExecutor:
             result = outcome.result.model_dump(mode="json")
             return held is not None and held.succeed(result, finished.stored, outcome.model)
 
-        if self._end(lease, succeed):
+        if self._end_attempt(lease, succeed):
             log.info("%s: succeeded", attempt_id)
         else:
             log.warning("%s: cancelled or superseded, so nothing was published", attempt_id)
 
-    def _give_up(self, claim: Claim, lease: Lease, event: Event, failure: Failure | None = None) -> None:
+    def _end_without_result(self, claim: Claim, lease: Lease, event: Event, failure: Failure | None = None) -> None:
         """End the attempt without a result."""
         attempt_id = claim.attempt.id
         error = failure.to_job_error() if failure else None
@@ -204,11 +204,11 @@ class AttemptExecutor:
             held = lease.lock_attempt(connection)
             return held.end(event, error) if held else None
 
-        state = self._end(lease, end)
+        state = self._end_attempt(lease, end)
         log.info("%s: %s, the job is %s %s", attempt_id, event, state or "another worker's", error or "")
 
-    def _end(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
+    def _end_attempt(self, lease: Lease, ending: Callable[[Connection], T]) -> T:
         """End the attempt and report at once that a slot is free, so that the next job need not wait for a poll."""
-        ended = lease.settle(ending)
+        ended = lease.end_attempt(ending)
         self._wake_dispatcher()
         return ended

@@ -50,7 +50,7 @@ def make_failure(exception: BaseException) -> Failure:
             return Failure(exception.code, exception.message, permanent=True, of_request=True)
         case BaichuanError():
             of_request = isinstance(exception, REQUEST_ERRORS)
-            code, permanent = _error_code(type(exception)), not exception.may_pass
+            code, permanent = _build_error_code(type(exception)), not exception.may_pass
             return Failure(code, str(exception), permanent=permanent, of_request=of_request)
         case _ if is_out_of_memory(exception):
             message = f"the worker ran out of memory: {exception!r}; use smaller batches or shorter lengths"
@@ -62,7 +62,7 @@ def make_failure(exception: BaseException) -> Failure:
             return Failure("internal_error", message, permanent=True, expected=False)
 
 
-def make_death_failure(exit_code: int | None) -> Failure:
+def make_runner_exit_failure(exit_code: int | None) -> Failure:
     """Return the failure for a runner that exited without a final message."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
@@ -84,7 +84,7 @@ def make_start_timeout_failure(seconds: float) -> Failure:
     return Failure("runner_start_timeout", message, permanent=False)
 
 
-def _error_code(kind: type) -> str:
+def _build_error_code(kind: type) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
     return RENAMED_CODES.get(words, words)
 

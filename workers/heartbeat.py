@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from jobs.database import Database, now_ms
-from jobs.health import seconds_unclaimed
+from jobs.health import get_unclaimed_seconds
 from jobs.records import WorkerRecord
 from jobs.service import workers
 from jobs.settings import Settings
@@ -59,7 +59,7 @@ class Heartbeat:
         self._state = "draining"
         self._due.set()
 
-    def leave(self) -> None:
+    def sign_off(self) -> None:
         """Report that this worker has stopped."""
         self._leaving = True
         self._due.set()
@@ -86,7 +86,7 @@ class Heartbeat:
                 orders = workers.record_heartbeat(
                     connection, replace(described, state=self._state, started_at=started_at)
                 )
-                unclaimed = seconds_unclaimed(connection, self._worker_id, self._settings)
+                unclaimed = get_unclaimed_seconds(connection, self._worker_id, self._settings)
             if not self._started_at:
                 self._started_at = started_at
                 self._wake_dispatcher()  # jobs may be waiting for this worker
@@ -94,7 +94,7 @@ class Heartbeat:
                 may_keep=not orders.is_drained, obsolete=orders.obsolete_models, devices=described.devices
             )
             if self._state == "active":
-                self._delivery_watch.check(unclaimed)
+                self._delivery_watch.check_delivery(unclaimed)
         except Exception as error:  # noqa: BLE001 - the worker must survive any database outage
             log.warning("cannot write the heartbeat to the database, trying again: %s", error)
 
@@ -117,7 +117,7 @@ def describe_worker(
         state="active",
         kinds=list(worker.kinds),
         slots=worker.slots,
-        devices=inventory.devices(runners),
+        devices=inventory.list_devices(runners),
         started_at=0,
         seen_at=0,
         host=read_host_resources() | {"packages": find_packages()},

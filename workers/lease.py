@@ -23,7 +23,7 @@ MAX_PROGRESS_EVENTS = 1_000  # limit on progress events per attempt, in case the
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Entry = tuple[str, dict[str, Any]]
+LogEntry = tuple[str, dict[str, Any]]
 
 
 class LeaseExpiredError(Exception):
@@ -34,7 +34,7 @@ class LeaseExpiredError(Exception):
 class PendingUpdates:
     """Updates that the next renewal will record."""
 
-    log: list[Entry]
+    log: list[LogEntry]
     progress: dict[str, Any] | None
     points: list[Point]
     accepts_chats: bool | None
@@ -54,7 +54,7 @@ class Lease:
         self._renewed_at = taken_at
         self._directive = Directive.CONTINUE
         self._lock = threading.Lock()
-        self._log: list[Entry] = []
+        self._log: list[LogEntry] = []
         self._progress: dict[str, Any] | None = None
         self._points: list[Point] = []
         self._accepts_chats: bool | None = None
@@ -90,12 +90,12 @@ class Lease:
         """
         with self._lock:
             last = self._progress
-            if last and last["metrics"] and last["stage"] != progress["stage"] and self._deserves_event(last):
+            if last and last["metrics"] and last["stage"] != progress["stage"] and self._should_record_event(last):
                 self._log.append(("progress", last))
                 self._last_progress_event, self._progress_events = last, self._progress_events + 1
             self._progress = progress
 
-    def record_accepts_chats(self, *, accepts: bool) -> None:
+    def record_chat_availability(self, *, accepts: bool) -> None:
         """Record at once whether the attempt accepts chats."""
         with self._lock:
             self._accepts_chats = accepts
@@ -129,7 +129,7 @@ class Lease:
                 raise LeaseExpiredError(self._attempt_id)
             time.sleep(RETRY_INTERVAL_SECONDS)
 
-    def settle(self, ending: Callable[[Connection], T]) -> T:
+    def end_attempt(self, ending: Callable[[Connection], T]) -> T:
         """Stop renewing, then record everything pending and end the attempt in one transaction.
 
         Raises:
@@ -172,9 +172,9 @@ class Lease:
             with self._database.writing() as connection:
                 directive = self._record(connection, pending)
         except Exception:
-            self._put_back(pending)
+            self._restore_pending_updates(pending)
             raise
-        if pending.progress is not None and self._deserves_event(pending.progress):
+        if pending.progress is not None and self._should_record_event(pending.progress):
             self._last_progress_event, self._progress_events = pending.progress, self._progress_events + 1
         self._renewed_at = begun
         self._ends_at = begun + self._settings.lease_seconds
@@ -182,7 +182,7 @@ class Lease:
 
     def _record(self, connection: Connection, pending: PendingUpdates) -> Directive:
         progress, entries = pending.progress, pending.log
-        if progress and self._deserves_event(progress):
+        if progress and self._should_record_event(progress):
             entries = [*entries, ("progress", progress)]
         held = self.lock_attempt(connection)
         return (
@@ -195,7 +195,7 @@ class Lease:
         """Lock the attempt in a transaction; return None if this worker no longer holds it."""
         return HeldAttempt.lock(connection, self._settings, self._attempt_id, self._worker.id)
 
-    def _deserves_event(self, progress: dict[str, Any]) -> bool:
+    def _should_record_event(self, progress: dict[str, Any]) -> bool:
         last = self._last_progress_event
         if last is None:
             return True
@@ -210,7 +210,7 @@ class Lease:
             self._log, self._progress, self._points, self._accepts_chats = [], None, [], None
             return taken
 
-    def _put_back(self, pending: PendingUpdates) -> None:
+    def _restore_pending_updates(self, pending: PendingUpdates) -> None:
         with self._lock:
             self._log = [*pending.log, *self._log]
             self._progress = self._progress or pending.progress

@@ -33,7 +33,7 @@ class LogBudget:
         self._limit = limit
         self._left = limit
 
-    def admit(self, lines: list[str]) -> list[str]:
+    def limit_lines(self, lines: list[str]) -> list[str]:
         """Return the lines within the budget; a note replaces the first line beyond it, and later lines are dropped."""
         if self._left < 0:
             return []

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from footprint import Footprint, ShapeError, in_gib, read_config
+from footprint import Footprint, ShapeError, format_gib, read_config
 from jobs.specs import AnySpec, FinetuneSpec, KnownModel
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 
-def require_memory(spec: AnySpec, context: Context) -> None:
+def require_memory(spec: AnySpec, context: HandlerContext) -> None:
     """Compare the memory that each step of the job needs with the free memory; warn if it may not be enough.
 
     Release a model that is still loaded if it leaves too little memory.
@@ -21,7 +21,7 @@ def require_memory(spec: AnySpec, context: Context) -> None:
     from baichuan_core import memory  # noqa: PLC0415 - keep it out of the worker's own process
 
     spec = spec.with_input(context.files)
-    steps = _list_steps(spec, context, on_gpu=memory.choose_device().type == "cuda")
+    steps = _list_step_footprints(spec, context, on_gpu=memory.choose_device().type == "cuda")
     if context.loaded is not None and context.loaded.kept is not None:
         if _fits_alongside(context.loaded.kept.source.checkpoint, spec, steps):
             return
@@ -33,11 +33,15 @@ def require_memory(spec: AnySpec, context: Context) -> None:
         _warn_if_short(needs, _get_free_bytes(needs))
 
 
-def _list_steps(spec: AnySpec, context: Context, *, on_gpu: bool) -> list[tuple[Path, KnownModel, Footprint]]:
+def _list_step_footprints(
+    spec: AnySpec, context: HandlerContext, *, on_gpu: bool
+) -> list[tuple[Path, KnownModel, Footprint]]:
     """Return the memory that each step needs for each model, with the model's directory."""
     folders = [folder for field, folder in context.models.items() if field != "adapter"]
     known = [(folder, model) for folder in folders if (model := _find_known_model(folder)) is not None]
-    return [(folder, model, needs) for folder, model in known for needs in spec.footprints(model, on_gpu=on_gpu)]
+    return [
+        (folder, model, needs) for folder, model in known for needs in spec.estimate_footprints(model, on_gpu=on_gpu)
+    ]
 
 
 def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownModel, Footprint]]) -> bool:
@@ -67,6 +71,6 @@ def _find_known_model(folder: Path) -> KnownModel | None:
 def _warn_if_short(needs: Footprint, free: int) -> None:
     if needs.total > free:
         print(  # noqa: T201 - the job's log
-            f"memory: inputs of maximum length need up to {in_gib(needs.total)}, but only {in_gib(free)} is free; "
-            "shorter inputs or smaller batches need less"
+            f"memory: inputs of maximum length need up to {format_gib(needs.total)}, but only {format_gib(free)} is"
+            " free; shorter inputs or smaller batches need less"
         )

@@ -15,7 +15,7 @@ from jobs.service.claims import Claim
 from jobs.service.metrics import Point
 from jobs.specs import AnySpec
 from workers.failures import Failure
-from workers.handlers.contract import Outcome
+from workers.handlers.contract import HandlerOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class ModelKept:
 class Finished:
     """From a runner: all results are written and published in the store."""
 
-    outcome: Outcome[AnyResult]
+    outcome: HandlerOutcome[AnyResult]
     stored: Sequence[StoredFile]
     kept: ModelKept | None = None
     type: Literal["finished"] = "finished"

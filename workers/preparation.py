@@ -14,14 +14,16 @@ from jobs.scheduling import LoadedModel
 from jobs.service.claims import Claim
 from jobs.service.references import require_files, resolve_models
 from jobs.specs import AnySpec, InlineInput, StoredGenerateSpec
-from workers.handlers.contract import MODEL_FOLDER, Context, Handler, HandlerPlacement
+from workers.handlers.contract import MODEL_FOLDER, Handler, HandlerContext, HandlerPlacement
 from workers.resume_points import ResumePoints
 
 if TYPE_CHECKING:
     from baichuan_core.checkpoint import ModelSource
 
 
-def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback) -> Context:
+def prepare_context(
+    claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], report: ProgressCallback
+) -> HandlerContext:
     """Return the context with everything that a handler needs.
 
     Raises:
@@ -32,19 +34,19 @@ def prepare(claim: Claim, store: ArtifactStore, model_roots: Sequence[Path], rep
     require_files(claim.spec, {file.id for file in claim.files.values()})
     workspace = Workspace(claim.job.id, claim.attempt.id)
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
-    return Context(
+    return HandlerContext(
         models={field: locate_model(model, field, store, model_roots) for field, model in found.items()},
         files=_find_files(claim, store),
-        output=store.workspace(workspace.output),
-        checkpoints=store.workspace(workspace.checkpoints),
-        earlier_checkpoints=[store.workspace(each.checkpoints) for each in earlier],
+        output=store.open_workspace(workspace.output),
+        checkpoints=store.open_workspace(workspace.checkpoints),
+        earlier_checkpoints=[store.open_workspace(each.checkpoints) for each in earlier],
         report=report,
         resume_points=ResumePoints(store, workspace, claim.earlier_attempts),
         placement=_build_placement(claim),
     )
 
 
-def identify_loaded(source: "ModelSource", claim: Claim, context: Context) -> LoadedModel | None:
+def identify_loaded_model(source: "ModelSource", claim: Claim, context: HandlerContext) -> LoadedModel | None:
     """Return the model that was loaded from `source`: one that the spec names, or the one that the job has produced."""
     found = resolve_models(claim.spec, claim.models, claim.bases)
     if source.checkpoint == context.model_output:
@@ -79,14 +81,14 @@ def locate_model(model: ModelRecord, field: str, store: ArtifactStore, model_roo
             message = f"directory {model.path} of model {model.id!r} no longer exists; restore it or register it again"
             raise InvalidRequestError(message, param=field)
         return resolve_allowed_path(model.path, model_roots)
-    folder = store.local_path(model.key or "")
+    folder = store.fetch_path(model.key or "")
     if not folder.is_dir():
         message = f"the files of model {model.id!r} are no longer in the artifact store; run job {model.job_id} again"
         raise InvalidRequestError(message, param=field)
     return folder
 
 
-def require_disk_space(spec: AnySpec, handler: Handler, context: Context, store: ArtifactStore) -> None:
+def require_disk_space(spec: AnySpec, handler: Handler, context: HandlerContext, store: ArtifactStore) -> None:
     """Refuse a job at once if its result would not fit on the disk.
 
     Raises:
@@ -94,7 +96,7 @@ def require_disk_space(spec: AnySpec, handler: Handler, context: Context, store:
     """
     folder = context.models.get("model")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder else 0
-    needed = handler.output_bytes(spec, size) + context.reserve_bytes
+    needed = handler.estimate_output_bytes(spec, size) + context.reserve_bytes
     free = store.free_bytes()
     if free < needed:
         message = f"this job needs about {needed} bytes of disk, but {free} are free; delete what is no longer needed"
@@ -111,7 +113,7 @@ def _find_files(claim: Claim, store: ArtifactStore) -> dict[str, Path]:
 
 def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore) -> Path:
     try:
-        path = store.local_path(input_key(job_id))
+        path = store.fetch_path(input_key(job_id))
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == described.sha256
     except FileNotFoundError:
         message = f"the {described.field} of job {job_id} are no longer stored; submit them in a new job"
@@ -123,7 +125,7 @@ def _find_inline_input(job_id: str, described: InlineInput, store: ArtifactStore
 
 
 def _find_upload(file: FileRecord, field: str, store: ArtifactStore) -> Path:
-    path = store.local_path(file.key)
+    path = store.fetch_path(file.key)
     if not path.is_file():
         raise InvalidRequestError(f"file {file.id} ({file.filename}) no longer exists; upload it again", param=field)
     return path

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 DISCARD_PORT = 9  # port of the discard service; nothing is sent to it
 
 
-def offer_address(host: str, redis_url: str) -> str:
+def choose_address(host: str, redis_url: str) -> str:
     """Return "host:port" with a port that is currently free.
 
     Args:
@@ -14,13 +14,13 @@ def offer_address(host: str, redis_url: str) -> str:
             leads to Redis is used, because all workers can reach Redis.
         redis_url: URL of the Redis broker.
     """
-    host = host or _local_address(urlsplit(redis_url).hostname or "127.0.0.1")
+    host = host or _find_local_address(urlsplit(redis_url).hostname or "127.0.0.1")
     with socket.socket() as probe:
         probe.bind(("", 0))
         return f"{host}:{probe.getsockname()[1]}"
 
 
-def _local_address(target: str) -> str:
+def _find_local_address(target: str) -> str:
     """Return this machine's address on the interface that leads to `target`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((target, DISCARD_PORT))  # sends nothing, only selects the route

@@ -110,7 +110,7 @@ class Residents:
             if runner is not None and kept is not None and self._may_keep and not self._closing.is_set():
                 is_same = used is not None and (used.runner, used.kept.model) == (runner, kept.model)
                 loaded_at = used.loaded_at if used is not None and is_same else time.time()
-                new = _new_resident(runner, kept, claim.allocation, loaded_at)
+                new = _create_resident(runner, kept, claim.allocation, loaded_at)
                 self._residents.append(new)
         if runner is not None and new is None:
             runner.close(self._worker.exit_seconds)
@@ -152,7 +152,7 @@ class Residents:
             if used is not None and device["memory_bytes"] - used < self._worker.memory_reserve_bytes:
                 self._close(self._find_longest_idle_on(device["uuid"]), f"device {device['uuid']} is short of memory")
 
-    def process_groups(self) -> frozenset[int]:
+    def list_process_groups(self) -> frozenset[int]:
         """Return the process groups of all residents."""
         with self._lock:
             return frozenset(each.runner.pid for each in self._residents)
@@ -197,7 +197,7 @@ class Residents:
         """Return, for each pool, the memory that jobs may use, and the memory that is free now, if known."""
         host = read_host_resources()
         capacity, free = {HOST_POOL: int(host["memory_bytes"])}, {HOST_POOL: int(host["available_bytes"])}
-        for device in self._inventory.devices(self.process_groups()):
+        for device in self._inventory.list_devices(self.list_process_groups()):
             if _get_pool(device["uuid"]) == HOST_POOL:
                 continue
             capacity[device["uuid"]] = device["memory_bytes"] - (device.get("used_by_others_bytes") or 0)
@@ -241,7 +241,7 @@ class Residents:
             self._on_change()
 
 
-def _new_resident(runner: Runner, kept: ModelKept, allocation: AllocationRecord, loaded_at: float) -> Resident:
+def _create_resident(runner: Runner, kept: ModelKept, allocation: AllocationRecord, loaded_at: float) -> Resident:
     devices = tuple(device["uuid"] for device in allocation.devices)
     on_gpus = zip((uuid for uuid in devices if _get_pool(uuid) != HOST_POOL), kept.device_bytes, strict=False)
     return Resident(runner, kept, devices, {**dict(on_gpus), HOST_POOL: kept.host_bytes}, loaded_at)

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.artifacts import ArtifactStore, Workspace, describe_files
-from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_resume_point, describe_point, list_points
+from jobs.artifacts.resume_points import (
+    ResumePoint,
+    ResumePointModel,
+    delete_resume_point,
+    list_complete_resume_points,
+    write_description,
+)
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import inspect_directory
 
@@ -45,11 +51,11 @@ class ResumePoints:
         self._shared: set[int] = set()
         self._thread: threading.Thread | None = None
 
-    def share(self, folder: Path) -> None:
+    def schedule_upload(self, folder: Path) -> None:
         """Schedule the upload of a complete resume point, `checkpoint-STEP` in the workspace; return immediately."""
         step = int(folder.name.rpartition("-")[2])
         try:
-            held = self._store.hold(self._workspace.resume_point(step))
+            held = self._store.hold(self._workspace.resume_point_key(step))
         except OSError as error:
             _report_failure(step, error)
             return
@@ -69,11 +75,11 @@ class ResumePoints:
 
     def list_earlier(self) -> list[ResumePoint]:
         """Return the complete resume points of earlier attempts that are in the store, by step."""
-        return list_points(self._store, self._workspace.job_id, self._earlier)
+        return list_complete_resume_points(self._store, self._workspace.job_id, self._earlier)
 
     def fetch(self, point: ResumePoint) -> Path:
         """Return the folder of a resume point on this machine's disk."""
-        return self._store.local_path(point.key)
+        return self._store.fetch_path(point.key)
 
     def _run(self) -> None:
         while True:
@@ -93,7 +99,7 @@ class ResumePoints:
     def _upload(self, step: int, held: Path) -> None:
         sizes = {path.relative_to(held).as_posix(): path.stat().st_size for path in held.rglob("*") if path.is_file()}
         model = _describe_model(held)
-        self._store.share(held, self._workspace.resume_point(step))
+        self._store.share(held, self._workspace.resume_point_key(step))
         point = ResumePoint(
             job_id=self._workspace.job_id,
             attempt_id=self._workspace.attempt_id,
@@ -102,13 +108,13 @@ class ResumePoints:
             sizes=sizes,
             model=model,
         )
-        describe_point(self._store, point)
+        write_description(self._store, point)
         self._shared.add(step)
-        self._delete_rotated()
+        self._delete_rotated_points()
 
-    def _delete_rotated(self) -> None:
+    def _delete_rotated_points(self) -> None:
         """Delete the stored points that training has deleted locally, except the newest, which may be the only one."""
-        local = self._store.workspace(self._workspace.checkpoints)
+        local = self._store.open_workspace(self._workspace.checkpoints)
         for step in sorted(self._shared)[:-1]:
             if not (local / f"checkpoint-{step}").is_dir():
                 delete_resume_point(self._store, self._workspace, step)

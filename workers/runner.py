@@ -36,7 +36,7 @@ from jobs.service.metrics import to_point
 from workers.environment import build_device_variables
 from workers.failures import make_failure
 from workers.handlers.chat_channel import ChatChannel
-from workers.handlers.contract import Context, DevicesReleasedError, import_handler
+from workers.handlers.contract import DevicesReleasedError, HandlerContext, import_handler
 from workers.memory import require_memory
 from workers.messages import (
     CALL_PREFIX,
@@ -56,10 +56,10 @@ from workers.messages import (
     decode_call,
     encode_message,
 )
-from workers.preparation import identify_loaded, prepare, require_disk_space
+from workers.preparation import identify_loaded_model, prepare_context, require_disk_space
 
 if TYPE_CHECKING:
-    from baichuan_core.checkpoint import KeptModel
+    from baichuan_core.checkpoint import ModelCacheEntry
 
 REPORT_INTERVAL_SECONDS = 0.1  # minimum seconds between two reports of the same stage
 # Modules that handlers import lazily; importing them takes two seconds.
@@ -147,14 +147,14 @@ class AttemptRunner:
     """Runs attempts one after another, and keeps their model loaded in between."""
 
     def __init__(self, messages: int, control: CommandReader) -> None:
-        from baichuan_core.checkpoint import ModelKeeper  # noqa: PLC0415 - keep it out of the worker's own process
+        from baichuan_core.checkpoint import ModelCache  # noqa: PLC0415 - keep it out of the worker's own process
 
         self._messages = messages
         self._control = control
-        self._loaded = ModelKeeper()
+        self._loaded = ModelCache()
         # The loaded model and its name.
-        self._named: tuple[KeptModel | None, LoadedModel | None] = (None, None)
-        self._context: Context | None = None
+        self._named: tuple[ModelCacheEntry | None, LoadedModel | None] = (None, None)
+        self._context: HandlerContext | None = None
         self._store: ArtifactStore | None = None  # keeps the loaded model's files locked against eviction
 
     def run(self, assignment: Assignment) -> Finished | Failed | Paused:
@@ -176,8 +176,8 @@ class AttemptRunner:
         store = open_store_at(
             storage.artifact_root, cache=storage.cache, cache_bytes=storage.cache_bytes, variables=storage.variables
         )
-        prepared = prepare(claim, store, storage.model_roots, Reporter(self._messages))
-        chats = ChatChannel(self._announce, self._reply)
+        prepared = prepare_context(claim, store, storage.model_roots, ProgressReporter(self._messages))
+        chats = ChatChannel(self._announce_chat_availability, self._reply)
         self._control.chats = claim.attempt.id, chats
         context = replace(
             prepared,
@@ -201,7 +201,7 @@ class AttemptRunner:
         store.publish(Workspace(claim.job.id, claim.attempt.id).output)
         return Finished(outcome, stored, self._keep_model(assignment))
 
-    def _announce(self, accepts: bool) -> None:
+    def _announce_chat_availability(self, accepts: bool) -> None:
         _send(self._messages, ServingChanged(accepts))
 
     def _reply(self, replies: Sequence[Reply]) -> None:
@@ -215,7 +215,7 @@ class AttemptRunner:
         if not assignment.keep or kept is None:
             return None
         if kept is not self._named[0] and self._context is not None:
-            self._named = kept, identify_loaded(kept.source, assignment.claim, self._context)
+            self._named = kept, identify_loaded_model(kept.source, assignment.claim, self._context)
         model = self._named[1]
         if model is None:
             return None
@@ -232,7 +232,7 @@ def _flush_output() -> None:
 
 
 def _set_up_environment(assignment: Assignment) -> None:
-    visible = build_device_variables(_cuda_devices(assignment.claim.allocation))
+    visible = build_device_variables(_list_cuda_uuids(assignment.claim.allocation))
     os.environ.update(visible)
     for name, value in visible.items():
         if value:
@@ -240,7 +240,7 @@ def _set_up_environment(assignment: Assignment) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(assignment.threads))
 
 
-class Reporter:
+class ProgressReporter:
     """Sends progress to the worker at a limited rate: every new stage, and the fraction a few times per second.
 
     The metrics of every step are sent, without a limit.
@@ -271,7 +271,7 @@ def _send(messages: int, message: Message) -> None:
             line = line[os.write(messages, line) :]
 
 
-def _cuda_devices(allocation: AllocationRecord) -> list[str]:
+def _list_cuda_uuids(allocation: AllocationRecord) -> list[str]:
     """Return the UUIDs to make visible to CUDA; CPUs are left out."""
     return [device["uuid"] for device in allocation.devices if not device["uuid"].startswith("cpu")]
 

@@ -18,7 +18,7 @@ from workers.process import Process, Runner, RunnerPipes
 from workers.settings import WorkerSettings
 
 CLOSE_TIMEOUT_SECONDS = 5
-MAX_ANSWER_BYTES = 4096
+MAX_REPLY_BYTES = 4096
 
 
 class RunnerSource(Protocol):
@@ -46,7 +46,7 @@ class RunnerStarter:
 
     def __init__(self, worker: WorkerSettings) -> None:
         spare = worker.start_method == "spawn" or (worker.start_method == "auto" and Inventory().has_gpu())
-        source = SpareProcess if spare else ForkServer
+        source = SpareProcessSource if spare else ForkServerSource
         self._source: RunnerSource = source(worker.kinds, build_runner_environment(os.environ, worker.runner_variables))
 
     def warm_up(self) -> None:
@@ -97,7 +97,7 @@ def _close_runner(started: "Future[Runner]") -> None:
         started.result().close(CLOSE_TIMEOUT_SECONDS)
 
 
-class SpareProcess:
+class SpareProcessSource:
     """Keeps one spare process that has done the imports and waits for an assignment; replaces it once it is taken."""
 
     def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -151,7 +151,7 @@ class SpawnedProcess:
             return
 
 
-class ForkServer:
+class ForkServerSource:
     """Starts `workers.fork_server`, restarts it if it has died, and requests runners from it."""
 
     def __init__(self, kinds: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -220,7 +220,7 @@ class _ForkServerConnection:
     def _listen(self) -> None:
         while True:
             try:
-                answer = self._channel.recv(MAX_ANSWER_BYTES)
+                answer = self._channel.recv(MAX_REPLY_BYTES)
             except OSError:
                 answer = b""
             if not answer:
@@ -244,7 +244,7 @@ class _ForkServerConnection:
             for answer in self._waiting.values():
                 answer.set_exception(RuntimeError("the fork server has died"))
             for child in self._children.values():
-                child.forget_parent()
+                child.mark_orphaned()
             self._waiting.clear()
             self._channel.close()
 
@@ -274,7 +274,7 @@ class ForkedProcess:
         self._code = code
         self._ended.set()
 
-    def forget_parent(self) -> None:
+    def mark_orphaned(self) -> None:
         """Record that the exit of the process will not be reported."""
         self._orphaned = True
 

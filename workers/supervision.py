@@ -77,7 +77,7 @@ class RunnerSupervisor:
     def watch(self, starting: StartingRunner) -> AttemptOutcome:
         """Watch until the attempt is over and its runner has exited with all its children or been put in `remains`."""
         while (runner := starting.wait(LISTEN_TIMEOUT_SECONDS)) is None:
-            if (reason := self._stop_reason(None)) is not None:
+            if (reason := self._find_stop_reason(None)) is not None:
                 starting.abandon()
                 return reason
         log.info("%s: running as process group %d", self._attempt_id, runner.pid)
@@ -93,7 +93,7 @@ class RunnerSupervisor:
         self.died_without_message = reason is None and not self._has_heard
         if isinstance(self._final_message, Paused):
             return reason or StopReason.RELEASED
-        return reason or self._final_message or Failed(failures.make_death_failure(runner.exit_code))
+        return reason or self._final_message or Failed(failures.make_runner_exit_failure(runner.exit_code))
 
     def _set_time_limit(self, seconds: float, failure: Failure) -> None:
         self._ends_at = time.monotonic() + seconds
@@ -103,7 +103,7 @@ class RunnerSupervisor:
         reason: AttemptOutcome | None = None
         while not runner.is_silent and reason is None and self._kept_model is None and not self._is_lingering(runner):
             self._listen(runner, LISTEN_TIMEOUT_SECONDS)
-            reason = self._stop_reason(runner)
+            reason = self._find_stop_reason(runner)
         stays = reason is None and self._kept_model is not None
         if not stays:
             runner.kill()
@@ -125,7 +125,7 @@ class RunnerSupervisor:
         """Whether the runner was ended because the job is to run elsewhere, later, or not at all."""
         return self._pause_ends_at is not None or self._lease.directive in IMMEDIATE_STOP_REASONS
 
-    def _stop_reason(self, runner: Runner | None) -> AttemptOutcome | None:
+    def _find_stop_reason(self, runner: Runner | None) -> AttemptOutcome | None:
         """Return the reason to end the runner now; None if the runner may continue."""
         directive = self._lease.directive
         if reason := IMMEDIATE_STOP_REASONS.get(directive):
@@ -179,12 +179,12 @@ class RunnerSupervisor:
                     if self._served is not None:
                         self._served.forward(replies)
                 case ServingChanged(accepts):
-                    self._set_accepts_chats(runner, accepts=accepts)
+                    self._update_chat_availability(runner, accepts=accepts)
                 case (stream, lines):
                     self._record_lines(stream, lines)
         return heard
 
-    def _set_accepts_chats(self, runner: Runner, *, accepts: bool) -> None:
+    def _update_chat_availability(self, runner: Runner, *, accepts: bool) -> None:
         """Start accepting calls, and only then record in SQL that this attempt accepts chats."""
 
         def deliver(call: Call) -> None:
@@ -192,7 +192,7 @@ class RunnerSupervisor:
 
         if accepts and self._served is None:
             self._served = self._exchange.open(self._attempt_id, deliver)
-        self._lease.record_accepts_chats(accepts=accepts)
+        self._lease.record_chat_availability(accepts=accepts)
 
     def _end_chats(self) -> None:
         """Close the chats that the runner has left open, with an error for their clients."""
@@ -205,5 +205,5 @@ class RunnerSupervisor:
             self._served.close("leaving", "the job that serves chats is ending or being moved; try again")
 
     def _record_lines(self, stream: str, lines: list[str]) -> None:
-        if kept := self._budget.admit(lines):
+        if kept := self._budget.limit_lines(lines):
             self._lease.record_lines(stream, kept)

@@ -9,7 +9,7 @@ from typing import Any
 from api.dependencies import Service
 from api.openai.completion_objects import Choice, Usage
 from jobs.chats.client import ChatReply, OpenChat
-from jobs.chats.messages import ChoiceEnded, Delta, Ended, Refused, Started, TokenLogprob
+from jobs.chats.messages import ChatEnded, ChatRefused, ChatStarted, ChoiceEnded, Delta, TokenLogprob
 from jobs.database import OUTAGE_ERRORS
 from jobs.errors import DomainError, InvalidRequestError, NotReadyError, TooManyRequestsError
 from jobs.records import ChatState, Json
@@ -19,8 +19,8 @@ from jobs.service.chats import EndedChat, NewChat
 REPLY_WAIT_SECONDS = 1.0
 SILENCE_BEFORE_CHECK_SECONDS = 5.0  # workers report every second; after this long without a report, check the database
 MAX_SILENCE_SECONDS = 15.0
-RETRY_SECONDS = 1
-BUSY_RETRY_SECONDS = 2
+RETRY_AFTER_SECONDS = 1
+BUSY_RETRY_AFTER_SECONDS = 2
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Answer:
         self._prompt_tokens = prompt_tokens
         self._per_prompt = choices
         self._left = len(chat.ids)
-        self._refused: Refused | None = None
+        self._refused: ChatRefused | None = None
         self._began = began
         self._first_token_ms: int | None = None
         self._state: ChatState = "cancelled"
@@ -71,9 +71,9 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """Token usage so far."""
-        return Usage.of(self._prompt_tokens, self.choices)
+        return Usage.from_choices(self._prompt_tokens, self.choices)
 
-    async def follow(self) -> AsyncIterator[list[CompletionDelta]]:
+    async def stream_deltas(self) -> AsyncIterator[list[CompletionDelta]]:
         """Yield new text as it arrives until the answer is complete, and an empty list after each second without any.
 
         Raises:
@@ -81,16 +81,16 @@ class Answer:
         """
         while self._left:
             if self._service.closing.is_set():
-                raise NotReadyError("the server is stopping; try again", seconds=RETRY_SECONDS)
-            news = await self._chat.take(REPLY_WAIT_SECONDS)
+                raise NotReadyError("the server is stopping; try again", seconds=RETRY_AFTER_SECONDS)
+            news = await self._chat.wait_for_replies(REPLY_WAIT_SECONDS)
             if not news:
                 await require_alive(self._service, self._chat)
-            yield [delta for index, reply in news if (delta := self._accept(index, reply))]
+            yield [delta for index, reply in news if (delta := self._process_reply(index, reply))]
             if self._refused is not None:
                 raise refusal_to_error(self._refused, {})
         self._state = "succeeded"
 
-    def _accept(self, index: int, reply: ChatReply) -> CompletionDelta | None:
+    def _process_reply(self, index: int, reply: ChatReply) -> CompletionDelta | None:
         """Process a reply to the request with this index; return the new text or end of a completion, if any."""
         match reply:
             case Delta():
@@ -100,27 +100,27 @@ class Answer:
                 choice.finish_reason = reply.finish_reason
                 choice.completion_tokens = reply.completion_tokens
                 return CompletionDelta(choice, None)
-            case Ended():
+            case ChatEnded():
                 self._left -= 1
-            case Refused():
+            case ChatRefused():
                 self._refused = self._refused or reply
-            case Started():
+            case ChatStarted():
                 pass  # the prompt tokens were counted before the answer was opened
         return None
 
     async def wait(self) -> None:
-        """Wait until the answer is complete; see `follow`."""
-        async for _ in self.follow():
+        """Wait until the answer is complete; see `stream_deltas`."""
+        async for _ in self.stream_deltas():
             pass
 
-    def fail(self, error: DomainError) -> None:
+    def mark_failed(self, error: DomainError) -> None:
         """Record why the answer cannot be completed."""
         self._state, self._error = "failed", {"code": error.code, "message": error.message}
 
     def close(self) -> None:
         """Abort unfinished completions and record the answer, without waiting, because the caller may be cancelled."""
-        self._service.chats.client.hang_up(self._chat)
-        self._service.chats.leave(self.row.project_id)
+        self._service.chats.client.close_chat(self._chat)
+        self._service.chats.remove_open_chat(self.row.project_id)
         usage = self.usage
         ended = EndedChat(
             chat=self.row,
@@ -159,13 +159,13 @@ async def require_alive(service: Service, chat: OpenChat) -> None:
     except OUTAGE_ERRORS:
         running = True
     if not running:
-        raise NotReadyError("the job that was answering has ended; try again", seconds=RETRY_SECONDS)
+        raise NotReadyError("the job that was answering has ended; try again", seconds=RETRY_AFTER_SECONDS)
     if chat.silent_seconds > MAX_SILENCE_SECONDS:
         message = f"the runner has been silent for {MAX_SILENCE_SECONDS:g} s; try again"
-        raise NotReadyError(message, seconds=RETRY_SECONDS)
+        raise NotReadyError(message, seconds=RETRY_AFTER_SECONDS)
 
 
-def refusal_to_error(refused: Refused, names: Mapping[str, str]) -> DomainError:
+def refusal_to_error(refused: ChatRefused, names: Mapping[str, str]) -> DomainError:
     """Return the error for a runner's refusal to answer.
 
     Args:
@@ -177,6 +177,6 @@ def refusal_to_error(refused: Refused, names: Mapping[str, str]) -> DomainError:
             param = refused.param and names.get(refused.param, refused.param)
             return InvalidRequestError(refused.message, param=param)
         case "busy":
-            return TooManyRequestsError(refused.message, seconds=BUSY_RETRY_SECONDS)
+            return TooManyRequestsError(refused.message, seconds=BUSY_RETRY_AFTER_SECONDS)
         case _:
-            return NotReadyError(refused.message, seconds=RETRY_SECONDS)
+            return NotReadyError(refused.message, seconds=RETRY_AFTER_SECONDS)

@@ -9,19 +9,21 @@ from pydantic import BaseModel, Field
 from api.openai.fine_tuning_objects import find_failure
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import JobSummary
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import ArtifactRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
 from jobs.state import JobState
 
-OUTPUT_FILE = "batch_output.jsonl"  # must match the file names in `workers.handlers.batch_files`
-ERROR_FILE = "batch_errors.jsonl"
+OUTPUT_FILE_NAME = "batch_output.jsonl"  # must match the file names in `workers.handlers.batch_files`
+ERROR_FILE_NAME = "batch_errors.jsonl"
 COMPLETION_WINDOW = "24h"
 FINALIZING_STAGES = ("writing", "publishing")
 
-Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
-STATUSES: Mapping[JobState, Status] = {
+BatchStatus = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+]
+STATUS_BY_STATE: Mapping[JobState, BatchStatus] = {
     JobState.QUEUED: "validating",
     JobState.DISPATCHED: "validating",
     JobState.PAUSED: "validating",
@@ -80,7 +82,7 @@ class BatchUsage(BaseModel):
     total_tokens: int
 
 
-class BatchObject(Identified):
+class BatchObject(IdentifiedObject):
     """A batch."""
 
     object: Literal["batch"] = "batch"
@@ -88,7 +90,7 @@ class BatchObject(Identified):
     created_at: int
     endpoint: str
     input_file_id: str
-    status: Status
+    status: BatchStatus
     model: str
     in_progress_at: int | None = None
     finalizing_at: int | None = None
@@ -107,7 +109,7 @@ class BatchObject(Identified):
     baichuan: Annotated[JobSummary | DryRunObject, Field(description="The job itself, with its true state")]
 
     @classmethod
-    def of(cls, published: PublishedJob, caller: KeyRecord) -> Self:
+    def from_job(cls, published: PublishedJob, caller: KeyRecord) -> Self:
         """Return a generate job as clients of OpenAI's API see it."""
         job = published.job
         finished = {
@@ -122,13 +124,13 @@ class BatchObject(Identified):
             input_file_id=str(job.spec.get("input_file")),
             status=_to_status(job),
             in_progress_at=to_optional_seconds(job.started_at),
-            output_file_id=_find_file_id(published.artifacts, OUTPUT_FILE),
-            error_file_id=_find_file_id(published.artifacts, ERROR_FILE),
-            errors=_errors(job),
+            output_file_id=_find_file_id(published.artifacts, OUTPUT_FILE_NAME),
+            error_file_id=_find_file_id(published.artifacts, ERROR_FILE_NAME),
+            errors=_build_errors(job),
             usage=_build_usage(job),
             request_counts=_count_requests(job),
-            baichuan=JobSummary.of(job, caller),
-            **_stored_fields(job.openai or {}),
+            baichuan=JobSummary.from_record(job, caller),
+            **_get_stored_fields(job.openai or {}),
             **times,
         )
 
@@ -143,24 +145,24 @@ class BatchObject(Identified):
             status="validating",
             request_counts=counts,
             baichuan=found,
-            **_stored_fields(openai),
+            **_get_stored_fields(openai),
         )
 
 
-def _stored_fields(openai: Json) -> dict[str, object]:
+def _get_stored_fields(openai: Json) -> dict[str, object]:
     return {name: openai.get(name) for name in ("endpoint", "model", "metadata")}
 
 
-def _to_status(job: JobDetails) -> Status:
+def _to_status(job: JobDetails) -> BatchStatus:
     is_writing = job.state is JobState.RUNNING and (job.progress or {}).get("stage") in FINALIZING_STAGES
-    return "finalizing" if is_writing else STATUSES[job.state]
+    return "finalizing" if is_writing else STATUS_BY_STATE[job.state]
 
 
 def _find_file_id(artifacts: Sequence[ArtifactRecord], path: str) -> str | None:
     return next((artifact.id for artifact in artifacts if artifact.path == path), None)
 
 
-def _errors(job: JobDetails) -> BatchErrors | None:
+def _build_errors(job: JobDetails) -> BatchErrors | None:
     failure = find_failure(job)
     if failure is None:
         return None

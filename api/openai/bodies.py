@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from jobs.specs.fields import NUL_VALIDATOR
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A request body that rejects unknown parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

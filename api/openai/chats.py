@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.connections import run_while_connected
-from api.dependencies import Caller, FromCaller
+from api.dependencies import Caller, CurrentCaller
 from api.json_bodies import OpenAIRoute
 from api.openai.answers import Answer
 from api.openai.completion_bodies import ChatBody, CompletionBody, TextBody
@@ -30,8 +30,8 @@ from jobs.specs import ServeSpec
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
-CHAT_PREFIX = "chatcmpl"
-TEXT_PREFIX = "cmpl"
+CHAT_ID_PREFIX = "chatcmpl"
+TEXT_ID_PREFIX = "cmpl"
 SERVE_PRIORITY = 50  # lets serve jobs start before jobs with the default priority
 PARAMETER_NAMES = {"adapter": "baichuan.adapter"}
 STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -40,34 +40,34 @@ STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/chat/completions", response_model=ChatCompletionObject, responses=STREAM_RESPONSES)
-async def create_chat(body: ChatBody, request: Request, caller: FromCaller) -> Response:
+async def create_chat(body: ChatBody, request: Request, caller: CurrentCaller) -> Response:
     """Answer a chat; the answer is sent as a whole or as a stream."""
-    return await _answer(body, request, caller, CHAT_PREFIX)
+    return await _answer_request(body, request, caller, CHAT_ID_PREFIX)
 
 
 @router.post("/completions", response_model=TextCompletionObject, responses=STREAM_RESPONSES)
-async def create_text(body: TextBody, request: Request, caller: FromCaller) -> Response:
+async def create_text(body: TextBody, request: Request, caller: CurrentCaller) -> Response:
     """Complete one or more texts; the answer is sent as a whole or as a stream."""
-    return await _answer(body, request, caller, TEXT_PREFIX)
+    return await _answer_request(body, request, caller, TEXT_ID_PREFIX)
 
 
-async def _answer(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Response:
+async def _answer_request(body: ChatBody | TextBody, request: Request, caller: Caller, prefix: str) -> Response:
     answer = await _open_answer(body, request, caller, prefix)
     if isinstance(body, ChatBody) and body.store:
         answer.keep = lambda: _build_stored_chat(body, answer)
     if body.stream:
         counts = body.includes_usage
-        writer = ChunkWriter(answer.row.id, answer.created, body.model, is_chat=prefix == CHAT_PREFIX, counts=counts)
+        writer = ChunkWriter(answer.row.id, answer.created, body.model, is_chat=prefix == CHAT_ID_PREFIX, counts=counts)
         idle_seconds = caller.service.settings.stream_idle_seconds
         return CompletionStream(answer, writer, counts=counts, idle_seconds=idle_seconds)
     try:
         await run_while_connected(request.receive, answer.wait())
     except DomainError as error:
-        answer.fail(error)
+        answer.mark_failed(error)
         raise
     finally:
         answer.close()
-    show = build_chat_completion if prefix == CHAT_PREFIX else build_text_completion
+    show = build_chat_completion if prefix == CHAT_ID_PREFIX else build_text_completion
     return json_response(show(answer.row.id, answer.created, body.model, answer.choices, answer.usage))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.openai.bodies import Body, Metadata, Unsupported
+from api.openai.bodies import Metadata, RequestBody, Unsupported
 from jobs.inputs import find_fault
 from jobs.specs.fields import ModelName
 
@@ -14,7 +14,7 @@ DEFAULT_WAIT_SECONDS = 60.0
 MAX_WAIT_SECONDS = 600.0
 MAX_CHOICES = 128  # per request: number of prompts times `n`
 MAX_TEXT_LOGPROBS = 20
-DEFAULT_TEXT_TOKENS = 16  # OpenAI's default for text completions
+DEFAULT_MAX_TEXT_TOKENS = 16  # OpenAI's default for text completions
 MAX_SEED = 2**31
 
 
@@ -83,7 +83,7 @@ class ChatExtension(BaseModel):
     )
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     """Options for a streamed answer."""
 
     include_usage: bool | None = Field(None, description="Report token usage in a final chunk without choices")
@@ -94,7 +94,7 @@ OptionalNumber = float | None
 OptionalCount = int | None
 
 
-class CompletionBody(Body):
+class CompletionBody(RequestBody):
     """Parameters that chat and text completions share."""
 
     model: Annotated[str, _build_rule_validator("model")]
@@ -118,7 +118,7 @@ class CompletionBody(Body):
     @model_validator(mode="after")
     def _check_stream_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise _parameter_error("stream_options", "requires `stream: true`")
+            raise _make_parameter_error("stream_options", "requires `stream: true`")
         return self
 
     @property
@@ -171,9 +171,11 @@ class ChatBody(CompletionBody):
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise _parameter_error("max_tokens", "cannot be combined with max_completion_tokens; set only one of them")
+            raise _make_parameter_error(
+                "max_tokens", "cannot be combined with max_completion_tokens; set only one of them"
+            )
         if self.top_logprobs is not None and not self.logprobs:
-            raise _parameter_error("top_logprobs", "requires `logprobs: true`")
+            raise _make_parameter_error("top_logprobs", "requires `logprobs: true`")
         return self
 
     def build_requests(self) -> list[dict[str, Any]]:
@@ -206,7 +208,7 @@ class TextBody(CompletionBody):
     @model_validator(mode="after")
     def _limit_choices(self) -> Self:
         if len(self.prompts) * self.choices_per_prompt > MAX_CHOICES:
-            raise _parameter_error(
+            raise _make_parameter_error(
                 "prompt", f"has {len(self.prompts)} texts; the number of texts times n must be at most {MAX_CHOICES}"
             )
         return self
@@ -218,7 +220,7 @@ class TextBody(CompletionBody):
 
     def build_requests(self) -> list[dict[str, Any]]:
         """Return the fields of the engine's requests, one per prompt."""
-        limit = {"max_new_tokens": self.max_tokens or DEFAULT_TEXT_TOKENS}
+        limit = {"max_new_tokens": self.max_tokens or DEFAULT_MAX_TEXT_TOKENS}
         logprobs = {} if self.logprobs is None else {"logprobs": self.logprobs}
         return [{**self._build_options(), **limit, **logprobs, "prompt": prompt} for prompt in self.prompts]
 
@@ -228,6 +230,6 @@ class TextBody(CompletionBody):
         return {"max_new_tokens": "max_tokens"}
 
 
-def _parameter_error(param: str, message: str) -> PydanticCustomError:
+def _make_parameter_error(param: str, message: str) -> PydanticCustomError:
     """Return an error about a combination of parameters; the error names one of them."""
     return PydanticCustomError("parameter", "{message}", {"message": message, "param": param})  # see `api.validation`

@@ -40,7 +40,7 @@ class Usage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, prompt_tokens: int, choices: Iterable[Choice]) -> "Usage":
+    def from_choices(cls, prompt_tokens: int, choices: Iterable[Choice]) -> "Usage":
         """Return the usage summed over all completions."""
         written = sum(choice.completion_tokens for choice in choices)
         return cls(prompt_tokens=prompt_tokens, completion_tokens=written, total_tokens=prompt_tokens + written)
@@ -107,7 +107,9 @@ class ChunkWriter:
 
     def __init__(self, answer_id: str, created: int, model: str, *, is_chat: bool, counts: bool) -> None:
         kind = "chat.completion.chunk" if is_chat else "text_completion"
-        self._head = f'data: {{"id":{_dump(answer_id)},"object":"{kind}","created":{created},"model":{_dump(model)}'
+        self._head = (
+            f'data: {{"id":{_dump_json(answer_id)},"object":"{kind}","created":{created},"model":{_dump_json(model)}'
+        )
         self._tail = ',"usage":null}\n\n' if counts else "}\n\n"
         self._is_chat = is_chat
 
@@ -116,26 +118,28 @@ class ChunkWriter:
         if not self._is_chat:
             return ""
         role = '{"role":"assistant","content":""}'
-        return "".join(self._write(choice.index, role, "null", "null") for choice in choices)
+        return "".join(self._write_chunk(choice.index, role, "null", "null") for choice in choices)
 
     def write_text(self, choice: Choice, text: str, logprobs: Sequence[TokenLogprob]) -> str:
         """Write a chunk with new text of a completion."""
-        content = f'{{"content":{_dump(text)}}}' if self._is_chat else _dump(text)
+        content = f'{{"content":{_dump_json(text)}}}' if self._is_chat else _dump_json(text)
         chances = "null"
         if logprobs:
-            chances = _dump(format_logprobs(logprobs, is_chat=self._is_chat, offset=choice.characters))
+            chances = _dump_json(format_logprobs(logprobs, is_chat=self._is_chat, offset=choice.characters))
             choice.characters += sum(len(one.token) for one in logprobs)
-        return self._write(choice.index, content, chances, "null")
+        return self._write_chunk(choice.index, content, chances, "null")
 
     def write_finish_reason(self, choice: Choice) -> str:
         """Write the chunk with the finish reason of a completion."""
-        return self._write(choice.index, "{}" if self._is_chat else '""', "null", _dump(choice.finish_reason))
+        return self._write_chunk(
+            choice.index, "{}" if self._is_chat else '""', "null", _dump_json(choice.finish_reason)
+        )
 
     def write_usage(self, usage: Usage) -> str:
         """Write the final chunk, which has no choices and reports the token usage."""
         return f'{self._head},"choices":[],"usage":{usage.model_dump_json()}}}\n\n'
 
-    def _write(self, index: int, content: str, logprobs: str, finish_reason: str) -> str:
+    def _write_chunk(self, index: int, content: str, logprobs: str, finish_reason: str) -> str:
         name = "delta" if self._is_chat else "text"
         choice = f'{{"index":{index},"{name}":{content},"logprobs":{logprobs},"finish_reason":{finish_reason}}}'
         return f'{self._head},"choices":[{choice}]{self._tail}'
@@ -193,12 +197,12 @@ def format_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: i
 
 def write_error(error: Mapping[str, Any]) -> bytes:
     """Write the event that ends a stream whose answer cannot be completed."""
-    return f"event: error\ndata: {_dump({'error': error})}\n\n".encode()
+    return f"event: error\ndata: {_dump_json({'error': error})}\n\n".encode()
 
 
 def _format_token(one: TokenLogprob) -> dict[str, Any]:
     return {"token": one.token, "bytes": list(one.bytes), "logprob": one.logprob}
 
 
-def _dump(value: object) -> str:
+def _dump_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -58,21 +58,21 @@ class CompletionStream(Response):
         answer, spoke = self._answer, time.monotonic()
         await emit(self._writer.write_roles(answer.choices).encode())
         try:
-            async for deltas in answer.follow():
+            async for deltas in answer.stream_deltas():
                 if deltas:
                     spoke = time.monotonic()
-                    await emit(self._encode(deltas))
+                    await emit(self._encode_deltas(deltas))
                 elif time.monotonic() - spoke > self._idle_seconds:
                     spoke = time.monotonic()
                     await emit(KEEPALIVE_COMMENT)
         except DomainError as error:
-            answer.fail(error)
+            answer.mark_failed(error)
             await emit(write_error(to_openai_error(error)), more=False)
             return
         count = self._writer.write_usage(answer.usage).encode() if self._counts else b""
         await emit(count + DONE_EVENT, more=False)
 
-    def _encode(self, deltas: Sequence[CompletionDelta]) -> bytes:
+    def _encode_deltas(self, deltas: Sequence[CompletionDelta]) -> bytes:
         write, finish = self._writer.write_text, self._writer.write_finish_reason
         texts = [
             finish(delta.choice) if delta.text is None else write(delta.choice, delta.text, delta.logprobs)

@@ -11,7 +11,7 @@ from jobs.errors import DomainError, InvalidRequestError
 from jobs.specs import JobSpec
 
 EXTENSION_NAME = "baichuan"
-S = TypeVar("S", bound=JobSpec)
+SpecT = TypeVar("SpecT", bound=JobSpec)
 
 
 class Extension(BaseModel):
@@ -25,7 +25,7 @@ class Extension(BaseModel):
     )
 
     @property
-    def fields(self) -> dict[str, Any]:
+    def spec_fields(self) -> dict[str, Any]:
         """The spec fields that the client sets through the extension."""
         return dict(self.model_extra or {})
 
@@ -44,13 +44,13 @@ class SpecFields:
     names: Mapping[str, str]
     protected: Collection[str]
 
-    def build_spec(self, kind: type[S], extension: Extension) -> S:
+    def build_spec(self, kind: type[SpecT], extension: Extension) -> SpecT:
         """Build the spec from the request's parameters and the extension.
 
         Raises:
             InvalidRequestError: A field is unknown or has a wrong value; the error names the parameter.
         """
-        for name in extension.fields:
+        for name in extension.spec_fields:
             if name not in kind.model_fields:
                 raise InvalidRequestError(
                     "there is no such field; remove it or correct its name", param=f"{EXTENSION_NAME}.{name}"
@@ -59,7 +59,7 @@ class SpecFields:
                 instead = f"; use {self.names.get(name, name)} instead"
                 raise InvalidRequestError(f"cannot be set here{instead}", param=f"{EXTENSION_NAME}.{name}")
         try:
-            return kind.model_validate({**extension.fields, **self.given})
+            return kind.model_validate({**extension.spec_fields, **self.given})
         except ValidationError as error:
             first = to_field_errors(error.errors())[0]
             raise InvalidRequestError(first.message, param=self.find_parameter(first.param)) from None

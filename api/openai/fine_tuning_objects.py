@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.dry_runs import DryRunObject
 from api.schemas.jobs import JobSummary
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import EventRecord, JobDetails, Json, KeyRecord
 from jobs.service.openai_jobs import PublishedJob
@@ -17,8 +17,8 @@ from jobs.state import JobState
 AUTO = "auto"
 MODEL_FOLDER = "model/"  # the artifact folder that contains the model itself
 
-Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-STATUSES: Mapping[JobState, Status] = {
+FineTuningStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+STATUS_BY_STATE: Mapping[JobState, FineTuningStatus] = {
     JobState.QUEUED: "queued",
     JobState.DISPATCHED: "queued",
     JobState.PAUSED: "queued",
@@ -49,7 +49,7 @@ class HyperparametersObject(BaseModel):
     n_epochs: Literal["auto"] | int | None = Field(description="null if the number of epochs is not whole")
 
 
-class SupervisedObject(BaseModel):
+class SupervisedMethodObject(BaseModel):
     """The supervised method."""
 
     hyperparameters: HyperparametersObject
@@ -59,10 +59,10 @@ class MethodObject(BaseModel):
     """The training method."""
 
     type: Literal["supervised"] = "supervised"
-    supervised: SupervisedObject
+    supervised: SupervisedMethodObject
 
 
-class FineTuningJobObject(Identified):
+class FineTuningJobObject(IdentifiedObject):
     """A fine-tuning job."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
@@ -75,7 +75,7 @@ class FineTuningJobObject(Identified):
     model: str
     organization_id: str
     result_files: list[str]
-    status: Status
+    status: FineTuningStatus
     seed: int
     trained_tokens: int | None
     training_file: str
@@ -87,9 +87,9 @@ class FineTuningJobObject(Identified):
     baichuan: Annotated[JobSummary | DryRunObject, Field(description="The job itself, with its true state")]
 
     @classmethod
-    def of(cls, published: PublishedJob, caller: KeyRecord) -> Self:
+    def from_job(cls, published: PublishedJob, caller: KeyRecord) -> Self:
         """Return a finetune job as clients of OpenAI's API see it."""
-        job, summary = published.job, JobSummary.of(published.job, caller)
+        job, summary = published.job, JobSummary.from_record(published.job, caller)
         is_done = job.state is JobState.SUCCEEDED
         loose = [each.id for each in published.artifacts if not each.path.startswith(MODEL_FOLDER)]
         return cls(
@@ -99,11 +99,11 @@ class FineTuningJobObject(Identified):
             fine_tuned_model=summary.model if is_done else None,
             finished_at=to_optional_seconds(job.finished_at),
             result_files=loose if is_done else [],
-            status=STATUSES[job.state],
+            status=STATUS_BY_STATE[job.state],
             trained_tokens=_count_trained_tokens(job),
-            estimated_finish=_estimate_finish(job),
+            estimated_finish=_estimate_finish_time(job),
             baichuan=summary,
-            **_fields_from_spec(job.spec, job.openai or {}, caller, has_started=job.started_at is not None),
+            **_build_fields_from_spec(job.spec, job.openai or {}, caller, has_started=job.started_at is not None),
         )
 
     @classmethod
@@ -120,11 +120,11 @@ class FineTuningJobObject(Identified):
             trained_tokens=None,
             estimated_finish=None,
             baichuan=found,
-            **_fields_from_spec(spec, openai, caller, has_started=False),
+            **_build_fields_from_spec(spec, openai, caller, has_started=False),
         )
 
 
-class FineTuningEventObject(Identified):
+class FineTuningEventObject(IdentifiedObject):
     """An event of a fine-tuning job."""
 
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
@@ -135,20 +135,20 @@ class FineTuningEventObject(Identified):
     data: Json
 
     @classmethod
-    def of(cls, event: EventRecord) -> Self:
+    def from_event(cls, event: EventRecord) -> Self:
         """Convert a job's event of type `state` or `progress`."""
         is_progress = event.type == "progress"
         return cls(
             id=f"{event.job_id}:{event.sequence}",
             created_at=to_seconds(event.created_at),
-            level="info" if is_progress else _event_level(event.data),
+            level="info" if is_progress else _choose_event_level(event.data),
             message=_describe_progress(event.data) if is_progress else _describe_state(event.data),
             type="metrics" if is_progress else "message",
             data=_rename_metrics(event.data) if is_progress else event.data,
         )
 
 
-class FineTuningCheckpointObject(Identified):
+class FineTuningCheckpointObject(IdentifiedObject):
     """A model that a fine-tuning job has produced."""
 
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
@@ -161,7 +161,7 @@ class FineTuningCheckpointObject(Identified):
     @classmethod
     def list_from_job(cls, job: JobDetails, caller: KeyRecord) -> list[Self]:
         """Return the checkpoints of a job: only its resulting model, once the job has succeeded."""
-        model = JobSummary.of(job, caller).model
+        model = JobSummary.from_record(job, caller).model
         if job.state is not JobState.SUCCEEDED or job.result is None or model is None:
             return []
         result = job.result
@@ -192,11 +192,11 @@ def find_failure(job: JobDetails) -> FineTuningErrorObject | None:
     return FineTuningErrorObject(code=code, message=message)
 
 
-def _fields_from_spec(spec: Json, openai: Json, caller: KeyRecord, *, has_started: bool) -> dict[str, Any]:
+def _build_fields_from_spec(spec: Json, openai: Json, caller: KeyRecord, *, has_started: bool) -> dict[str, Any]:
     hyperparameters = _build_hyperparameters(spec, openai, has_started=has_started)
     return {
         "hyperparameters": hyperparameters,
-        "method": MethodObject(supervised=SupervisedObject(hyperparameters=hyperparameters)),
+        "method": MethodObject(supervised=SupervisedMethodObject(hyperparameters=hyperparameters)),
         "model": str(openai.get("model", spec.get("model"))),
         "organization_id": caller.project,
         "seed": int(spec.get("seed", 0)),
@@ -228,12 +228,12 @@ def _count_trained_tokens(job: JobDetails) -> int | None:
     return round(int(job.result.get("tokens") or 0) * float(epochs))
 
 
-def _estimate_finish(job: JobDetails) -> int | None:
+def _estimate_finish_time(job: JobDetails) -> int | None:
     left = ((job.progress or {}).get("metrics") or {}).get("eta_seconds")
     return None if left is None or job.state is not JobState.RUNNING else int(time.time() + float(left))
 
 
-def _event_level(data: Json) -> Literal["info", "warn", "error"]:
+def _choose_event_level(data: Json) -> Literal["info", "warn", "error"]:
     if data.get("to") == JobState.FAILED:
         return "error"
     return "warn" if data.get("error") else "info"

@@ -11,7 +11,7 @@ from api.schemas.requests import Cursor
 from api.validation import to_field_errors
 from jobs.errors import InvalidRequestError
 
-METADATA_FIELD = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+METADATA_PARAMETER_PATTERN = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 LIST_PARAMETERS: dict[str, Any] = {
     "parameters": [
         {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The id of the last item seen"},
@@ -54,7 +54,7 @@ class OrderedQuery(ListQuery):
     order: Literal["asc", "desc"] = "asc"
 
 
-Q = TypeVar("Q", bound=ListQuery)
+QueryT = TypeVar("QueryT", bound=ListQuery)
 
 
 def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
@@ -62,7 +62,7 @@ def read_query(request: Request, *, by_metadata: bool = False) -> ListQuery:
     return read_query_as(ListQuery, request, by_metadata=by_metadata)
 
 
-def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False) -> Q:
+def read_query_as(kind: type[QueryT], request: Request, *, by_metadata: bool = False) -> QueryT:
     """Parse the query parameters of a list request into `kind`, a `ListQuery` that may add fields.
 
     Raises:
@@ -71,7 +71,7 @@ def read_query_as(kind: type[Q], request: Request, *, by_metadata: bool = False)
     fields: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for name, value in request.query_params.items():
-        found = METADATA_FIELD.fullmatch(name) if by_metadata else None
+        found = METADATA_PARAMETER_PATTERN.fullmatch(name) if by_metadata else None
         if found is None:
             fields[name] = value
         else:

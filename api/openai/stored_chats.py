@@ -5,20 +5,20 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.dependencies import FromCaller
+from api.dependencies import CurrentCaller
 from api.json_bodies import OpenAIRoute
-from api.openai.bodies import Body, Metadata
+from api.openai.bodies import Metadata, RequestBody
 from api.openai.completion_objects import ChatCompletionObject
 from api.openai.queries import ORDERED_PARAMETERS, OrderedQuery, read_query_as
 from api.responses import json_response
-from api.schemas.pages import Identified, Page
+from api.schemas.pages import IdentifiedObject, Page
 from jobs.records import ChatRecord
 from jobs.service import chats
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=OpenAIRoute)
 
 
-class StoredChatObject(ChatCompletionObject, Identified):
+class StoredChatObject(ChatCompletionObject, IdentifiedObject):
     """A stored answer with its metadata."""
 
     metadata: dict[str, str] | None
@@ -38,14 +38,14 @@ class ChatDeletedObject(BaseModel):
     deleted: Literal[True] = True
 
 
-class UpdateBody(Body):
+class StoredChatUpdateBody(RequestBody):
     """The part of a stored chat that clients can change."""
 
     metadata: Metadata | None
 
 
 @router.get("", response_model=Page[StoredChatObject], openapi_extra=ORDERED_PARAMETERS)
-async def list_chats(request: Request, caller: FromCaller) -> Response:
+async def list_chats(request: Request, caller: CurrentCaller) -> Response:
     """List the stored chats of the project, oldest first by default."""
     query = read_query_as(OrderedQuery, request)
     found = await caller.service.slow_reader.run(
@@ -57,18 +57,20 @@ async def list_chats(request: Request, caller: FromCaller) -> Response:
             oldest_first=query.order == "asc",
         )
     )
-    return json_response(Page[StoredChatObject].of([StoredChatObject.from_record(each) for each in found], query.limit))
+    return json_response(
+        Page[StoredChatObject].from_items([StoredChatObject.from_record(each) for each in found], query.limit)
+    )
 
 
 @router.get("/{completion_id}", response_model=StoredChatObject)
-async def get(completion_id: str, caller: FromCaller) -> Response:
+async def get(completion_id: str, caller: CurrentCaller) -> Response:
     """Return one stored chat."""
     found = await caller.service.reader.run(lambda c: chats.get_stored(c, caller.project_id, completion_id))
     return json_response(StoredChatObject.from_record(found))
 
 
 @router.post("/{completion_id}", response_model=StoredChatObject)
-async def update(completion_id: str, body: UpdateBody, caller: FromCaller) -> Response:
+async def update(completion_id: str, body: StoredChatUpdateBody, caller: CurrentCaller) -> Response:
     """Replace the metadata of a stored chat."""
     changed = await caller.service.writer.run(
         lambda c: chats.set_metadata(c, caller.project_id, completion_id, body.metadata)
@@ -77,7 +79,7 @@ async def update(completion_id: str, body: UpdateBody, caller: FromCaller) -> Re
 
 
 @router.delete("/{completion_id}", response_model=ChatDeletedObject)
-async def delete(completion_id: str, caller: FromCaller) -> Response:
+async def delete(completion_id: str, caller: CurrentCaller) -> Response:
     """Delete the text of a stored chat; its tokens still count as usage."""
     await caller.service.writer.run(lambda c: chats.delete_stored(c, caller.project_id, completion_id))
     return json_response(ChatDeletedObject(id=completion_id))

@@ -7,17 +7,17 @@ from typing import Any
 from fastapi import Request
 
 from api.dependencies import Caller
-from api.lost_answers import read_previous_tries
-from api.openai.bodies import Body
+from api.lost_answers import read_retry_history
+from api.openai.bodies import RequestBody
 from api.openai.extension import Extension, SpecFields
 from jobs.errors import DomainError, InvalidRequestError
 from jobs.records import JobDetails
 from jobs.service import openai_jobs, submission
-from jobs.service.previews import Preview, preview
+from jobs.service.previews import JobPreview, preview_submission
 from jobs.service.submission import Submission
 from jobs.specs import AnySpec, StoredSpec
 
-MAX_KEY_CHARACTERS = 255
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class WantedJob:
     stored_spec: StoredSpec | None = None
 
 
-async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJob) -> JobDetails:
+async def get_or_create_job(caller: Caller, request: Request, body: RequestBody, wanted: WantedJob) -> JobDetails:
     """Create the job, or return the one that an earlier request with the same content created.
 
     Raises:
@@ -58,7 +58,7 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
         openai=wanted.openai,
         request={"body": sent} if key else {"body": sent, "key": caller.key.id},
     )
-    tries = read_previous_tries(request)
+    tries = read_retry_history(request)
     if tries.count and key is None:
         count, within = tries.count, tries.within_seconds
         found = await caller.service.writer.run(
@@ -72,7 +72,7 @@ async def make_job(caller: Caller, request: Request, body: Body, wanted: WantedJ
         raise wanted.fields.rename_param(error, type(wanted.spec)) from None
 
 
-async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
+async def preview_job(caller: Caller, wanted: WantedJob) -> JobPreview:
     """Return what the job would require.
 
     Raises:
@@ -80,7 +80,7 @@ async def preview_job(caller: Caller, wanted: WantedJob) -> Preview:
     """
     new = Submission(caller.project_id, wanted.spec, job_id=wanted.job_id)
     try:
-        return await caller.service.writer.run(lambda c: preview(c, new))
+        return await caller.service.writer.run(lambda c: preview_submission(c, new))
     except DomainError as error:
         raise wanted.fields.rename_param(error, type(wanted.spec)) from None
 
@@ -95,13 +95,15 @@ async def choose_model(caller: Caller, model: str, extension: Extension) -> str:
         return model
     wanted, param = extension.quantization, "baichuan.quantization"
     return await caller.service.reader.run(
-        lambda c: openai_jobs.find_quantized(c, caller.project_id, model, wanted, param)
+        lambda c: openai_jobs.find_quantized_model(c, caller.project_id, model, wanted, param)
     )
 
 
 def _read_idempotency_key(request: Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
-    if key is not None and (not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable()):
-        message = f"must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters"
+    if key is not None and (
+        not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS or not key.isascii() or not key.isprintable()
+    ):
+        message = f"must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters"
         raise InvalidRequestError(message, param="Idempotency-Key")
     return key

@@ -11,24 +11,24 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, StringConstraints
 
-from api.dependencies import Caller, FromCaller
-from api.file_form import MAX_LIFETIME, MIN_LIFETIME
+from api.dependencies import Caller, CurrentCaller
+from api.file_form import MAX_LIFETIME_SECONDS, MIN_LIFETIME_SECONDS
 from api.file_keeping import keep_file
 from api.json_bodies import OpenAIRoute
-from api.openai.bodies import Body
+from api.openai.bodies import RequestBody
 from api.responses import json_response
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.purposes import PURPOSES, to_displayed_purpose
 from api.schemas.resources import FileObject
 from api.schemas.times import to_seconds
 from api.uploads import (
     ReceivedFile,
-    read_filename,
+    create_storage_full_error,
+    create_too_large_error,
     receive_part,
-    storage_full_error,
     temporary_file,
-    too_large_error,
     translate_storage_errors,
+    validate_filename,
 )
 from jobs.errors import InvalidRequestError
 from jobs.records import FileRecord, UploadPartRecord, UploadRecord
@@ -51,21 +51,21 @@ PART_BODY = {
         },
     }
 }
-Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Filename = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
-class ExpiresAfter(Body):
+class ExpiresAfter(RequestBody):
     """The expiration time of the file, relative to its creation."""
 
     anchor: Literal["created_at"]
-    seconds: int = Field(ge=MIN_LIFETIME, le=MAX_LIFETIME)
+    seconds: int = Field(ge=MIN_LIFETIME_SECONDS, le=MAX_LIFETIME_SECONDS)
 
 
-class UploadBody(Body):
+class UploadBody(RequestBody):
     """A file that will be uploaded in parts."""
 
     bytes: int = Field(ge=0)
-    filename: Name
+    filename: Filename
     mime_type: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
         description="Ignored; the content type of downloads depends on the filename"
     )
@@ -73,14 +73,14 @@ class UploadBody(Body):
     expires_after: ExpiresAfter | None = None
 
 
-class CompletionBody(Body):
+class UploadCompletionBody(RequestBody):
     """The parts of the file, in order."""
 
     part_ids: list[str] = Field(max_length=10_000)
     md5: str | None = Field(None, pattern=r"^[0-9a-fA-F]{32}$")
 
 
-class UploadObject(Identified):
+class UploadObject(IdentifiedObject):
     """An upload."""
 
     object: Literal["upload"] = "upload"
@@ -93,7 +93,7 @@ class UploadObject(Identified):
     file: FileObject | None = None
 
     @classmethod
-    def of(cls, upload: UploadRecord, file: FileRecord | None = None) -> Self:
+    def from_record(cls, upload: UploadRecord, file: FileRecord | None = None) -> Self:
         """Return the upload as clients see it."""
         return cls(
             id=upload.id,
@@ -103,11 +103,11 @@ class UploadObject(Identified):
             filename=upload.filename,
             purpose=to_displayed_purpose(upload.purpose),
             status=UploadStatus(upload.status).value,
-            file=None if file is None else FileObject.of(file),
+            file=None if file is None else FileObject.from_record(file),
         )
 
 
-class UploadPartObject(Identified):
+class UploadPartObject(IdentifiedObject):
     """A part of an upload."""
 
     object: Literal["upload.part"] = "upload.part"
@@ -116,25 +116,25 @@ class UploadPartObject(Identified):
 
 
 @router.post("", response_model=UploadObject)
-async def create_upload(body: UploadBody, caller: FromCaller) -> Response:
+async def create_upload(body: UploadBody, caller: CurrentCaller) -> Response:
     """Start the upload of a file; its parts must arrive within an hour."""
     if body.purpose not in PURPOSES:
         raise InvalidRequestError(f"must be one of {', '.join(PURPOSES)}", param="purpose")
     if body.bytes > caller.service.settings.max_upload_bytes:
-        raise too_large_error(caller.service.settings, "bytes")
+        raise create_too_large_error(caller.service.settings, "bytes")
     lifetime = body.expires_after.seconds if body.expires_after else None
-    new = NewUpload(read_filename(body.filename, "filename"), body.purpose, body.bytes, lifetime)
+    new = NewUpload(validate_filename(body.filename, "filename"), body.purpose, body.bytes, lifetime)
     made = await caller.service.writer.run(lambda c: uploads.create(c, caller.project_id, new))
-    return json_response(UploadObject.of(made))
+    return json_response(UploadObject.from_record(made))
 
 
 @router.post("/{upload_id}/parts", response_model=UploadPartObject, openapi_extra=PART_BODY)
-async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Response:
+async def add_part(upload_id: str, request: Request, caller: CurrentCaller) -> Response:
     """Add a part; parts may arrive in any order and at the same time."""
     service = caller.service
     await service.writer.run(lambda c: uploads.get(c, caller.project_id, upload_id))
     async with receive_part(request, service.store, service.settings) as arrived:
-        expected = await service.writer.run(lambda c: uploads.expect_part(c, caller.project_id, upload_id))
+        expected = await service.writer.run(lambda c: uploads.reserve_part(c, caller.project_id, upload_id))
         with translate_storage_errors():
             await asyncio.to_thread(service.store.put, arrived.path, expected.key)
     whole = replace(expected, bytes=arrived.bytes)
@@ -143,7 +143,7 @@ async def add_part(upload_id: str, request: Request, caller: FromCaller) -> Resp
 
 
 @router.post("/{upload_id}/complete", response_model=UploadObject)
-async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCaller) -> Response:
+async def complete_upload(upload_id: str, body: UploadCompletionBody, caller: CurrentCaller) -> Response:
     """Join the parts into a file. Completing an upload twice returns the same file."""
     writer, project = caller.service.writer, caller.project_id
     upload = await writer.run(lambda c: uploads.get(c, project, upload_id))
@@ -153,14 +153,14 @@ async def complete_upload(upload_id: str, body: CompletionBody, caller: FromCall
             await keep_file(caller, arrived, lambda c, file: uploads.complete(c, upload, file))
     done = await writer.run(lambda c: uploads.get(c, project, upload_id))
     file = await writer.run(lambda c: uploads.find_file(c, done))
-    return json_response(UploadObject.of(done, file))
+    return json_response(UploadObject.from_record(done, file))
 
 
 @router.post("/{upload_id}/cancel", response_model=UploadObject)
-async def cancel_upload(upload_id: str, caller: FromCaller) -> Response:
+async def cancel_upload(upload_id: str, caller: CurrentCaller) -> Response:
     """Cancel an upload; its parts are deleted."""
     cancelled = await caller.service.writer.run(lambda c: uploads.cancel(c, caller.project_id, upload_id))
-    return json_response(UploadObject.of(cancelled))
+    return json_response(UploadObject.from_record(cancelled))
 
 
 @asynccontextmanager
@@ -170,9 +170,9 @@ async def _join_parts(
     """Join the parts into one file, which is deleted at the end of the block unless it has been moved."""
     store, settings = caller.service.store, caller.service.settings
     if store.free_bytes() - upload.bytes < settings.free_space_reserve_bytes:
-        raise storage_full_error()
+        raise create_storage_full_error()
     sha256, checksum = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with temporary_file(await asyncio.to_thread(store.scratch)) as (file, path):
+    with temporary_file(await asyncio.to_thread(store.open_scratch_folder)) as (file, path):
 
         def write() -> None:
             for part in parts:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from api.dependencies import Caller, FromCaller
+from api.dependencies import Caller, CurrentCaller
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.routes.jobs import IdempotencyKey
@@ -20,18 +20,18 @@ from jobs.specs import PreviewSpec
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
 
 MAX_WAIT_SECONDS = 60
-WAIT_PREFERENCE = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+WAIT_PREFERENCE_PATTERN = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
-Preference = Annotated[
+PreferHeader = Annotated[
     str | None,
     Header(max_length=255, description=f"`wait=N` waits up to N seconds; the maximum is {MAX_WAIT_SECONDS} (RFC 7240)"),
 ]
-ENDED_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The finished job"}}
+FINISHED_JOB_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"model": JobObject, "description": "The finished job"}}
 
 
-@router.post("/preview", status_code=202, response_model=JobObject, responses=ENDED_RESPONSE)
+@router.post("/preview", status_code=202, response_model=JobObject, responses=FINISHED_JOB_RESPONSE)
 async def preview(
-    spec: PreviewSpec, caller: FromCaller, prefer: Preference = None, idempotency_key: IdempotencyKey = None
+    spec: PreviewSpec, caller: CurrentCaller, prefer: PreferHeader = None, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Show training data as a fine-tuning run would read it: tokens, lengths, and what is truncated or dropped.
 
@@ -41,7 +41,7 @@ async def preview(
     wanted = Submission(caller.project_id, spec, idempotency_key)
     job = (await caller.service.writer.call(submission.submit, wanted)).job
     seconds = _read_wait_seconds(prefer)
-    job = await _await_end(caller, job, seconds)
+    job = await _await_job_end(caller, job, seconds)
     headers = {"Location": f"/v1/jobs/{job.id}"}
     if seconds:
         headers["Preference-Applied"] = f"wait={seconds}"
@@ -50,11 +50,11 @@ async def preview(
 
 def _read_wait_seconds(prefer: str | None) -> int:
     """Return the seconds to wait; other preferences are ignored, as the standard requires."""
-    found = WAIT_PREFERENCE.search(prefer or "")
+    found = WAIT_PREFERENCE_PATTERN.search(prefer or "")
     return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
 
 
-async def _await_end(caller: Caller, job: JobDetails, seconds: int) -> JobDetails:
+async def _await_job_end(caller: Caller, job: JobDetails, seconds: int) -> JobDetails:
     service, key = caller.service, caller.job_key(job.id)
     ends_at = time.monotonic() + seconds
     while not job.state.is_final and time.monotonic() < ends_at and not service.closing.is_set():

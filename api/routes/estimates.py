@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from api.dependencies import FromCaller
+from api.dependencies import CurrentCaller
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.routes.jobs import Spec
@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/estimates", tags=["estimates"], route_class=JsonR
 
 
 @router.post("", response_model=EstimateObject)
-async def estimate(spec: Spec, caller: FromCaller) -> Response:
+async def estimate(spec: Spec, caller: CurrentCaller) -> Response:
     """Estimate how much memory a job with this spec would need; nothing is submitted."""
-    found = await caller.service.reader.run(lambda c: estimates.estimate(c, caller.project_id, spec))
-    return json_response(EstimateObject.of(found))
+    found = await caller.service.reader.run(lambda c: estimates.estimate_footprint(c, caller.project_id, spec))
+    return json_response(EstimateObject.from_footprint(found))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.dependencies import FromCaller, Service
+from api.dependencies import CurrentCaller, Service
 from api.event_stream import WatchedJob, follow_job
 from api.responses import json_response
 from api.schemas.jobs import EventObject
@@ -35,7 +35,7 @@ async def list_events(
     request: Request,
     query: Annotated[EventQuery, Query()],
     job_id: str,
-    caller: FromCaller,
+    caller: CurrentCaller,
     last_event_id: LastEventId = None,
 ) -> Response:
     """List the events of a job in the order of their sequence numbers.
@@ -53,11 +53,11 @@ async def list_events(
     found = await caller.service.reader.run(
         lambda c: jobs.list_events(c, job, after=query.after, limit=query.limit + 1, types=types)
     )
-    return json_response(Page[EventObject].of([EventObject.of(event) for event in found], query.limit))
+    return json_response(Page[EventObject].from_items([EventObject.from_record(event) for event in found], query.limit))
 
 
 @router.get("/logs", response_class=Response, responses=PLAIN_TEXT_RESPONSES)
-async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: FromCaller) -> Response:
+async def read_logs(query: Annotated[LogQuery, Query()], job_id: str, caller: CurrentCaller) -> Response:
     """Return the job's output as plain text; pass the X-Last-Sequence header as `after` in the next request."""
     job = caller.job_key(job_id)
     last = (await caller.service.quick_reader.call(jobs.find_records, job)).last_event

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.dependencies import FromCaller
+from api.dependencies import CurrentCaller
 from api.project_stream import follow_project
 from api.responses import json_response
 from api.schemas.feed import FeedEvent, FeedPage
@@ -31,7 +31,7 @@ LastEventId = Annotated[
 
 @router.get("", response_model=FeedPage, responses=STREAM_RESPONSES)
 async def follow_events(
-    request: Request, query: Annotated[FeedQuery, Query()], caller: FromCaller, last_event_id: LastEventId = None
+    request: Request, query: Annotated[FeedQuery, Query()], caller: CurrentCaller, last_event_id: LastEventId = None
 ) -> Response:
     """Follow all changes in the project.
 
@@ -46,5 +46,7 @@ async def follow_events(
         return StreamingResponse(follow_project(caller, after), 200, headers, "text/event-stream")
     place = FeedCursor(caller.project_id, after, query.limit)
     part = await caller.service.reader.call(feed.read_slices, place)
-    page = FeedPage(data=[FeedEvent.of(each) for each in part.entries], position=part.position, reset=part.reset)
+    page = FeedPage(
+        data=[FeedEvent.from_record(each) for each in part.entries], position=part.position, reset=part.reset
+    )
     return json_response(page)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import DBAPIError
 
 from api.dependencies import Service, get_service
-from api.errors import problem
+from api.errors import create_problem_response
 from api.responses import json_response
 from api.schemas.health import Health, Readiness
 from jobs.database.file import DatabaseFileGoneError
@@ -32,7 +32,7 @@ async def readyz(request: Request) -> Response:
     )
     if fault:
         headers = {"Retry-After": "1"}
-        return problem(request.state.request_id, 503, "not_ready", "Not ready", fault, headers=headers)
+        return create_problem_response(request.state.request_id, 503, "not_ready", "Not ready", fault, headers=headers)
     return json_response(Readiness(redis="ok" if redis else "unreachable"))
 
 

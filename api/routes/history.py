@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromCaller
+from api.dependencies import CurrentCaller
 from api.responses import json_response
 from api.schemas.pool import DeviceHistory, Usage, UsageEntry, WorkerHistory
 from api.schemas.requests import HistoryQuery, UsageQuery
@@ -20,7 +20,7 @@ EPOCH = dt.date(1970, 1, 1)
 
 
 @router.get("/workers/{worker_id}/history", response_model=WorkerHistory, tags=["workers"])
-async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, caller: FromCaller) -> Response:
+async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, caller: CurrentCaller) -> Response:
     """Return the usage of a worker's devices over the last hour; each point is the maximum of several heartbeats."""
     found = await caller.service.slow_reader.run(lambda c: history.read_history(c, worker_id, query.points))
     shown = WorkerHistory(
@@ -34,14 +34,14 @@ async def read_history(query: Annotated[HistoryQuery, Query()], worker_id: str, 
 
 
 @router.get("/usage", response_model=Usage, tags=["usage"])
-async def read_usage(query: Annotated[UsageQuery, Query()], caller: FromCaller) -> Response:
+async def read_usage(query: Annotated[UsageQuery, Query()], caller: CurrentCaller) -> Response:
     """Return the project's usage by day and API key."""
     found = await caller.service.slow_reader.run(lambda c: history.list_usage(c, caller.project_id, query.days))
     return json_response(Usage(data=[_to_usage_entry(each) for each in found]))
 
 
 def _to_device_history(series: DeviceSeries) -> DeviceHistory:
-    device = DeviceObject.of(series.device)
+    device = DeviceObject.from_report(series.device)
     return DeviceHistory(
         uuid=device.uuid,
         type=device.type,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromAdministrator, WithoutIfMatch
+from api.dependencies import CurrentAdministrator, IfMatchForbidden
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
@@ -17,25 +17,25 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @router.post("", status_code=201, response_model=NewKeyObject)
-async def create_key(new: NewKey, admin: FromAdministrator) -> Response:
+async def create_key(new: NewKey, admin: CurrentAdministrator) -> Response:
     """Create a key, and its project if it does not exist yet. Only this response shows the secret."""
     secret = keys.new_secret()
     made = await admin.service.writer.run(
         lambda c: keys.create(c, project=new.project, name=new.name, role=new.role, secret=secret)
     )
-    shown = NewKeyObject(**KeyObject.of(made).model_dump(), secret=secret)
+    shown = NewKeyObject(**KeyObject.from_record(made).model_dump(), secret=secret)
     return json_response(shown, 201, {"Cache-Control": "no-store"})
 
 
 @router.get("", response_model=Page[KeyObject])
-async def list_keys(query: Annotated[PageQuery, Query()], admin: FromAdministrator) -> Response:
+async def list_keys(query: Annotated[PageQuery, Query()], admin: CurrentAdministrator) -> Response:
     """List the keys of all projects, oldest first, including revoked ones."""
     found = await admin.service.reader.run(lambda c: keys.list_page(c, after=query.after, limit=query.limit + 1))
-    return json_response(Page[KeyObject].of([KeyObject.of(key) for key in found], query.limit))
+    return json_response(Page[KeyObject].from_items([KeyObject.from_record(key) for key in found], query.limit))
 
 
-@router.delete("/{key_id}", response_model=Deleted, dependencies=[WithoutIfMatch])
-async def revoke_key(key_id: str, admin: FromAdministrator) -> Response:
+@router.delete("/{key_id}", response_model=Deleted, dependencies=[IfMatchForbidden])
+async def revoke_key(key_id: str, admin: CurrentAdministrator) -> Response:
     """Revoke a key; it becomes invalid immediately."""
     if key_id == admin.key.id:
         raise ConflictError("a key cannot revoke itself; use another administrator's key")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.dependencies import FromAdministrator, FromCaller, WithoutIfMatch
+from api.dependencies import CurrentAdministrator, CurrentCaller, IfMatchForbidden
 from api.responses import json_response
 from api.schemas.pages import Page
 from api.schemas.requests import DrainRequest, PageQuery
@@ -15,15 +15,17 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
 @router.get("", response_model=Page[WorkerObject])
-async def list_workers(query: Annotated[PageQuery, Query()], caller: FromCaller) -> Response:
+async def list_workers(query: Annotated[PageQuery, Query()], caller: CurrentCaller) -> Response:
     """List the workers that reported within the last few heartbeat intervals."""
     settings = caller.service.settings
     found = await caller.service.reader.run(lambda c: workers.list_alive_after(c, settings, query.after))
-    return json_response(Page[WorkerObject].of([WorkerObject.of(worker, caller.key) for worker in found], query.limit))
+    return json_response(
+        Page[WorkerObject].from_items([WorkerObject.from_record(worker, caller.key) for worker in found], query.limit)
+    )
 
 
-@router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[WithoutIfMatch])
-async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest | None = None) -> Response:
+@router.post("/{worker_id}/drain", response_model=WorkerObject, dependencies=[IfMatchForbidden])
+async def drain(worker_id: str, caller: CurrentAdministrator, request: DrainRequest | None = None) -> Response:
     """Stop assigning jobs to a worker.
 
     Jobs that are still running at the deadline are queued again, and the interrupted attempt does not count. Without a
@@ -31,12 +33,12 @@ async def drain(worker_id: str, caller: FromAdministrator, request: DrainRequest
     """
     seconds, settings = (request or DrainRequest()).deadline_seconds, caller.service.settings
     drained = await caller.service.writer.run(lambda c: workers.drain(c, worker_id, seconds, settings))
-    return json_response(WorkerObject.of(drained, caller.key))
+    return json_response(WorkerObject.from_record(drained, caller.key))
 
 
-@router.post("/{worker_id}/undrain", response_model=WorkerObject, dependencies=[WithoutIfMatch])
-async def undrain(worker_id: str, caller: FromAdministrator) -> Response:
+@router.post("/{worker_id}/undrain", response_model=WorkerObject, dependencies=[IfMatchForbidden])
+async def undrain(worker_id: str, caller: CurrentAdministrator) -> Response:
     """Allow a drained worker to take jobs again."""
     settings = caller.service.settings
     active = await caller.service.writer.run(lambda c: workers.undrain(c, worker_id, settings))
-    return json_response(WorkerObject.of(active, caller.key))
+    return json_response(WorkerObject.from_record(active, caller.key))

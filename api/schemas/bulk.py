@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field
 
 from api.schemas.jobs import JobSummary
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import BulkAction, BulkOperationRecord, Json
 
@@ -28,7 +28,7 @@ class BulkFailure(BaseModel):
     message: str
 
 
-class BulkOperation(Identified):
+class BulkOperation(IdentifiedObject):
     """An operation on all jobs that match a filter, with its progress."""
 
     object: Literal["bulk_operation"] = "bulk_operation"
@@ -44,7 +44,7 @@ class BulkOperation(Identified):
     finished_at: int | None
 
     @classmethod
-    def of(cls, bulk: BulkOperationRecord) -> Self:
+    def from_record(cls, bulk: BulkOperationRecord) -> Self:
         """Return the operation as clients see it."""
         return cls(
             id=bulk.id,

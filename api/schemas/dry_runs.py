@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.schemas.estimates import EstimateObject
 from api.schemas.jobs import RequirementObject
-from jobs.service.previews import Preview
+from jobs.service.previews import JobPreview
 
 
 class DryRunObject(BaseModel):
@@ -18,10 +18,10 @@ class DryRunObject(BaseModel):
     queue_position: int = Field(description="The job's position in the queue if it were submitted now; 1 is the first")
 
     @classmethod
-    def of(cls, found: Preview) -> Self:
+    def from_preview(cls, found: JobPreview) -> Self:
         """Return the preview as clients see it."""
         return cls(
-            requirements=RequirementObject.of(found.requirement.to_row()),
-            estimate=None if found.estimate is None else EstimateObject.of(found.estimate),
+            requirements=RequirementObject.from_row(found.requirement.to_row()),
+            estimate=None if found.estimate is None else EstimateObject.from_footprint(found.estimate),
             queue_position=found.queue_position,
         )

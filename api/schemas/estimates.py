@@ -23,7 +23,7 @@ class EstimateObject(BaseModel):
     least_bytes: int = Field(description="Minimum regardless of lengths and batch size; with less, the job is rejected")
 
     @classmethod
-    def of(cls, footprint: Footprint) -> Self:
+    def from_footprint(cls, footprint: Footprint) -> Self:
         """Return the estimate as clients see it."""
         return cls(
             place=footprint.place,

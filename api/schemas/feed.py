@@ -4,14 +4,14 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.times import to_seconds
 from jobs.records import FeedRecord, Json
 
 FeedEventType = Literal["state", "progress", "log", "metrics", "deleted", "bulk"]
 
 
-class FeedEvent(Identified):
+class FeedEvent(IdentifiedObject):
     """One change in a project. Events are numbered without gaps: the next event's `id` is larger by one."""
 
     object: Literal["event"] = "event"
@@ -28,7 +28,7 @@ class FeedEvent(Identified):
     created_at: int
 
     @classmethod
-    def of(cls, event: FeedRecord) -> Self:
+    def from_record(cls, event: FeedRecord) -> Self:
         """Return the event as clients see it."""
         return cls(
             id=str(event.position),

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field
 
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.records import (
     AllocationRecord,
@@ -40,7 +40,7 @@ class RequirementObject(BaseModel):
     workers: list[str] = Field([], description="Workers that may run the job; if empty, all may")
 
     @classmethod
-    def of(cls, stored: Json) -> Self:
+    def from_row(cls, stored: Json) -> Self:
         """Return the requirement stored in a job's row."""
         return cls(**(stored or Requirement.from_row(stored).to_row()))
 
@@ -64,7 +64,7 @@ class WaitingObject(BaseModel):
     holders: list[HolderObject] = Field(description="Jobs that hold the missing resource, largest first")
 
 
-class JobSummary(Identified):
+class JobSummary(IdentifiedObject):
     """A job in a list."""
 
     object: Literal["job"] = "job"
@@ -90,7 +90,7 @@ class JobSummary(Identified):
     version: int
 
     @classmethod
-    def of(cls, job: JobRecord, caller: KeyRecord) -> Self:
+    def from_record(cls, job: JobRecord, caller: KeyRecord) -> Self:
         """Return the job as the caller sees it in a list; the job must belong to the caller's project."""
         return cls(**_build_summary_fields(job, caller))
 
@@ -128,7 +128,7 @@ def _build_summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
         "finished_at": to_optional_seconds(job.finished_at),
         "attempts": job.attempt_count,
         "max_attempts": job.max_attempts,
-        "requirements": RequirementObject.of(job.requirement),
+        "requirements": RequirementObject.from_row(job.requirement),
         "waiting": WaitingObject(**job.waiting) if job.waiting else None,
         "progress": read_progress(job.progress),
         "error": job.error,
@@ -137,7 +137,7 @@ def _build_summary_fields(job: JobRecord, caller: KeyRecord) -> dict[str, Any]:
     }
 
 
-class EventObject(Identified):
+class EventObject(IdentifiedObject):
     """One entry of a job's log."""
 
     object: Literal["job.event"] = "job.event"
@@ -148,7 +148,7 @@ class EventObject(Identified):
     created_at: int
 
     @classmethod
-    def of(cls, event: EventRecord) -> Self:
+    def from_record(cls, event: EventRecord) -> Self:
         """Return the event as clients see it."""
         return cls(
             id=str(event.sequence),
@@ -177,13 +177,13 @@ class AllocationObject(BaseModel):
     host_bytes: int
 
     @classmethod
-    def of(cls, allocation: AllocationRecord) -> Self:
+    def from_record(cls, allocation: AllocationRecord) -> Self:
         """Return the allocation as clients see it."""
         devices = [ReservedDevice(**device) for device in allocation.devices]
         return cls(node=allocation.node, worker=allocation.worker_id, devices=devices, host_bytes=allocation.host_bytes)
 
 
-class AttemptObject(Identified):
+class AttemptObject(IdentifiedObject):
     """One attempt to run a job."""
 
     object: Literal["job.attempt"] = "job.attempt"
@@ -198,7 +198,7 @@ class AttemptObject(Identified):
     allocations: list[AllocationObject] = Field(description="Where the attempt runs or ran, with one entry per node")
 
     @classmethod
-    def of(cls, attempt: AttemptRecord) -> Self:
+    def from_record(cls, attempt: AttemptRecord) -> Self:
         """Return the attempt as clients see it."""
         return cls(
             id=attempt.id,
@@ -210,11 +210,11 @@ class AttemptObject(Identified):
             started_at=to_optional_seconds(attempt.claimed_at),
             finished_at=to_optional_seconds(attempt.finished_at),
             error=attempt.error,
-            allocations=[AllocationObject.of(each) for each in attempt.allocations],
+            allocations=[AllocationObject.from_record(each) for each in attempt.allocations],
         )
 
 
-class ArtifactObject(Identified):
+class ArtifactObject(IdentifiedObject):
     """A file that a job has published."""
 
     object: Literal["job.artifact"] = "job.artifact"
@@ -226,7 +226,7 @@ class ArtifactObject(Identified):
     created_at: int
 
     @classmethod
-    def of(cls, artifact: ArtifactRecord) -> Self:
+    def from_record(cls, artifact: ArtifactRecord) -> Self:
         """Return the artifact as clients see it."""
         return cls(
             id=artifact.id,

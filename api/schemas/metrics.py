@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from jobs.service.metrics import DownsampledMetrics, Series
+from jobs.service.metrics import BucketedSeries, DownsampledMetrics
 
 
 class MetricSeries(BaseModel):
@@ -24,7 +24,7 @@ class MetricSeries(BaseModel):
     mean: list[float | None]
 
     @classmethod
-    def of(cls, series: Series) -> Self:
+    def from_series(cls, series: BucketedSeries) -> Self:
         """Return the series as clients see it."""
         return cls(
             name=series.name,
@@ -53,7 +53,7 @@ class JobMetrics(BaseModel):
     series: list[MetricSeries]
 
     @classmethod
-    def of(cls, job_id: str, found: DownsampledMetrics) -> Self:
+    def from_metrics(cls, job_id: str, found: DownsampledMetrics) -> Self:
         """Return the metrics as clients see them."""
         return cls(
             job_id=job_id,
@@ -63,5 +63,5 @@ class JobMetrics(BaseModel):
             last_step=found.last_step,
             start=found.start,
             stop=found.stop,
-            series=[MetricSeries.of(series) for series in found.series],
+            series=[MetricSeries.from_series(series) for series in found.series],
         )

@@ -6,13 +6,13 @@ from typing import Generic, Literal, Self, TypeVar
 from pydantic import BaseModel
 
 
-class Identified(BaseModel):
+class IdentifiedObject(BaseModel):
     """An object that can be an item of a list."""
 
     id: str
 
 
-Item = TypeVar("Item", bound=Identified)
+Item = TypeVar("Item", bound=IdentifiedObject)
 
 
 class Page(BaseModel, Generic[Item]):
@@ -25,7 +25,7 @@ class Page(BaseModel, Generic[Item]):
     last_id: str | None
 
     @classmethod
-    def of(cls, items: Sequence[Item], limit: int) -> Self:
+    def from_items(cls, items: Sequence[Item], limit: int) -> Self:
         """Return a page of the first `limit` items; an additional item means that there are more."""
         shown = list(items[:limit])
         ids = [item.id for item in shown]

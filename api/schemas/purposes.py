@@ -12,7 +12,7 @@ def to_displayed_purpose(purpose: str) -> str:
     return DISPLAYED_PURPOSES.get(purpose, purpose)
 
 
-def equivalent_purposes(purpose: str) -> frozenset[str]:
+def list_equivalent_purposes(purpose: str) -> frozenset[str]:
     """Return all stored purposes that clients see as the same purpose; earlier releases stored purposes as sent."""
     shown = to_displayed_purpose(purpose)
     return frozenset({shown, *(stored for stored, name in DISPLAYED_PURPOSES.items() if name == shown)})

@@ -47,20 +47,20 @@ def _require_kind(kind: str) -> str:
 JobKind = Annotated[str, AfterValidator(_require_kind), Field(json_schema_extra={"enum": list(KINDS)})]
 
 
-class Request(BaseModel):
+class StrictRequestModel(BaseModel):
     """A body or a query that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PageQuery(Request):
+class PageQuery(StrictRequestModel):
     """The part of a list to return."""
 
     after: Cursor | None = Field(None, description="The id of the last item seen")
     limit: WholeNumber = Field(20, ge=1, le=100)
 
 
-class JobSelection(Request):
+class JobSelection(StrictRequestModel):
     """Conditions for jobs; a job must meet all of them."""
 
     state: str | None = Field(
@@ -109,7 +109,7 @@ class JobQuery(JobSelection, PageQuery):
     """Filters for a list of jobs, and which page of it to return."""
 
 
-class BulkRequest(Request):
+class BulkRequest(StrictRequestModel):
     """An action on all jobs that match; at least one condition is required."""
 
     action: BulkAction
@@ -122,7 +122,7 @@ class BulkRequest(Request):
         return self
 
 
-class FeedQuery(Request):
+class FeedQuery(StrictRequestModel):
     """The position from which to read a project's events."""
 
     after: int | None = Field(
@@ -131,7 +131,7 @@ class FeedQuery(Request):
     limit: int = Field(100, ge=1, le=1000, description="Maximum number of events in a response that is not a stream")
 
 
-class LogLinesQuery(Request):
+class LogLinesQuery(StrictRequestModel):
     """The lines of a job's output to return."""
 
     first: int | None = Field(
@@ -140,7 +140,7 @@ class LogLinesQuery(Request):
     limit: int = Field(500, ge=1, le=5000)
 
 
-class LogSearchQuery(Request):
+class LogSearchQuery(StrictRequestModel):
     """The text to find in a job's output, and where to search."""
 
     query: str = Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Text to find within a line")
@@ -153,7 +153,7 @@ class LogSearchQuery(Request):
     context: int = Field(0, ge=0, le=50, description="Lines to return before and after each match")
 
 
-class MetricsQuery(Request):
+class MetricsQuery(StrictRequestModel):
     """The part of a run's series to return, and its resolution."""
 
     names: str | None = Field(
@@ -167,26 +167,26 @@ class MetricsQuery(Request):
     buckets: int = Field(500, ge=1, le=5000, description="Number of equal ranges to divide the steps into")
 
 
-class HistoryQuery(Request):
+class HistoryQuery(StrictRequestModel):
     """The resolution of a worker's history."""
 
     points: int = Field(240, ge=1, le=720, description="Maximum number of points to return")
 
 
-class UsageQuery(Request):
+class UsageQuery(StrictRequestModel):
     """The days for which to return usage."""
 
     days: int = Field(30, ge=1, le=366, description="Number of days, including today (UTC)")
 
 
-class NewSession(Request):
+class NewSession(StrictRequestModel):
     """The credentials for a new session: an API key, or the token of a one-time link."""
 
     key: Annotated[str, StringConstraints(max_length=512)] | None = None
     link: Annotated[str, StringConstraints(max_length=512)] | None = None
 
     @model_validator(mode="after")
-    def _require_one(self) -> Self:
+    def _require_one_credential(self) -> Self:
         if (self.key is None) == (self.link is None):
             raise ValueError("pass exactly one of key and link")
         return self
@@ -200,7 +200,7 @@ class FileQuery(PageQuery):
     order: Literal["asc", "desc"] = Field("desc", description="Order by creation time")
 
 
-class EventQuery(Request):
+class EventQuery(StrictRequestModel):
     """The part of a job's log to return."""
 
     after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="The last sequence number seen")
@@ -208,13 +208,13 @@ class EventQuery(Request):
     type: Literal["state", "progress", "log"] | None = None
 
 
-class LogQuery(Request):
+class LogQuery(StrictRequestModel):
     """The part of a job's output to return."""
 
     after: WholeNumber = Field(0, ge=0, le=MAX_SEQUENCE, description="X-Last-Sequence of the previous response")
 
 
-class NewModel(Request):
+class NewModel(StrictRequestModel):
     """A checkpoint directory to register."""
 
     id: ModelName
@@ -223,13 +223,13 @@ class NewModel(Request):
     )
 
 
-class PublishRequest(Request):
+class PublishRequest(StrictRequestModel):
     """The model to create from a resume point."""
 
     id: ModelName | None = Field(None, description="Id of the model; JOB-step-STEP by default")
 
 
-class NewKey(Request):
+class NewKey(StrictRequestModel):
     """An API key to create; its project is created too if it does not exist yet."""
 
     name: ShortName
@@ -237,7 +237,7 @@ class NewKey(Request):
     role: Literal["admin", "member"] = "member"
 
 
-class DrainRequest(Request):
+class DrainRequest(StrictRequestModel):
     """Options for draining a worker."""
 
     deadline_seconds: float | None = Field(

@@ -4,14 +4,14 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.purposes import to_displayed_purpose
 from api.schemas.times import to_optional_seconds, to_seconds
 from jobs.models.details import ModelDetails, read_details
 from jobs.records import FileRecord, Json, KeyRecord, ModelRecord, WorkerRecord
 
 
-class FileObject(Identified):
+class FileObject(IdentifiedObject):
     """An uploaded file, or an artifact of a job."""
 
     object: Literal["file"] = "file"
@@ -26,7 +26,7 @@ class FileObject(Identified):
     job_id: str | None = Field(None, description="The job that published this file as an artifact")
 
     @classmethod
-    def of(cls, file: FileRecord) -> Self:
+    def from_record(cls, file: FileRecord) -> Self:
         """Return the file as clients see it."""
         return cls(
             id=file.id,
@@ -42,7 +42,7 @@ class FileObject(Identified):
         )
 
 
-class ModelObject(Identified):
+class ModelObject(IdentifiedObject):
     """A checkpoint or adapter that specs can name."""
 
     object: Literal["model"] = "model"
@@ -57,7 +57,7 @@ class ModelObject(Identified):
     )
 
     @classmethod
-    def of(cls, model: ModelRecord, caller: KeyRecord) -> Self:
+    def from_record(cls, model: ModelRecord, caller: KeyRecord) -> Self:
         """Return the model as clients of its project see it."""
         return cls(
             id=model.id,
@@ -87,7 +87,7 @@ class DeviceObject(BaseModel):
     temperature: int | None = Field(None, description="Degrees Celsius")
 
     @classmethod
-    def of(cls, reported: Json) -> Self:
+    def from_report(cls, reported: Json) -> Self:
         """Return the device as its worker reported it; workers of other versions may report fewer fields."""
         kind, index = reported.get("type", "cpu"), reported.get("index", 0)
         known = {name: value for name, value in reported.items() if name in cls.model_fields}
@@ -124,7 +124,7 @@ class LoadedModelObject(BaseModel):
     )
 
     @classmethod
-    def of(cls, reported: Json, caller: KeyRecord) -> Self:
+    def from_report(cls, reported: Json, caller: KeyRecord) -> Self:
         """Return a model as its worker reported it, leaving out what the caller may not see."""
         own = reported["project_id"] == caller.project_id
         return cls(
@@ -139,7 +139,7 @@ class LoadedModelObject(BaseModel):
         )
 
 
-class WorkerObject(Identified):
+class WorkerObject(IdentifiedObject):
     """A worker that has reported recently."""
 
     object: Literal["worker"] = "worker"
@@ -157,7 +157,7 @@ class WorkerObject(Identified):
     seen_at: int
 
     @classmethod
-    def of(cls, worker: WorkerRecord, caller: KeyRecord) -> Self:
+    def from_record(cls, worker: WorkerRecord, caller: KeyRecord) -> Self:
         """Return the worker as the caller sees it."""
         return cls(
             id=worker.id,
@@ -166,17 +166,17 @@ class WorkerObject(Identified):
             state="draining" if worker.drain_at is not None else worker.state,
             kinds=worker.kinds,
             slots=worker.slots,
-            devices=[DeviceObject.of(device) for device in worker.devices],
+            devices=[DeviceObject.from_report(device) for device in worker.devices],
             host=HostObject(**worker.host),
             labels=dict(worker.labels),
-            models=[LoadedModelObject.of(model, caller) for model in worker.models],
+            models=[LoadedModelObject.from_report(model, caller) for model in worker.models],
             drain_at=to_optional_seconds(worker.drain_at),
             created_at=to_seconds(worker.started_at),
             seen_at=to_seconds(worker.seen_at),
         )
 
 
-class KeyObject(Identified):
+class KeyObject(IdentifiedObject):
     """An API key without its secret."""
 
     object: Literal["api_key"] = "api_key"
@@ -188,7 +188,7 @@ class KeyObject(Identified):
     revoked_at: int | None
 
     @classmethod
-    def of(cls, key: KeyRecord) -> Self:
+    def from_record(cls, key: KeyRecord) -> Self:
         """Return the key as administrators see it."""
         return cls(
             id=key.id,

@@ -4,12 +4,12 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from api.schemas.pages import Identified
+from api.schemas.pages import IdentifiedObject
 from api.schemas.times import to_seconds
 from jobs.artifacts.resume_points import ResumePoint
 
 
-class ResumePointObject(Identified):
+class ResumePointObject(IdentifiedObject):
     """A state from which a fine-tuning job can continue."""
 
     object: Literal["job.resume_point"] = "job.resume_point"

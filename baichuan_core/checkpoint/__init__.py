@@ -11,11 +11,11 @@ from checkpoint_files.layout import (
 )
 
 from .adapters import LoraAdapter, check_adapter
-from .base_identity import BaseIdentity, write_adapter_identity
-from .companions import copy_companions, read_config
+from .base_identity import BaseIdentity, write_base_identity
+from .companions import copy_companion_files, read_config
 from .inspection import CheckpointSummary, inspect_checkpoint
-from .keeper import NATIVE_ENGINE, KeptModel, ModelKeeper, ModelSource
 from .loading import DtypeName, load_model, load_tokenizer
+from .model_cache import NATIVE_ENGINE, ModelCache, ModelCacheEntry, ModelSource
 from .reader import TensorReader
 from .space import require_space
 from .staging import make_directory, staged_output
@@ -32,15 +32,15 @@ __all__ = [
     "BaseIdentity",
     "CheckpointSummary",
     "DtypeName",
-    "KeptModel",
     "LoraAdapter",
-    "ModelKeeper",
+    "ModelCache",
+    "ModelCacheEntry",
     "ModelSource",
     "TensorReader",
     "TensorWriter",
     "check_adapter",
     "check_tensors",
-    "copy_companions",
+    "copy_companion_files",
     "expected_tensors",
     "inspect_checkpoint",
     "is_quantized",
@@ -52,5 +52,5 @@ __all__ = [
     "require_space",
     "staged_output",
     "tensor_writer",
-    "write_adapter_identity",
+    "write_base_identity",
 ]

@@ -19,7 +19,7 @@ from checkpoint_files import (
     assign_to_layers,
     find_adapter_weights,
     is_saved,
-    refuse_integers,
+    reject_integers,
     require_selected_layers,
     select_layers,
 )
@@ -71,7 +71,7 @@ class LoraAdapter:
             file = find_adapter_weights(directory)
         with TensorReader(directory, file) as reader, translate_file_errors():
             found = assign_to_layers({name: reader.shape(name) for name in reader.names}, settings, file)
-            refuse_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
+            reject_integers({name: reader.dtype(name) for name in reader.names if not reader.is_float(name)}, file)
             _check_base(directory, settings, found, base, file)
             replaced = {module: reader.shape(name) for module, name in found.saved_modules.items()}
             _check_saved_modules(directory, settings, replaced, base)
@@ -94,7 +94,7 @@ class LoraAdapter:
             peft.inject_adapter_in_model(make_peft_config(self.settings), model, ADAPTER_NAME)
             # Like PeftModel.from_pretrained, cast half-precision matrices to float32, whatever the base model's dtype.
             import_module("peft.tuners.tuners_utils").cast_adapter_dtype(model, ADAPTER_NAME)
-            result = peft.set_peft_model_state_dict(model, self._state_dict(), ADAPTER_NAME)
+            result = peft.set_peft_model_state_dict(model, self._build_state_dict(), ADAPTER_NAME)
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"the adapter {self.directory} cannot be loaded ({error}): copy all of its files again"
@@ -113,7 +113,7 @@ class LoraAdapter:
             if ".lora_" in name or ".modules_to_save." in name:
                 parameter.requires_grad_(False)
 
-    def _state_dict(self) -> dict[str, Tensor]:
+    def _build_state_dict(self) -> dict[str, Tensor]:
         matrices = {
             f"{layer}.{PEFT_SUFFIXES[part]}": tensor
             for layer, parts in self.layers.items()

@@ -90,7 +90,7 @@ class BaseIdentity:
         return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=_RELATIVE_TOLERANCE, atol=tolerance)
 
 
-def write_adapter_identity(adapter: Path, base: Path) -> None:
+def write_base_identity(adapter: Path, base: Path) -> None:
     """Record in an adapter's directory which base checkpoint the adapter was trained on."""
     text = json.dumps(asdict(BaseIdentity.from_checkpoint(base)), indent=2) + "\n"
     (adapter / IDENTITY_FILE).write_text(text, encoding="utf-8")

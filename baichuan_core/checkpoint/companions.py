@@ -37,7 +37,7 @@ def read_config(checkpoint: Path) -> BaichuanConfig:
     return config
 
 
-def copy_companions(source: Path, target: Path) -> None:
+def copy_companion_files(source: Path, target: Path) -> None:
     """Copy the tokenizer files, chat templates and generation settings that exist."""
     for name in COMPANION_FILES:
         if (source / name).is_file():

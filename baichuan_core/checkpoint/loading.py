@@ -25,7 +25,7 @@ from .adapters import LoraAdapter
 from .companions import read_config
 from .file_errors import translate_file_errors
 from .reader import TensorReader
-from .streaming import StreamingConfig
+from .streaming import StreamingQuantizationConfig
 from .validation import check_tensors, is_quantized
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -80,7 +80,7 @@ def load_model(
         dtype=torch_dtype,
         # ZeRO-3 shards the weights across all ranks itself.
         device_map=None if is_deepspeed_zero3_enabled() else devices,
-        quantization_config=settings and StreamingConfig(settings),
+        quantization_config=settings and StreamingQuantizationConfig(settings),
         local_files_only=True,
     )
     if not isinstance(model, BaichuanForCausalLM):

@@ -54,7 +54,7 @@ def _import_layer(codes: object, state: object, name: str, file: Path) -> dict[s
     try:
         if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
             raise TypeError("its codes are missing")  # noqa: TRY301 - one message covers every fault
-        stored = _build_state(state).as_dict(packed=True)
+        stored = _build_quant_state(state).as_dict(packed=True)
         return {"weight": codes.reshape(-1, 1), **{f"weight.{ending}": part for ending, part in stored.items()}}
     except (TypeError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         raise CheckpointError(
@@ -62,7 +62,7 @@ def _import_layer(codes: object, state: object, name: str, file: Path) -> dict[s
         ) from error
 
 
-def _build_state(state: Any) -> Any:
+def _build_quant_state(state: Any) -> Any:
     absmax, shape, dtype, block_size, nested, quant_type, code = state
     functional = import_bitsandbytes_functional()
     if nested is None:

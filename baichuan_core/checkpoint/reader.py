@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from baichuan_core.errors import CheckpointError
-from checkpoint_files.json_files import LFS_POINTER, refuse_lfs_pointer
+from checkpoint_files.json_files import LFS_POINTER, reject_lfs_pointer
 from checkpoint_files.weights import (
     DERIVED,
     find_weights,
@@ -156,7 +156,7 @@ class TensorReader:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing: copy or download this shard of the checkpoint")
         with translate_file_errors(), file.open("rb") as stream:
-            refuse_lfs_pointer(file, stream.read(len(LFS_POINTER)))
+            reject_lfs_pointer(file, stream.read(len(LFS_POINTER)))
         if file.suffix == ".safetensors":
             return list(self._open_safetensors(file).keys())
         return list(self._unpickle(file))
@@ -242,7 +242,7 @@ def _find_offsets(file: Path) -> dict[str, int]:
 
 
 def _build_damaged_file_error(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{file} is damaged ({_first_line(error)}): copy or download it again")
+    return CheckpointError(f"{file} is damaged ({_get_first_line(error)}): copy or download it again")
 
 
 def _extract_cause(error: Exception) -> str:
@@ -250,5 +250,5 @@ def _extract_cause(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if "Unsupported" in line), type(error).__name__).strip()
 
 
-def _first_line(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

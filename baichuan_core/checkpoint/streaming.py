@@ -18,7 +18,7 @@ QUANTIZER_NAME = "baichuan_streaming"
 
 
 @register_quantization_config(QUANTIZER_NAME)
-class StreamingConfig(BitsAndBytesConfig):
+class StreamingQuantizationConfig(BitsAndBytesConfig):
     """bitsandbytes' settings for our quantizer, which is faster on CPUs and also supports 8-bit embeddings and heads.
 
     Args:
@@ -38,7 +38,7 @@ class StreamingQuantizer(Bnb4BitHfQuantizer):
     transformers' 8-bit quantizer differs from the 4-bit one only in the methods overridden here.
     """
 
-    quantization_config: StreamingConfig
+    quantization_config: StreamingQuantizationConfig
 
     @property
     def quantized_element_size(self) -> float:
@@ -53,20 +53,20 @@ class StreamingQuantizer(Bnb4BitHfQuantizer):
         return size
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **_: Any) -> bool:
-        """Return whether `QuantizeTensor` has to convert a tensor of the checkpoint."""
+        """Return whether `TensorQuantizationOp` has to convert a tensor of the checkpoint."""
         module, name = get_module_from_name(model, param_name)
         return name == "weight" and (isinstance(module, EightBitMatrix) or hasattr(module, "source_cls"))
 
     def get_quantize_ops(self) -> ConversionOps:
         """Return the operation that quantizes a tensor."""
-        return QuantizeTensor(self)
+        return TensorQuantizationOp(self)
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         model._mark_as_quantized(self.quantization_config.settings)
         return model
 
 
-class QuantizeTensor(ConversionOps):
+class TensorQuantizationOp(ConversionOps):
     """Operation that quantizes one dense weight, on its device, for the layer it belongs to."""
 
     def __init__(self, quantizer: StreamingQuantizer) -> None:

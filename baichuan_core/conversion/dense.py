@@ -64,7 +64,7 @@ class DenseTensors:
         """Dtype of the dequantized tensors."""
         return self._requested_dtype or self._reader.read(FINAL_NORM).dtype
 
-    def tensor(self, name: str) -> PlannedTensor:
+    def plan_tensor(self, name: str) -> PlannedTensor:
         """Return one tensor in the requested dtype; raise the same errors as `plan_exact_tensor`."""
         exact = self.plan_exact_tensor(name)
         is_stored = exact.dtype == self._reader.read(name).dtype
@@ -93,14 +93,14 @@ class DenseTensors:
         if f"{layer}.SCB" in self._stored_names:
             codes, absmax = self._reader.read(name), self._reader.read(f"{layer}.SCB")
             return lambda start, stop: dequantize_rows(codes[start:stop], absmax[start:stop])
-        return FourBitMatrix(self._reader, name).rows
+        return FourBitMatrix(self._reader, name).compute_rows
 
 
 class FourBitMatrix:
     """Matrix in bitsandbytes' 4-bit format (Dettmers et al. 2023, arXiv 2305.14314), dequantized block by block."""
 
     def __init__(self, reader: TensorReader, name: str) -> None:
-        state = _read_state(reader, name)
+        state = _read_quant_state(reader, name)
         self._width = int(state["shape"][1])
         self._block = int(state["blocksize"])
         self._codes = reader.read(name).reshape(-1).numpy()
@@ -114,7 +114,7 @@ class FourBitMatrix:
             absmax, book2 = reader.read(f"{name}.nested_absmax"), reader.read(f"{name}.nested_quant_map")
             self._nested = (absmax.float(), book2.float(), int(state["nested_blocksize"]), state["nested_offset"])
 
-    def rows(self, start: int, stop: int) -> Tensor:
+    def compute_rows(self, start: int, stop: int) -> Tensor:
         """Dequantize rows `start` to `stop` to float32 [stop - start, in]."""
         first, last = start * self._width, stop * self._width
         begin, end = first // self._block, -(-last // self._block)
@@ -133,7 +133,7 @@ class FourBitMatrix:
         return book[absmax.int()] * nested_absmax[torch.arange(begin, end) // block] + offset
 
 
-def _read_state(reader: TensorReader, name: str) -> dict[str, Any]:
+def _read_quant_state(reader: TensorReader, name: str) -> dict[str, Any]:
     begin = f"{name}.quant_state.bitsandbytes__"
     packed = next((candidate for candidate in reader.names if candidate.startswith(begin)), None)
     if packed is None:

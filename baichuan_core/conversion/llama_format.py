@@ -58,7 +58,7 @@ def build_llama_config(config: BaichuanConfig, dtype: torch.dtype) -> LlamaConfi
 def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator[PlannedTensor]:
     """Yield the tensors of the equivalent Llama model."""
     for name in source.names:
-        tensor = source.tensor(name)
+        tensor = source.plan_tensor(name)
         if name.endswith(PACKED_SUFFIX):
             for number, letter in enumerate("qkv"):
                 yield select_stacked_matrix(
@@ -67,7 +67,7 @@ def plan_llama_tensors(source: DenseTensors, config: BaichuanConfig) -> Iterator
         else:
             yield normalize_tensor(tensor) if name == HEAD and config.norm_head else tensor
     if config.tie_word_embeddings and config.norm_head:
-        yield normalize_tensor(replace(source.tensor(EMBEDDING), name=HEAD))
+        yield normalize_tensor(replace(source.plan_tensor(EMBEDDING), name=HEAD))
 
 
 def _is_tied(config: BaichuanConfig) -> bool:

@@ -67,7 +67,7 @@ class AdapterMerger:
         for name in source.names:
             layer = name.removesuffix(".weight")
             parts, saved = self._adapter.layers.get(layer), self._adapter.saved_modules.get(layer)
-            tensor = source.tensor(name)
+            tensor = source.plan_tensor(name)
             if saved is not None:
                 yield _replace_weight(tensor, saved)
             elif parts is None:
@@ -84,7 +84,7 @@ class AdapterMerger:
             parts["B"].float(),
             settings.scale(layer),
             None if magnitude is None else magnitude.float(),
-            self._cache_matrices(lambda: compute_initial_matrices(settings, layer, _read_all(exact)))
+            self._cache_matrices(lambda: compute_initial_matrices(settings, layer, _read_all_rows(exact)))
             if settings.changes_base
             else None,
         )
@@ -103,7 +103,7 @@ class AdapterMerger:
         return get
 
 
-def _read_all(tensor: PlannedTensor) -> Tensor:
+def _read_all_rows(tensor: PlannedTensor) -> Tensor:
     return tensor.rows(0, tensor.shape[0]).float()
 
 

@@ -13,7 +13,7 @@ from baichuan_core.checkpoint import (
     HEAD_SCALE,
     DtypeName,
     TensorReader,
-    copy_companions,
+    copy_companion_files,
     is_quantized,
 )
 from baichuan_core.checkpoint.parallel_writer import PlannedTensor
@@ -92,7 +92,7 @@ def plan_dequantization(source: ConversionSource, dtype: DtypeName) -> Conversio
     if not is_quantized(source.config):
         raise UnsupportedError(f"{source.checkpoint} is not quantized: use the checkpoint as it is")
     dense = DenseTensors(source.reader, source.config, _parse_dtype(dtype))
-    tensors = [dense.tensor(name) for name in dense.names]
+    tensors = [dense.plan_tensor(name) for name in dense.names]
     _mark_config_as_unquantized(source.config, dense.dtype)
     return _plan_baichuan(source, tensors)
 
@@ -117,7 +117,7 @@ def plan_llama(source: ConversionSource) -> ConversionPlan:
         from .llama_tokenizer import write_llama_tokenizer  # noqa: PLC0415 - only this target needs `tokenizers`
 
         config.save_pretrained(directory)
-        copy_companions(source.checkpoint, directory)
+        copy_companion_files(source.checkpoint, directory)
         write_llama_tokenizer(source.checkpoint, directory)
         write_checkpoint(directory, tensors, on_bytes)
 
@@ -137,7 +137,7 @@ def plan_gguf(source: ConversionSource, gguf_type: GgufType) -> ConversionPlan:
 
         _mark_config_as_unquantized(source.config, dense.dtype)
         source.config.norm_head = False
-        _save_config_and_companions(source, directory)
+        _save_config_and_companion_files(source, directory)
         write_gguf(directory, source.checkpoint, source.config, name, tensors, gguf_type, on_bytes)
 
     return ConversionPlan([tensor.planned for tensor in tensors], write)
@@ -145,16 +145,16 @@ def plan_gguf(source: ConversionSource, gguf_type: GgufType) -> ConversionPlan:
 
 def _plan_baichuan(source: ConversionSource, tensors: Sequence[PlannedTensor]) -> ConversionPlan:
     def write(directory: Path, on_bytes: ByteCallback) -> None:
-        _save_config_and_companions(source, directory)
+        _save_config_and_companion_files(source, directory)
         write_checkpoint(directory, tensors, on_bytes)
 
     return ConversionPlan(tensors, write)
 
 
-def _save_config_and_companions(source: ConversionSource, directory: Path) -> None:
+def _save_config_and_companion_files(source: ConversionSource, directory: Path) -> None:
     source.config.architectures = ["BaichuanForCausalLM"]
     source.config.save_pretrained(directory)
-    copy_companions(source.checkpoint, directory)
+    copy_companion_files(source.checkpoint, directory)
 
 
 def _normalize_scales(scale: PlannedTensor, reader: TensorReader) -> PlannedTensor:

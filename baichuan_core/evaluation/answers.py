@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.likelihood import continuation_log_likelihoods, encode_plain, next_token_log_likelihoods
+from baichuan_core.likelihood import compute_next_token_log_likelihoods, encode_plain_text, score_continuations
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.tokenizer import BaichuanTokenizer
@@ -59,10 +59,10 @@ def encode_letters(tokenizer: BaichuanTokenizer, benchmark: Benchmark) -> list[l
     Raises:
         UnsupportedError: The tokenizer merges the letter with the text before it.
     """
-    cue = encode_plain(tokenizer, benchmark.cue)
+    cue = encode_plain_text(tokenizer, benchmark.cue)
     ids = []
     for letter in ANSWER_LETTERS:
-        whole = encode_plain(tokenizer, f"{benchmark.cue}{benchmark.before_letter}{letter}")
+        whole = encode_plain_text(tokenizer, f"{benchmark.cue}{benchmark.before_letter}{letter}")
         if whole[: len(cue)] != cue or len(whole) == len(cue):
             raise UnsupportedError(
                 f"the tokenizer merges the letter {letter} with {benchmark.cue.strip()!r}, so the letter cannot be "
@@ -94,7 +94,7 @@ def _encode_prompt(
 ) -> Prompt:
     question, ids = exam.questions[number], []
     for shots in range(len(exam.examples), -1, -1):
-        ids = encode_plain(tokenizer, benchmark.format_prompt(exam.subject, exam.examples[:shots], question))
+        ids = encode_plain_text(tokenizer, benchmark.format_prompt(exam.subject, exam.examples[:shots], question))
         if len(ids) <= room:
             return Prompt(tuple(ids), shots, cut=False)
     return Prompt(tuple(ids[-room:]), 0, cut=True)
@@ -143,10 +143,10 @@ def answer_questions(
 def _group_by_examples(prompts: Sequence[Prompt]) -> list[list[int]]:
     """Group the indices of prompts that have the same examples."""
 
-    def group_key(index: int) -> tuple[int, bool]:
+    def get_group_key(index: int) -> tuple[int, bool]:
         return prompts[index].shots, prompts[index].cut
 
-    return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=group_key), key=group_key)]
+    return [list(group) for _, group in groupby(sorted(range(len(prompts)), key=get_group_key), key=get_group_key)]
 
 
 def _compute_log_likelihoods(
@@ -162,9 +162,11 @@ def _compute_log_likelihoods(
     """
     if all(len(ids) == 1 for ids in letters):
         ids = [letter[0] for letter in letters]
-        scores = next_token_log_likelihoods(model, prompts, ids, batch_tokens=batch_tokens, on_progress=on_progress)
+        scores = compute_next_token_log_likelihoods(
+            model, prompts, ids, batch_tokens=batch_tokens, on_progress=on_progress
+        )
         return scores.tolist()
-    found = continuation_log_likelihoods(
+    found = score_continuations(
         model,
         [prompt for prompt in prompts for _ in letters],
         [letter for _ in prompts for letter in letters],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from baichuan_core.checkpoint import ModelKeeper, load_tokenizer, make_directory, read_config
+from baichuan_core.checkpoint import ModelCache, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
@@ -29,7 +29,7 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
     compare_with: EvaluatedModel | Path | str | None = None,
     checkpoints: Path | str | None = None,
     resume_from: Sequence[Path] = (),
-    models: ModelKeeper | None = None,
+    models: ModelCache | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> BenchmarkReport:
     """Evaluate a model, or two models one after the other, on a multiple-choice benchmark.
@@ -46,7 +46,7 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
         checkpoints: Directory for saved answers, one file per subject; used by this evaluation only.
         resume_from: `checkpoints` directories of interrupted runs, whose answers are reused.
-        models: Keeper that holds the last loaded model for later operations; by default, the model is released.
+        models: Cache that keeps the last loaded model for later operations; by default, the model is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
@@ -71,11 +71,9 @@ def evaluate_benchmark(  # noqa: PLR0913 - each is a separate input or output of
         _ModelRun(number, *parts, benchmark, exams, options, saved)
         for number, parts in enumerate(zip(evaluated, tokenizers, letters, strict=True))
     ]
-    with ModelKeeper.lend(models) as keeper:
+    with ModelCache.use_or_create(models) as cache:
         answers = [
-            _answer_exams(
-                one, keeper, scale_progress(on_progress, one.number / len(runs), (one.number + 1) / len(runs))
-            )
+            _answer_exams(one, cache, scale_progress(on_progress, one.number / len(runs), (one.number + 1) / len(runs)))
             for one in runs
         ]
     on_progress(Progress(1.0, "writing"))
@@ -105,7 +103,7 @@ def _choose_split(benchmark: Benchmark, wanted: Split | None) -> Split:
     return wanted or benchmark.splits[0]
 
 
-def _answer_exams(run: _ModelRun, models: ModelKeeper, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
+def _answer_exams(run: _ModelRun, models: ModelCache, on_progress: ProgressCallback) -> dict[str, list[Answer]]:
     """Return the answers by subject, loading the model only if some answers have not been saved."""
     checkpoint, options, letters = Path(run.model.checkpoint), run.options, run.letters
     name = f"{run.number} {run.model.display_name} {options.dtype}"

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from .answers import Answer
 from .benchmarks import Benchmark
-from .statistics import Accuracy, AccuracyDifference, Averaging, compute_accuracy, compute_difference, group_by_category
+from .statistics import (
+    Accuracy,
+    AccuracyDifference,
+    Averaging,
+    compute_accuracy,
+    compute_accuracy_difference,
+    group_by_category,
+)
 
 INTERVAL_METHOD = (
     "Accuracy of the model minus that of compared_with, on the same questions; 95% interval of Agresti and Min for "
@@ -99,15 +106,16 @@ def _compute_model_accuracy(
 def _compare_models(
     benchmark: Benchmark, model: Mapping[str, Sequence[Answer]], other: Mapping[str, Sequence[Answer]]
 ) -> BenchmarkComparison:
-    def compare(subjects: Sequence[str]) -> AccuracyDifference:
+    def compare_subjects(subjects: Sequence[str]) -> AccuracyDifference:
         mine = {subject: model[subject] for subject in subjects}
         theirs = {subject: other[subject] for subject in subjects}
-        return compute_difference(mine, theirs, benchmark.averaging)
+        return compute_accuracy_difference(mine, theirs, benchmark.averaging)
 
     return BenchmarkComparison(
-        total=compare(list(model)),
+        total=compare_subjects(list(model)),
         categories={
-            category: compare(subjects) for category, subjects in group_by_category(benchmark, list(model)).items()
+            category: compare_subjects(subjects)
+            for category, subjects in group_by_category(benchmark, list(model)).items()
         },
-        subjects={subject: compare([subject]) for subject in model},
+        subjects={subject: compare_subjects([subject]) for subject in model},
     )

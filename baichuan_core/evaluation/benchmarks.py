@@ -52,7 +52,7 @@ class Benchmark:
     cue: str
     before_letter: str
 
-    def subjects(self) -> Mapping[str, Subject]:
+    def get_subjects(self) -> Mapping[str, Subject]:
         """Return the published subjects by file name."""
         return _load_subjects(self.name)
 
@@ -65,7 +65,7 @@ class Benchmark:
         shown = "".join(
             f"{self._format_question(example)}{self.before_letter}{example.answer}\n\n" for example in examples
         )
-        return self.description.format(self.subjects()[subject].name) + shown + self._format_question(question)
+        return self.description.format(self.get_subjects()[subject].name) + shown + self._format_question(question)
 
     def _format_question(self, question: Question) -> str:
         choices = "".join(f"\n{letter}. {text}" for letter, text in zip(ANSWER_LETTERS, question.choices, strict=True))

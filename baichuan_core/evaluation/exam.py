@@ -43,7 +43,7 @@ def read_exams(
 
 
 def _list_subjects(contents: Mapping[str, bytes], benchmark: Benchmark, split: str) -> list[str]:
-    known = {benchmark.get_csv_path(subject, split): subject for subject in benchmark.subjects()}
+    known = {benchmark.get_csv_path(subject, split): subject for subject in benchmark.get_subjects()}
     files = [name for name in sorted(contents) if name.startswith(f"{split}/")]
     for name in files:
         if name not in known:
@@ -60,7 +60,7 @@ def _list_subjects(contents: Mapping[str, bytes], benchmark: Benchmark, split: s
 
 def _select_subjects(found: Sequence[str], wanted: Collection[str], benchmark: Benchmark, split: str) -> list[str]:
     for subject in wanted:
-        if subject not in benchmark.subjects():
+        if subject not in benchmark.get_subjects():
             raise DatasetError(
                 f"{benchmark.title} has no subject {subject!r}: use names such as {', '.join(found[:3])}"
             )

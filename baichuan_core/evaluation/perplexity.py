@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from baichuan_core.checkpoint import ModelKeeper, load_tokenizer, make_directory, read_config
+from baichuan_core.checkpoint import ModelCache, load_tokenizer, make_directory, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.likelihood import (
-    Comparison,
+    PredictionComparison,
     Window,
     compare_windows,
-    encode_plain,
+    encode_plain_text,
     perplexity,
     run_reference,
-    text_windows,
+    split_into_windows,
 )
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 from baichuan_core.text_file import read_text_file
@@ -24,7 +24,7 @@ from baichuan_core.text_file import read_text_file
 from .loading import load_model_for_evaluation
 from .options import EvaluatedModel, PerplexityOptions
 from .result_files import REPORT_FILE, TABLE_FILE, write_text_atomically
-from .statistics import compute_mean_interval
+from .statistics import compute_mean_confidence_interval
 
 DEFAULT_WINDOW_TOKENS = 2048
 INTERVAL_METHOD = (
@@ -90,7 +90,7 @@ def evaluate_perplexity(
     options: PerplexityOptions | None = None,
     *,
     compare_with: EvaluatedModel | Path | str | None = None,
-    models: ModelKeeper | None = None,
+    models: ModelCache | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> PerplexityReport:
     """Measure a model's perplexity on a text, and optionally compare it with another model's.
@@ -104,7 +104,7 @@ def evaluate_perplexity(
         output: Directory for the results.
         options: Window length, dtype, device and batch size.
         compare_with: A second model to compare with, for example the one that `model` was quantized from.
-        models: Keeper that holds the last loaded model for later operations; by default, the model is released.
+        models: Cache that keeps the last loaded model for later operations; by default, the model is released.
         on_progress: Called during the stages `loading`, `scoring` and `writing`.
 
     Raises:
@@ -120,13 +120,13 @@ def evaluate_perplexity(
     content = read_text_file(Path(text))
     mine = EvaluatedModel.from_path(model)
     windows = _read_windows(mine, content, options)
-    with ModelKeeper.lend(models) as keeper:
+    with ModelCache.use_or_create(models) as cache:
         if compare_with is None:
-            report = _evaluate_one_model(mine, windows, options, keeper, on_progress)
+            report = _evaluate_one_model(mine, windows, options, cache, on_progress)
         else:
             theirs = EvaluatedModel.from_path(compare_with)
             _require_same_tokens(mine, theirs, content)
-            report = _evaluate_two_models(mine, theirs, windows, options, keeper, on_progress)
+            report = _evaluate_two_models(mine, theirs, windows, options, cache, on_progress)
     on_progress(Progress(1.0, "writing"))
     write_text_atomically(output / TABLE_FILE, _format_table(report))
     write_text_atomically(output / REPORT_FILE, json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n")
@@ -136,11 +136,13 @@ def evaluate_perplexity(
 def _read_windows(model: EvaluatedModel, content: str, options: PerplexityOptions) -> list[Window]:
     own = read_config(Path(model.checkpoint)).model_max_length or DEFAULT_CONTEXT_LENGTH
     length = options.window or min(DEFAULT_WINDOW_TOKENS, own)
-    return text_windows(encode_plain(load_tokenizer(model.checkpoint), content), length=length, stride=length)
+    return split_into_windows(
+        encode_plain_text(load_tokenizer(model.checkpoint), content), length=length, stride=length
+    )
 
 
 def _require_same_tokens(mine: EvaluatedModel, theirs: EvaluatedModel, content: str) -> None:
-    ids, others = (encode_plain(load_tokenizer(model.checkpoint), content) for model in (mine, theirs))
+    ids, others = (encode_plain_text(load_tokenizer(model.checkpoint), content) for model in (mine, theirs))
     if ids != others:
         raise UnsupportedError(
             f"the tokenizers of {mine.display_name} and {theirs.display_name} differ on this text: "
@@ -152,7 +154,7 @@ def _evaluate_one_model(
     model: EvaluatedModel,
     windows: Sequence[Window],
     options: PerplexityOptions,
-    models: ModelKeeper,
+    models: ModelCache,
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     loaded = load_model_for_evaluation(model, options, models)
@@ -168,7 +170,7 @@ def _evaluate_two_models(
     theirs: EvaluatedModel,
     windows: Sequence[Window],
     options: PerplexityOptions,
-    models: ModelKeeper,
+    models: ModelCache,
     on_progress: ProgressCallback,
 ) -> PerplexityReport:
     reference = run_reference(
@@ -187,13 +189,13 @@ def _evaluate_two_models(
 
 
 def _build_comparison_report(
-    mine: EvaluatedModel, theirs: EvaluatedModel, longest: int, parts: Sequence[Comparison]
+    mine: EvaluatedModel, theirs: EvaluatedModel, longest: int, parts: Sequence[PredictionComparison]
 ) -> PerplexityReport:
     sizes = [part.tokens for part in parts]
     tokens = sum(sizes)
     own = [part.tokens * math.log(part.perplexity) for part in parts]
     others = [part.tokens * math.log(part.reference_perplexity) for part in parts]
-    interval = compute_mean_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
+    interval = compute_mean_confidence_interval([a - b for a, b in zip(own, others, strict=True)], sizes)
     value, reference_value = (math.exp(math.fsum(sums) / tokens) for sums in (own, others))
     comparison = PerplexityComparison(
         difference=value - reference_value,

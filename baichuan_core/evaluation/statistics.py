@@ -11,7 +11,7 @@ from .benchmarks import Benchmark
 
 CONFIDENCE_LEVEL = 0.95
 NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
-MIN_BLOCKS = 4
+MIN_BLOCKS_FOR_INTERVAL = 4
 Averaging = Literal["questions", "subjects"]
 Answers = Mapping[str, Sequence[Answer]]  # by subject
 
@@ -49,7 +49,7 @@ def group_by_category(benchmark: Benchmark, subjects: Sequence[str]) -> dict[str
     """Group subjects by category; a subject can belong to several."""
     found: dict[str, list[str]] = {}
     for subject in subjects:
-        for category in benchmark.subjects()[subject].categories:
+        for category in benchmark.get_subjects()[subject].categories:
             found.setdefault(category, []).append(subject)
     return found
 
@@ -62,7 +62,7 @@ def compute_accuracy(answers: Answers, averaging: Averaging) -> Accuracy:
     return Accuracy(fraction, len(rows), len(answers))
 
 
-def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> AccuracyDifference:
+def compute_accuracy_difference(model: Answers, other: Answers, averaging: Averaging) -> AccuracyDifference:
     """Compute the accuracy difference between two models on the same questions.
 
     The interval is that of Agresti and Min for matched pairs (Statistics in Medicine 24, 2005): Wald's interval with
@@ -79,14 +79,14 @@ def compute_difference(model: Answers, other: Answers, averaging: Averaging) -> 
     return AccuracyDifference(gained - lost, low, high, gained, lost, same)
 
 
-def compute_mean_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
+def compute_mean_confidence_interval(sums: Sequence[float], sizes: Sequence[int]) -> tuple[float, float] | None:
     """Compute a 95% confidence interval for sum(sums) / sum(sizes), assuming that the blocks are independent.
 
     The interval is that of the ratio estimator, with Student's quantile for `len(sums) - 1` degrees of freedom. The
     result is None for fewer than four blocks, which are too few for a useful interval.
     """
     blocks, total = len(sums), sum(sizes)
-    if blocks < MIN_BLOCKS:
+    if blocks < MIN_BLOCKS_FOR_INTERVAL:
         return None
     mean = math.fsum(sums) / total
     squares = math.fsum((part - mean * size) ** 2 for part, size in zip(sums, sizes, strict=True))

@@ -7,7 +7,7 @@ from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.finetuning.preview import DatasetPreview, preview_dataset
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.finetuning.training import latest_checkpoint
+from baichuan_core.finetuning.training import find_latest_resume_point
 
 __all__ = [
     "DatasetPreview",
@@ -15,8 +15,8 @@ __all__ = [
     "FinetuningOptions",
     "FinetuningReport",
     "encode_training_data",
+    "find_latest_resume_point",
     "finetune",
-    "latest_checkpoint",
     "load_training_data",
     "preview_dataset",
     "read_conversations",

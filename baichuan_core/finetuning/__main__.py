@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from baichuan_core.errors import BaichuanError
-from baichuan_core.finetuning import FinetuningOptions, finetune, latest_checkpoint
+from baichuan_core.finetuning import FinetuningOptions, find_latest_resume_point, finetune
 from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.progress import Progress
 
@@ -30,7 +30,7 @@ def main() -> int:
         for name in {"lora_target_modules", "report_to"} & options.keys():
             options[name] = tuple(options[name])  # JSON has no tuples
         task["distribution"] = Distribution(**task["distribution"])
-        task["resume_from"] = latest_checkpoint(checkpoints) if task.pop("resume") else None
+        task["resume_from"] = find_latest_resume_point(checkpoints) if task.pop("resume") else None
         report = finetune(options=FinetuningOptions(**options), on_progress=_print_progress, **task)
     except (BaichuanError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - this is a command

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baichuan_core.finetuning.example_store import IGNORED_LABEL, EncodedExample
 
-ROW_LENGTH_CANDIDATES = 16  # approximate number of row lengths to compare for each batch
+ROW_LENGTH_CANDIDATE_COUNT = 16  # approximate number of row lengths to compare for each batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def pack_rows(lengths: Sequence[int], longest_row: int) -> list[list[int]]:
         Indices of the examples of each row.
     """
     shortest, longest = max(lengths), max(*lengths, longest_row)
-    step = max(1, (longest - shortest) // ROW_LENGTH_CANDIDATES)
+    step = max(1, (longest - shortest) // ROW_LENGTH_CANDIDATE_COUNT)
     ways = [pack_best_fit(lengths, capacity) for capacity in range(shortest, longest + 1, step)]
     return min(ways, key=lambda rows: len(rows) * max(sum(lengths[index] for index in row) for row in rows))
 

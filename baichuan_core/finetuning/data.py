@@ -217,10 +217,10 @@ def encode_conversation(
         labels += [eos, *[IGNORED_LABEL] * len(ids)] if is_user else [IGNORED_LABEL, *ids]
     input_ids.append(eos)
     labels.append(eos)
-    return _truncate(input_ids, labels, max_length, has_answer=has_answer)
+    return _truncate_example(input_ids, labels, max_length, has_answer=has_answer)
 
 
-def _truncate(input_ids: list[int], labels: list[int], max_length: int, *, has_answer: bool) -> EncodedExample:
+def _truncate_example(input_ids: list[int], labels: list[int], max_length: int, *, has_answer: bool) -> EncodedExample:
     length = len(input_ids)
     uncut_length = length if length > max_length else None
     return EncodedExample(input_ids[:max_length], labels[:max_length], uncut_length, has_answer)
@@ -239,7 +239,7 @@ def _encode_as_chat_prompt(
     input_ids = [token_id for _, ids in parts for token_id in ids]
     labels = [token_id if is_answer else IGNORED_LABEL for is_answer, ids in parts for token_id in ids]
     has_answer = any(label != IGNORED_LABEL for label in labels[1:max_length])
-    return _truncate(input_ids, labels, max_length, has_answer=has_answer)
+    return _truncate_example(input_ids, labels, max_length, has_answer=has_answer)
 
 
 def _encode_chunks(tokenizer: BaichuanTokenizer, chunks: Iterable[str], place: str) -> Iterator[int]:

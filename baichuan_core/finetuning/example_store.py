@@ -56,8 +56,8 @@ class ExampleStore:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - `_close` closes it
-        weakref.finalize(self, _close, self._file)
+        self._file = tempfile.TemporaryFile(buffering=BUFFER_BYTES, dir=folder)  # noqa: SIM115 - `_close_file` closes it
+        weakref.finalize(self, _close_file, self._file)
         self._starts = array("q", [0])  # offsets in 4-byte values; the labels of an example follow its ids
         self._flushed = 0
 
@@ -108,7 +108,7 @@ class ExampleStore:
         )
 
 
-def _close(file: IO[bytes]) -> None:
+def _close_file(file: IO[bytes]) -> None:
     with suppress(OSError):  # close() flushes, which fails if the disk is full; the data is no longer needed
         file.close()
 
@@ -136,8 +136,8 @@ class StoredExamples(Sequence[EncodedExample]):
 
     def __getitem__(self, index: int | slice) -> EncodedExample | list[EncodedExample]:
         if isinstance(index, slice):
-            return [self._get(int(each)) for each in self.indices[index]]
-        return self._get(int(self.indices[index]))
+            return [self._load_example(int(each)) for each in self.indices[index]]
+        return self._load_example(int(self.indices[index]))
 
     @property
     def lengths(self) -> IndexArray:
@@ -148,6 +148,6 @@ class StoredExamples(Sequence[EncodedExample]):
         """Yield the token ids and the labels of each example."""
         return (self.store.read(int(index)) for index in self.indices)
 
-    def _get(self, index: int) -> EncodedExample:
+    def _load_example(self, index: int) -> EncodedExample:
         ids, labels = self.store.read(index)
         return EncodedExample(ids.tolist(), labels.tolist())

@@ -10,14 +10,14 @@ import torch
 from peft import PeftModel
 
 from baichuan_core.checkpoint import (
-    copy_companions,
+    copy_companion_files,
     is_quantized,
     load_tokenizer,
     make_directory,
     read_config,
     require_space,
     staged_output,
-    write_adapter_identity,
+    write_base_identity,
 )
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError, UnsupportedError
@@ -28,12 +28,12 @@ from baichuan_core.finetuning.data import (
     load_training_data,
     split_training_data,
 )
-from baichuan_core.finetuning.distributed.agreement import require_agreement, require_shared_directory
+from baichuan_core.finetuning.distributed.agreement import require_same_inputs, require_shared_directory
 from baichuan_core.finetuning.distributed.distribution import Distribution, DistributionPlan
-from baichuan_core.finetuning.distributed.gathering import count_parameters, gather_trained_weights
+from baichuan_core.finetuning.distributed.gathering import count_trained_parameters, gather_trained_weights
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.hidden_deepspeed import hide_deepspeed
-from baichuan_core.finetuning.distributed.launcher import launch
+from baichuan_core.finetuning.distributed.launcher import launch_ranks
 from baichuan_core.finetuning.distributed.messages import RunArguments
 from baichuan_core.finetuning.distributed.planning import plan_run
 from baichuan_core.finetuning.example_store import ExampleStore, StoredExamples
@@ -52,7 +52,7 @@ from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatStyle, choose_chat_format, read_generation_settings
 
 # A resume point contains the weights and AdamW's two moments in float32.
-BYTES_PER_RESUMABLE_WEIGHT = 12
+RESUME_POINT_BYTES_PER_WEIGHT = 12
 BYTES_PER_SAVED_WEIGHT = 4
 
 
@@ -103,7 +103,7 @@ def finetune(  # noqa: PLR0913 - each argument is an input or output of a run
         checkpoints: Directory for resume points, used only by this run.
         validation_data: Examples to evaluate on, in the format of the training data; the resume point with the lowest
             loss on them becomes the result.
-        resume_from: A resume point, see `latest_checkpoint`.
+        resume_from: A resume point, see `find_latest_resume_point`.
         records: Directory for the losses and rates as JSON lines, a plot, and TensorBoard files if the package
             `tensorboard` is installed.
         distribution: Processes, machines and strategy; None trains in this process, on one device. Otherwise this
@@ -142,7 +142,7 @@ def finetune(  # noqa: PLR0913 - each argument is an input or output of a run
     if distribution is None or distribution.node_rank == 0:
         require_trackers(options.report_to)
     plan = plan_run(inputs.checkpoint, options, distribution)
-    if plan.is_single:
+    if plan.is_single_process:
         return run_finetuning(
             inputs,
             plan,
@@ -151,7 +151,7 @@ def finetune(  # noqa: PLR0913 - each argument is an input or output of a run
             on_resume_point=on_resume_point,
             on_progress=on_progress,
         )
-    return launch(
+    return launch_ranks(
         inputs,
         plan,
         on_gpu=not Hardware.from_options(options).is_cpu,
@@ -172,10 +172,10 @@ def run_finetuning(
 ) -> FinetuningReport:
     """Run one rank of a fine-tuning run in this process. See `finetune`; rank 0 writes the result."""
     with hide_deepspeed() if plan.deepspeed is None else nullcontext():
-        return _run(inputs, plan, group, should_pause, on_resume_point, on_progress)
+        return _run_one_rank(inputs, plan, group, should_pause, on_resume_point, on_progress)
 
 
-def _run(
+def _run_one_rank(
     inputs: RunArguments,
     plan: DistributionPlan,
     group: RankGroup,
@@ -192,9 +192,9 @@ def _run(
     tokenizer = load_tokenizer(checkpoint)
     make_directory(inputs.checkpoints)
     store = ExampleStore(inputs.checkpoints)  # this disk must have room for resume points anyway
-    data = _read_data(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options, store)
+    data = _read_datasets(checkpoint, config, tokenizer, inputs.training_data, inputs.validation_data, options, store)
     identity = RunIdentity.from_inputs(checkpoint, data.training.examples, data.validation_examples, options, plan)
-    require_agreement(identity, group)
+    require_same_inputs(identity, group)
     run = TrainingRun(
         identity=identity,
         examples=data.training.examples,
@@ -209,7 +209,7 @@ def _run(
         plan=plan,
         group=group,
     )
-    if run.records is not None and group.is_main and not plan.is_single:
+    if run.records is not None and group.is_main and not plan.is_single_process:
         write_plan(run.records, plan)
     require_shared_directory(run.checkpoints, group)
     with (
@@ -220,11 +220,11 @@ def _run(
             check_resume_point(run.resume_from, identity)
         arguments = run.make_training_arguments(options)
         model = load_trainable_model(checkpoint, options, hardware, plan)
-        trained = count_parameters(model)
+        trained = count_trained_parameters(model)
         if staging is not None:
             require_space(inputs.output, trained * BYTES_PER_SAVED_WEIGHT)
             # A new resume point is written before the oldest one is deleted.
-            require_space(run.checkpoints, trained * BYTES_PER_RESUMABLE_WEIGHT * (options.save_total_limit + 1))
+            require_space(run.checkpoints, trained * RESUME_POINT_BYTES_PER_WEIGHT * (options.save_total_limit + 1))
         result = train(model, options, run, arguments, on_progress=on_progress)
         on_progress(Progress(PROGRESS_AFTER_TRAINING, "writing"))
         _write_result(model, checkpoint, config, plan, staging)
@@ -266,7 +266,7 @@ def _check_method(config: BaichuanConfig, options: FinetuningOptions) -> None:
         )
 
 
-def _read_data(
+def _read_datasets(
     checkpoint: Path,
     config: BaichuanConfig,
     tokenizer: BaichuanTokenizer,
@@ -341,17 +341,17 @@ def _write_result(
     staging: Path | None,
 ) -> None:
     """Write the result to `staging`, which only rank 0 has; every rank must call this."""
-    weights = None if plan.is_single else gather_trained_weights(model, plan)
+    weights = None if plan.is_single_process else gather_trained_weights(model, plan)
     if staging is None:
         return
     if isinstance(model, PeftModel):
         model.save_pretrained(str(staging), state_dict=weights)
         (staging / "README.md").unlink(missing_ok=True)  # peft writes an empty model card
-        write_adapter_identity(staging, checkpoint)
+        write_base_identity(staging, checkpoint)
     else:
         complete = model if weights is None else make_model_with_weights(config, weights)
         complete.config.use_cache = config.use_cache  # restores the setting that the Trainer disabled
         if isinstance(config.dtype, torch.dtype):
             complete.type(config.dtype)
         complete.save_pretrained(staging)
-    copy_companions(checkpoint, staging)
+    copy_companion_files(checkpoint, staging)

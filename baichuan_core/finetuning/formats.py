@@ -72,7 +72,7 @@ class ConversationFile:
         start = _read_start(chunks)
         beginning = start.lstrip()[:1]
         if not beginning:
-            raise _no_examples_error(self.path)
+            raise _make_no_examples_error(self.path)
         if beginning not in "[{":
             self.format = "text"
             yield Conversation("line 1 (example 1)", (), text=TextChunks(self.path))
@@ -90,7 +90,7 @@ class ConversationFile:
             self.format = "sharegpt" if "sharegpt" in (self.format, found) else found
             yield _READERS[found](item, place)
         if self.format is None:
-            raise _no_examples_error(self.path)
+            raise _make_no_examples_error(self.path)
 
 
 def read_conversations(path: Path) -> list[Conversation]:
@@ -133,7 +133,7 @@ def _read_start(chunks: Iterator[str]) -> str:
     return start
 
 
-def _no_examples_error(path: Path) -> DatasetError:
+def _make_no_examples_error(path: Path) -> DatasetError:
     return DatasetError(f"the training data {path.name} contains no examples; add at least one conversation")
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.errors import CheckpointError
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS_PLAN, DistributionPlan
 from baichuan_core.finetuning.example_store import StoredExamples
 from baichuan_core.finetuning.options import FinetuningOptions
 
-RUN_FILE = "baichuan_run.json"
+RUN_IDENTITY_FILE = "baichuan_run.json"
 BATCH_OPTIONS = ("batch_size", "gradient_accumulation_steps")
 # Strategies with the same value write the same files to resume points.
 RESUME_POINT_FORMATS = {
@@ -57,7 +57,7 @@ class RunIdentity:
         training: StoredExamples,
         validation: StoredExamples | None,
         options: FinetuningOptions,
-        plan: DistributionPlan = SINGLE_PROCESS,
+        plan: DistributionPlan = SINGLE_PROCESS_PLAN,
     ) -> Self:
         """Return the identity of a run that is about to start."""
         base = asdict(BaseIdentity.from_checkpoint(checkpoint))
@@ -73,21 +73,21 @@ class RunIdentity:
 
     def write(self, resume_point: Path) -> None:
         """Record the identity in a resume point."""
-        (resume_point / RUN_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (resume_point / RUN_IDENTITY_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
-    def require_same(self, resume_point: Path) -> None:
+    def require_same_run(self, resume_point: Path) -> None:
         """Check that a resume point belongs to this run.
 
         Raises:
             CheckpointError: It belongs to another run; the message lists the differences.
         """
         try:
-            recorded = json.loads((resume_point / RUN_FILE).read_text(encoding="utf-8"))
+            recorded = json.loads((resume_point / RUN_IDENTITY_FILE).read_text(encoding="utf-8"))
             differences = self.find_differences(recorded, json.loads(json.dumps(asdict(self))))
             differences += find_incompatibilities(recorded, self.strategy, self.processes)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
-                f"{resume_point.name} has no valid record of its run ({RUN_FILE}: {error});"
+                f"{resume_point.name} has no valid record of its run ({RUN_IDENTITY_FILE}: {error});"
                 " start without this resume point"
             ) from error
         if differences:

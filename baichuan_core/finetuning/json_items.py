@@ -8,7 +8,7 @@ from baichuan_core.errors import DatasetError
 
 MAX_ELEMENT_CHARACTERS = 2**28
 # A JSON error this close to the end of the text read so far may be caused by the boundary between two chunks.
-CHUNK_END_CHARACTERS = 16
+CHUNK_END_MARGIN_CHARACTERS = 16
 WHITESPACE = " \t\r\n"
 
 _DECODER = json.JSONDecoder()
@@ -28,7 +28,7 @@ def read_array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
             break
         cursor.skip(",")
     if cursor.position < len(cursor.text):
-        raise _invalid_json_error(cursor.line, "text after the end of the array")
+        raise _make_invalid_json_error(cursor.line, "text after the end of the array")
 
 
 class _Cursor:
@@ -68,7 +68,7 @@ class _Cursor:
 
     def skip(self, character: str) -> None:
         if not self.next_is(character):
-            raise _invalid_json_error(self.line, f"expected {character!r}")
+            raise _make_invalid_json_error(self.line, f"expected {character!r}")
         self.move_to(self.position + 1)
 
     def decode(self) -> Any:
@@ -79,20 +79,20 @@ class _Cursor:
             except json.JSONDecodeError as error:
                 line = self.line + self.text.count("\n", self.position, error.pos)
                 if not (self._may_be_truncated(error) and self.read_more()):
-                    raise _invalid_json_error(line, error.msg) from error
+                    raise _make_invalid_json_error(line, error.msg) from error
             except (ValueError, RecursionError) as error:  # too many digits or nested brackets
-                raise _invalid_json_error(self.line, str(error)) from error
+                raise _make_invalid_json_error(self.line, str(error)) from error
             else:
                 # A number this close to the end of the text read so far may continue with more digits or an exponent.
                 length = end - self.position
-                if end < len(self.text) - CHUNK_END_CHARACTERS or not self.read_more():
+                if end < len(self.text) - CHUNK_END_MARGIN_CHARACTERS or not self.read_more():
                     self.move_to(self.position + length)
                     return item
 
     def _may_be_truncated(self, error: json.JSONDecodeError) -> bool:
         if len(self.text) - self.position > MAX_ELEMENT_CHARACTERS:
             return False
-        return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - CHUNK_END_CHARACTERS
+        return error.msg.startswith("Unterminated string") or error.pos >= len(self.text) - CHUNK_END_MARGIN_CHARACTERS
 
 
 def read_line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
@@ -103,9 +103,9 @@ def read_line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
         try:
             yield line, json.loads(content)
         except json.JSONDecodeError as error:
-            raise _invalid_json_error(line, error.msg) from error
+            raise _make_invalid_json_error(line, error.msg) from error
         except (ValueError, RecursionError) as error:
-            raise _invalid_json_error(line, str(error)) from error
+            raise _make_invalid_json_error(line, str(error)) from error
 
 
 def _split_lines(chunks: Iterator[str]) -> Iterator[str]:
@@ -116,7 +116,7 @@ def _split_lines(chunks: Iterator[str]) -> Iterator[str]:
     yield rest
 
 
-def _invalid_json_error(line: int, reason: str) -> DatasetError:
+def _make_invalid_json_error(line: int, reason: str) -> DatasetError:
     return DatasetError(
         f"line {line} of the training data is not JSON: {reason};"
         " the file must be one JSON array of examples, or have one example per line"

@@ -189,7 +189,7 @@ class FinetuningOptions:
         check_combination({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
+    def from_preset(cls, name: str, **changes: Any) -> Self:
         """Return the options of a preset, with the given changes applied.
 
         Raises:

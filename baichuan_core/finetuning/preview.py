@@ -115,7 +115,7 @@ def preview_dataset(
         trained_tokens=counts.trained_tokens,
         dropped=counts.dropped,
         truncated=counts.truncated,
-        lengths=counts.histogram(),
+        lengths=counts.build_length_histogram(),
         complete=complete,
     )
 
@@ -139,7 +139,7 @@ class _ExampleCounter:
         self.trained_tokens += sum(_make_trained_mask(example))
         self.truncated += example.is_truncated
 
-    def histogram(self) -> list[tuple[int, int | None, int]]:
+    def build_length_histogram(self) -> list[tuple[int, int | None, int]]:
         """Return the bins of the length histogram that are not empty."""
         return [
             (low + 1, None if high == UNBOUNDED_LENGTH else high, count)

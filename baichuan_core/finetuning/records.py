@@ -64,7 +64,7 @@ def write_records(folder: Path, history: Sequence[LogEntry]) -> None:
     if not steps:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _plot(steps).savefig(folder / PLOT_FILE, dpi=120)
+    _plot_steps(steps).savefig(folder / PLOT_FILE, dpi=120)
     if find_spec("tensorboard") is not None:
         _write_tensorboard(folder / TENSORBOARD_FOLDER, steps)
 
@@ -76,7 +76,7 @@ def write_plan(folder: Path, plan: DistributionPlan) -> None:
     (folder / PLAN_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _plot(steps: Sequence[LogEntry]) -> Figure:
+def _plot_steps(steps: Sequence[LogEntry]) -> Figure:
     figure = Figure(figsize=(8, 8), layout="constrained")
     losses, rates, norms = figure.subplots(3, 1, sharex=True)
     for axes, names in ((losses, LOSS_KEYS), (rates, ("learning_rate",)), (norms, ("grad_norm",))):

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from baichuan_core.checkpoint import copy_companions, write_adapter_identity
+from baichuan_core.checkpoint import copy_companion_files, write_base_identity
 from baichuan_core.config import BaichuanConfig
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -47,10 +47,10 @@ class ResumePointCallback(TrainerCallback):
         folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             (folder / "README.md").unlink(missing_ok=True)  # peft writes an empty model card
-            write_adapter_identity(folder, self.base)
+            write_base_identity(folder, self.base)
         elif (folder / CONFIG_FILE).is_file():
             self._restore_cache_setting(folder / CONFIG_FILE)
-        copy_companions(self.base, folder)
+        copy_companion_files(self.base, folder)
         self.on_resume_point(folder)
 
     def _restore_cache_setting(self, file: Path) -> None:

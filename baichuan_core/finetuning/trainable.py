@@ -13,15 +13,15 @@ from torch import Tensor
 from baichuan_core.checkpoint import load_model
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.errors import UnsupportedError
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS_PLAN, DistributionPlan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.distributed.planning import make_training_settings
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
 from baichuan_core.memory import (
     Footprint,
+    ModelShape,
     Precision,
-    Shape,
     explain_out_of_memory,
     read_config,
     require_memory,
@@ -32,7 +32,7 @@ from footprint import estimate_rank_footprint
 
 
 def load_trainable_model(
-    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: DistributionPlan = SINGLE_PROCESS
+    checkpoint: Path, options: FinetuningOptions, hardware: Hardware, plan: DistributionPlan = SINGLE_PROCESS_PLAN
 ) -> BaichuanForCausalLM | PeftModel:
     """Load the model to train. If its weights will be sharded, it is loaded into host memory first.
 
@@ -82,7 +82,7 @@ def require_training_memory(
     options: FinetuningOptions,
     hardware: Hardware,
     longest: int,
-    plan: DistributionPlan = SINGLE_PROCESS,
+    plan: DistributionPlan = SINGLE_PROCESS_PLAN,
     group: RankGroup = SINGLE_RANK,
 ) -> Iterator[None]:
     """Check that weights, gradients and optimizer fit into memory, and explain out-of-memory errors in the block.
@@ -99,7 +99,7 @@ def require_training_memory(
         InsufficientMemoryError: The message has the sizes and a remedy.
     """
     config = read_config(checkpoint)
-    shape = Shape.from_config(config)
+    shape = ModelShape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
     training = make_training_settings(options, hardware, longest)
     rank = estimate_rank_footprint(shape, precision, training, plan.strategy, plan.world_size)

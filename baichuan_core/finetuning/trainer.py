@@ -125,7 +125,7 @@ class BaichuanTrainer(Trainer):
         self.begun = self.begun or (self.state.global_step, time.monotonic())
         batches, items = super().get_batch_samples(*args, **kwargs)
         masks = [batch["attention_mask"] for batch in batches]
-        tokens, positions, examples = self.group.sum(
+        tokens, positions, examples = self.group.reduce_sum(
             [
                 sum(int((mask != 0).sum()) for mask in masks),
                 sum(mask.numel() for mask in masks),
@@ -160,7 +160,7 @@ class BaichuanTrainer(Trainer):
         for start in range(0, len(self.validation), size):
             batch = self._prepare_inputs(self.part(self.validation[start : start + size]))
             loss += float(model(**batch, num_items_in_batch=labelled, skip_logits=True).loss)
-        loss = self.group.sum([loss], "cpu")[0]
+        loss = self.group.reduce_sum([loss], "cpu")[0]
         model.train()
         metrics = {"eval_loss": loss}
         self.log(metrics)

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, T
 
 from baichuan_core.errors import CheckpointError, TrainingPausedError
 from baichuan_core.finetuning.batches import Collator
-from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS, DistributionPlan
+from baichuan_core.finetuning.distributed.distribution import SINGLE_PROCESS_PLAN, DistributionPlan
 from baichuan_core.finetuning.distributed.group import SINGLE_RANK, RankGroup
 from baichuan_core.finetuning.example_store import EncodedExample
 from baichuan_core.finetuning.hardware import Hardware
@@ -92,7 +92,7 @@ class TrainingRun:
     records: Path | None
     should_pause: Callable[[], bool]
     notice: ResumePointCallback
-    plan: DistributionPlan = SINGLE_PROCESS
+    plan: DistributionPlan = SINGLE_PROCESS_PLAN
     group: RankGroup = SINGLE_RANK
 
     def make_training_arguments(self, options: FinetuningOptions) -> TrainingArguments:
@@ -104,7 +104,7 @@ class TrainingRun:
         )
 
 
-def latest_checkpoint(checkpoints: Path | str) -> Path | None:
+def find_latest_resume_point(checkpoints: Path | str) -> Path | None:
     """Return the newest complete resume point of an earlier run; None if there is none.
 
     Resume points without `trainer_state.json`, which the trainer writes last, are incomplete.
@@ -132,7 +132,7 @@ def check_resume_point(resume_from: Path, identity: RunIdentity) -> int:
         raise CheckpointError(
             f"{resume_from.name} is not a complete resume point; resume from another one, or start without one"
         )
-    identity.require_same(resume_from)
+    identity.require_same_run(resume_from)
     return step
 
 
@@ -152,7 +152,7 @@ def train(
         TrainingPausedError: The caller requested a pause; a resume point has been saved.
     """
     step = 0 if run.resume_from is None else check_resume_point(run.resume_from, run.identity)
-    pause = PauseCallback(lambda: run.group.any(run.should_pause()))
+    pause = PauseCallback(lambda: run.group.reduce_any(run.should_pause()))
     records = run.records if run.group.is_main else None
     trainer = BaichuanTrainer(
         identity=run.identity,
@@ -205,7 +205,7 @@ def make_training_arguments(
     checkpoints: Path,
     *,
     evaluates: bool = False,
-    plan: DistributionPlan = SINGLE_PROCESS,
+    plan: DistributionPlan = SINGLE_PROCESS_PLAN,
 ) -> TrainingArguments:
     """Return the Trainer's settings for our options."""
     arguments = TrainingArguments(

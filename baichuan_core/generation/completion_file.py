@@ -29,7 +29,7 @@ class PartialFile:
 
     @classmethod
     @contextmanager
-    def begin(cls, path: Path, fingerprint: str, earlier: Path) -> Iterator["PartialFile"]:
+    def open_for_run(cls, path: Path, fingerprint: str, earlier: Path) -> Iterator["PartialFile"]:
         """Lock the file for one run, and copy that run's lines from `earlier`, which may be the same file.
 
         Raises:
@@ -79,12 +79,12 @@ def _open_locked(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
     with file:
-        if not _lock(file) or not _is_same_file(file, path):
+        if not _try_lock(file) or not _is_same_file(file, path):
             raise CheckpointError(f"another run is writing {path}: wait until it finishes, or choose another output")
         yield file
 
 
-def _lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     """Try to lock the file; return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from baichuan_core.errors import PromptError, TokenizerError
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSettings
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
-from baichuan_core.generation.seeds import derive_request_seed
+from baichuan_core.generation.seeds import derive_completion_seed
 from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
 
 # The same minimum as in vLLM. Dividing logits by a lower temperature may overflow, and sampling at this temperature is
@@ -45,11 +45,11 @@ class RequestEncoder:
         seen: Counter[tuple[int, ...]] = Counter()
         encoded: list[EncodedRequest] = []
         for index, request in enumerate(requests):
-            settings = self.defaults.complete(request.override(self.options))
+            settings = self.defaults.fill_options(request.override_options(self.options))
             place = request.place or f"request {index + 1}"
             ids = self._encode_prompt(request, place=place, max_new_tokens=settings.max_new_tokens or 1)
             self._check_logit_bias(settings, place)
-            sampling = _make_sampling(settings)
+            sampling = _make_sampling_settings(settings)
             occurrence = seen[ids] if request.seed is None else 0
             seen[ids] += request.seed is None
             encoded += [
@@ -58,7 +58,7 @@ class RequestEncoder:
                     sample=sample,
                     prompt_ids=ids,
                     limit=min(settings.max_new_tokens or 1, self.window - len(ids)),
-                    seed=derive_request_seed(settings.seed, ids, occurrence, sample),
+                    seed=derive_completion_seed(settings.seed, ids, occurrence, sample),
                     sampling=sampling,
                     stop=tuple(settings.stop),
                     logprobs=settings.logprobs,
@@ -107,9 +107,9 @@ class RequestEncoder:
         return ids
 
 
-def _make_sampling(settings: GenerationOptions) -> Sampling:
+def _make_sampling_settings(settings: GenerationOptions) -> SamplingSettings:
     temperature = (settings.temperature or 0.0) if settings.do_sample else 0.0
-    return Sampling(
+    return SamplingSettings(
         temperature=temperature if temperature >= MIN_TEMPERATURE else 0.0,
         top_k=settings.top_k or 0,
         top_p=1.0 if settings.top_p is None else settings.top_p,

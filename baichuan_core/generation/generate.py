@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-from baichuan_core.checkpoint import ModelKeeper, make_directory
+from baichuan_core.checkpoint import ModelCache, make_directory
 from baichuan_core.errors import CheckpointError, PromptError
 from baichuan_core.generation.completion_file import PartialFile, write_completions
 from baichuan_core.generation.engines.contract import EncodedRequest
@@ -35,7 +35,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
     adapter: Path | str | None = None,
     partial: Path | str | None = None,
     resume_from: Path | str | None = None,
-    models: ModelKeeper | None = None,
+    models: ModelCache | None = None,
     on_progress: ProgressCallback = ignore_progress,
     alongside: Callable[[TextGenerator], AbstractContextManager[object]] | None = None,
 ) -> GenerationReport:
@@ -80,7 +80,9 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
     with closing(TextGenerator(checkpoint, options, adapter=adapter, models=models)) as generator:
         encoded = generator.encode(requests)
         fingerprint = _compute_fingerprint(generator, requests, encoded)
-        with PartialFile.begin(partial, fingerprint, partial if resume_from is None else Path(resume_from)) as kept:
+        with PartialFile.open_for_run(
+            partial, fingerprint, partial if resume_from is None else Path(resume_from)
+        ) as kept:
             resumed = len(kept.lines)
             wanted = [one for one in encoded if (one.index, one.sample) not in kept.lines]
             steps = generator.run(wanted)
@@ -91,7 +93,7 @@ def generate(  # noqa: PLR0913 - each is a separate input or output of a run
                     for completion in step.completions:
                         line = _format_line(requests[completion.index], completion, generator.tokenizer)
                         kept.append((completion.index, completion.sample), line)
-                    meter.count_step(step)
+                    meter.record_step(step)
                 seconds = time.monotonic() - started
             on_progress(Progress(1.0, "writing"))
             write_completions(output, kept.lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource, read_config
+from baichuan_core.checkpoint import NATIVE_ENGINE, ModelCache, ModelSource, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.encoding import RequestEncoder
@@ -14,13 +14,13 @@ from baichuan_core.generation.engines.capacity import compute_capacity, compute_
 from baichuan_core.generation.engines.choice import (
     EngineChoice,
     choose_engine,
+    create_engine,
     reject_unsupported_requests,
-    start_engine,
 )
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.generation.engines.native.lanes import MultiLaneEngine
-from baichuan_core.generation.engines.outputs import Completion, Step, TextDelta
+from baichuan_core.generation.engines.outputs import Completion, StepOutputs, TextDelta
 from baichuan_core.generation.open_batch import OpenBatch
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
@@ -47,7 +47,7 @@ class TextGenerator:
         options: GenerationOptions | None = None,
         *,
         adapter: Path | str | None = None,
-        models: ModelKeeper | None = None,
+        models: ModelCache | None = None,
     ) -> None:
         """Read the configuration and the tokenizer, and choose an engine. The weights are loaded later.
 
@@ -67,12 +67,12 @@ class TextGenerator:
         options = options or GenerationOptions()
         self._defaults = defaults = GenerationDefaults.from_checkpoint(checkpoint)
         self._owns_models = models is None
-        self._models = models or ModelKeeper()
+        self._models = models or ModelCache()
         self.tokenizer: BaichuanTokenizer = self._models.load_tokenizer(checkpoint)
         self.setup = EngineSetup(
             checkpoint=checkpoint,
             config=config,
-            settings=defaults.complete(options),
+            settings=defaults.fill_options(options),
             end_token_ids=_choose_end_token_ids(self.tokenizer, config, defaults),
             adapter=None if adapter is None else Path(adapter),
         )
@@ -103,12 +103,12 @@ class TextGenerator:
                 f"the engine {self.choice.name} supports only one open batch; use the engine {NATIVE_ENGINE}"
             )
         lane = copy.copy(self)
-        settings = self._defaults.complete(options)
+        settings = self._defaults.fill_options(options)
         lane.setup = replace(
             self.setup, settings=replace(settings, dtype=self.setup.settings.dtype, device=self.setup.settings.device)
         )
         lane._encoder = lane._create_encoder(options)
-        lane._lane = batch.engine.open(lane._create_native_engine(batch.engine.model))
+        lane._lane = batch.engine.add_lane(lane._create_native_engine(batch.engine.model))
         return lane
 
     def load(self) -> Engine:
@@ -121,7 +121,7 @@ class TextGenerator:
         return self._load_batch().engine
 
     def close(self) -> None:
-        """Free the model's memory, unless a `ModelKeeper` was passed. Unfinished requests fail.
+        """Free the model's memory, unless a `ModelCache` was passed. Unfinished requests fail.
 
         The next request loads the model again.
         """
@@ -163,7 +163,7 @@ class TextGenerator:
         feed = self._load_batch().submit(encoded, stream=True, capacity=capacity)
         return CompletionStream(feed, prompt_tokens=len(encoded[0].prompt_ids))
 
-    def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
+    def run(self, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[StepOutputs]:
         """Answer encoded requests in whatever order is fastest. The model is loaded when this returns.
 
         Args:
@@ -218,7 +218,7 @@ class TextGenerator:
             return OpenBatch(MultiLaneEngine(self._create_native_engine(self._models.load(source))))
         variant = (settings.batch_size, settings.batch_tokens, setup.end_token_ids)
         return self._models.get_or_start(
-            source, name, lambda: OpenBatch(start_engine(name, setup, self.tokenizer)), variant=variant
+            source, name, lambda: OpenBatch(create_engine(name, setup, self.tokenizer)), variant=variant
         )
 
     def _create_encoder(self, options: GenerationOptions) -> RequestEncoder:
@@ -229,7 +229,7 @@ class TextGenerator:
         return NativeEngine(model, self.tokenizer, self.setup.settings, self.setup.end_token_ids)
 
 
-def _iterate_events(steps: Iterator[Step]) -> Iterator[TextDelta | Completion]:
+def _iterate_events(steps: Iterator[StepOutputs]) -> Iterator[TextDelta | Completion]:
     for step in steps:
         yield from list_events(step)
 

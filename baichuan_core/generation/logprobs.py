@@ -15,14 +15,14 @@ def format_openai_logprobs(tokenizer: BaichuanTokenizer, logprobs: Sequence[Toke
     """Return `{"content": [{"token", "logprob", "bytes", "top_logprobs"}, ...]}` with one entry per token."""
     return {
         "content": [
-            _format_entry(tokenizer, one.token_id, one.logprob)
-            | {"top_logprobs": [_format_entry(tokenizer, *alternative) for alternative in one.alternatives]}
+            _format_logprob_entry(tokenizer, one.token_id, one.logprob)
+            | {"top_logprobs": [_format_logprob_entry(tokenizer, *alternative) for alternative in one.alternatives]}
             for one in logprobs
         ]
     }
 
 
-def _format_entry(tokenizer: BaichuanTokenizer, token_id: int, logprob: float) -> dict[str, Any]:
+def _format_logprob_entry(tokenizer: BaichuanTokenizer, token_id: int, logprob: float) -> dict[str, Any]:
     content = _get_token_bytes(tokenizer, token_id)
     return {"token": content.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(content)}
 

@@ -31,7 +31,7 @@ class Mailbox(Generic[Item]):
         with self._changed:
             if not self._closed:
                 self._items.append(item)
-                self._notify()
+                self._notify_consumer()
 
     def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
         """Stop accepting items. If this is called again, the error passed to the first call is kept.
@@ -45,7 +45,7 @@ class Mailbox(Generic[Item]):
                 self._items.clear()
             if not self._closed:
                 self._closed, self._error = True, error
-            self._notify()
+            self._notify_consumer()
 
     def get(self) -> Item:
         """Wait for the next item.
@@ -76,15 +76,15 @@ class Mailbox(Generic[Item]):
             return self._items.popleft()
         raise self._error or EOFError
 
-    def _notify(self) -> None:
+    def _notify_consumer(self) -> None:
         self._changed.notify_all()
         if self._waiter:
             loop, future = self._waiter
             self._waiter = None
             with suppress(RuntimeError):  # the loop is closed, so nothing is waiting in it
-                loop.call_soon_threadsafe(_wake, future)
+                loop.call_soon_threadsafe(_resolve_future, future)
 
 
-def _wake(future: "asyncio.Future[None]") -> None:
+def _resolve_future(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)

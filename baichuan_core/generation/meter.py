@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from baichuan_core.generation.engines.contract import EncodedRequest
-from baichuan_core.generation.engines.outputs import Step
+from baichuan_core.generation.engines.outputs import StepOutputs
 from baichuan_core.progress import Progress, ProgressCallback
 
 PROGRESS_AFTER_LOADING = 0.05  # as a fraction of the whole run
@@ -33,9 +33,9 @@ class ProgressMeter:
         self._on_progress = on_progress
         self._started = self._reported = time.monotonic()
 
-    def count_step(self, step: Step) -> None:
+    def record_step(self, step: StepOutputs) -> None:
         """Count a step's tokens; report progress if a completion finished or `REPORT_INTERVAL_SECONDS` have passed."""
-        self.generated += step.tokens
+        self.generated += step.token_count
         for completion in step.completions:
             self._finished_budget += self._limits[completion.index, completion.sample]
             self._finished_tokens += completion.completion_tokens
@@ -43,9 +43,9 @@ class ProgressMeter:
         now = time.monotonic()
         if step.completions or now - self._reported >= REPORT_INTERVAL_SECONDS:
             self._reported = now
-            self._report(now)
+            self._report_progress(now)
 
-    def _report(self, now: float) -> None:
+    def _report_progress(self, now: float) -> None:
         running = self.generated - self._finished_tokens
         fraction = min(1.0, (self._finished_budget + running) / self._budget)
         self._fraction = max(self._fraction, PROGRESS_AFTER_LOADING + (1 - PROGRESS_AFTER_LOADING) * fraction)

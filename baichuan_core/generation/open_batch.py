@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Engine
-from baichuan_core.generation.engines.outputs import Output, Step
+from baichuan_core.generation.engines.outputs import CompletionOutput, StepOutputs
 from baichuan_core.generation.mailbox import Mailbox
 
 CallQueue = SimpleQueue[Callable[[], None] | None]  # None stops the thread
@@ -27,7 +27,7 @@ class CompletionGroup:
     """
 
     added: Future[None] = field(default_factory=Future)
-    mailbox: Mailbox[Step] = field(default_factory=Mailbox)
+    mailbox: Mailbox[StepOutputs] = field(default_factory=Mailbox)
     open_ids: set[int] = field(default_factory=set)
 
 
@@ -57,7 +57,7 @@ class OpenBatch:
 
     def submit(
         self, requests: Sequence[EncodedRequest], *, stream: bool = False, capacity: Capacity | None = None
-    ) -> "Feed":
+    ) -> "OutputFeed":
         """Add completions to the batch without waiting. Errors are raised when the feed is read.
 
         Args:
@@ -71,7 +71,7 @@ class OpenBatch:
         """
         group = CompletionGroup()
         self._queue_call(lambda: self._add_completions(group, requests, stream=stream, capacity=capacity))
-        return Feed(self, group)
+        return OutputFeed(self, group)
 
     def cancel(self, group: CompletionGroup) -> None:
         """Remove unfinished completions; their slots become free in the next step.
@@ -85,7 +85,9 @@ class OpenBatch:
         """Fail the unfinished completions and free the engine's memory. Later submissions raise an error."""
         with self._sending:
             if self._stop():  # the batch's thread has stopped, so this one may use the engine
-                self.fail(UnsupportedError("the model was closed before the completion finished; load it again"))
+                self.fail_completions(
+                    UnsupportedError("the model was closed before the completion finished; load it again")
+                )
                 self.engine.close()
 
     def step(self) -> None:
@@ -93,9 +95,9 @@ class OpenBatch:
         try:
             step = self.engine.step()
         except BaseException as error:  # noqa: BLE001 - it is raised in the threads that wait for the completions
-            self.fail(error)
+            self.fail_completions(error)
             return
-        news: dict[int, tuple[CompletionGroup, list[Output]]] = {}
+        news: dict[int, tuple[CompletionGroup, list[CompletionOutput]]] = {}
         for output in step.outputs:
             if group := self._groups.get(output.id):
                 news.setdefault(id(group), (group, []))[1].append(output)
@@ -103,7 +105,7 @@ class OpenBatch:
                     del self._groups[output.id]
                     group.open_ids.discard(output.id)
         for group, outputs in news.values():
-            group.mailbox.put(Step(tuple(outputs)))
+            group.mailbox.put(StepOutputs(tuple(outputs)))
             if failure := next((one.error for one in outputs if one.error), None):
                 self._abort_completions(group)
                 group.mailbox.close(failure)
@@ -135,7 +137,7 @@ class OpenBatch:
             self._groups.pop(request_id, None)
             self.engine.abort(request_id)
 
-    def fail(self, error: BaseException) -> None:
+    def fail_completions(self, error: BaseException) -> None:
         """Remove all completions, and raise `error` in their readers.
 
         Only the batch's thread calls this, or `close` after that thread has stopped.
@@ -157,7 +159,7 @@ class OpenBatch:
         self.engine.wake()
 
 
-class Feed:
+class OutputFeed:
     """The outputs of completions that were submitted together, step by step.
 
     The feed ends after the last completion. If one of them fails, its error is raised and the others are removed. A
@@ -183,7 +185,7 @@ class Feed:
         self._group.mailbox.close(discard=True)
         self._batch.cancel(self._group)
 
-    def get(self) -> Step:
+    def get(self) -> StepOutputs:
         """Wait for the next step.
 
         Raises:
@@ -192,11 +194,11 @@ class Feed:
         """
         return self._group.mailbox.get()
 
-    async def aget(self) -> Step:
+    async def aget(self) -> StepOutputs:
         """Wait for the next step in an event loop; see `get`."""
         return await self._group.mailbox.aget()
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[StepOutputs]:
         """Iterate over the steps; leaving the loop early cancels the completions."""
         try:
             while True:
@@ -216,7 +218,7 @@ def _run_engine_loop(reference: "weakref.ref[OpenBatch]", calls: CallQueue) -> N
             try:
                 call()
             except BaseException as error:  # noqa: BLE001 - as in `OpenBatch.step`
-                batch.fail(error)
+                batch.fail_completions(error)
             while calls.empty() and not batch.engine.is_idle:
                 batch.step()
             if calls.empty():

@@ -178,7 +178,7 @@ class GenerationDefaults:
         defaults = cls(**{name: value for name, value in settings.items() if name in known})
         end = defaults.eos_token_id
         try:
-            defaults.complete(GenerationOptions())
+            defaults.fill_options(GenerationOptions())
             frozenset(map(index, end if isinstance(end, list) else [end or 0]))
         except (ValueError, TypeError) as error:
             path = checkpoint / "generation_config.json"
@@ -190,7 +190,7 @@ class GenerationDefaults:
             )
         return defaults
 
-    def complete(self, options: GenerationOptions) -> GenerationOptions:
+    def fill_options(self, options: GenerationOptions) -> GenerationOptions:
         """Return `options` with these defaults filled in, and with temperature 0 replaced by greedy decoding."""
         names = ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
         chosen = {name: getattr(options, name) for name in names}

@@ -58,11 +58,11 @@ class GenerationRequest:
         try:
             if self.stop is not None:
                 object.__setattr__(self, "stop", normalize_stop_strings(self.stop))
-            self.override(GenerationOptions())
+            self.override_options(GenerationOptions())
         except ValueError as error:
             raise PromptError(str(error)) from error
 
-    def override(self, options: GenerationOptions) -> GenerationOptions:
+    def override_options(self, options: GenerationOptions) -> GenerationOptions:
         """Return `options` with this request's overrides applied."""
         return replace(
             options, **{name: getattr(self, name) for name in OPTION_NAMES if getattr(self, name) is not None}

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-FIRST_MIX = np.uint64(0xBF58476D1CE4E5B9)
-SECOND_MIX = np.uint64(0x94D049BB133111EB)
+FIRST_MIX_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
+SECOND_MIX_MULTIPLIER = np.uint64(0x94D049BB133111EB)
 
 
-def derive_request_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, sample: int) -> int:
+def derive_completion_seed(seed: int, prompt_ids: Sequence[int], occurrence: int, sample: int) -> int:
     """Derive the 63-bit seed of a completion.
 
     Args:
@@ -33,8 +33,8 @@ def compute_uniform_numbers(seeds: Sequence[int], steps: Sequence[int]) -> NDArr
     """Return element `step` (from 0) of each seed's sequence, as a number in [0, 1) with 53-bit precision."""
     with np.errstate(over="ignore"):
         z = np.asarray(seeds, dtype=np.uint64) + (np.asarray(steps, dtype=np.uint64) + np.uint64(1)) * GOLDEN_GAMMA
-        z = (z ^ (z >> np.uint64(30))) * FIRST_MIX
-        z = (z ^ (z >> np.uint64(27))) * SECOND_MIX
+        z = (z ^ (z >> np.uint64(30))) * FIRST_MIX_MULTIPLIER
+        z = (z ^ (z >> np.uint64(27))) * SECOND_MIX_MULTIPLIER
         z ^= z >> np.uint64(31)
     numbers: NDArray[np.float64] = np.multiply(z >> np.uint64(11), 2.0**-53, dtype=np.float64)
     return numbers

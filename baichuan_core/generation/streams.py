@@ -3,8 +3,8 @@
 from collections import deque
 from typing import Self
 
-from baichuan_core.generation.engines.outputs import Completion, Step, TextDelta
-from baichuan_core.generation.open_batch import Feed
+from baichuan_core.generation.engines.outputs import Completion, StepOutputs, TextDelta
+from baichuan_core.generation.open_batch import OutputFeed
 
 
 class CompletionStream:
@@ -23,7 +23,7 @@ class CompletionStream:
         prompt_tokens: Number of tokens in the request's prompt.
     """
 
-    def __init__(self, feed: Feed, *, prompt_tokens: int = 0) -> None:
+    def __init__(self, feed: OutputFeed, *, prompt_tokens: int = 0) -> None:
         self.prompt_tokens = prompt_tokens
         self._feed = feed
         self._events: deque[TextDelta | Completion] = deque()
@@ -64,6 +64,6 @@ class CompletionStream:
         return self._events.popleft()
 
 
-def list_events(step: Step) -> list[TextDelta | Completion]:
+def list_events(step: StepOutputs) -> list[TextDelta | Completion]:
     """Return the events of a step in order; the text of a completion comes before the completion."""
     return [event for one in step.outputs for event in (one.delta, one.completion) if event]

@@ -4,7 +4,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.outputs import Completion, FinishReason, TextDelta, TokenLogprobs
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MAX_UTF8_BYTES = 4
+MAX_UTF8_BYTES_PER_CHARACTER = 4
 INCOMPLETE_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # result of decoding an incomplete character
 
 
@@ -30,7 +30,7 @@ class Transcript:
         self._logprobs: list[TokenLogprobs] = []
         # Number of trailing tokens to search for a stop string. Every token has at least one byte, and the first
         # character of the decoded tail may be incomplete.
-        self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES
+        self._tail = max((len(text.encode()) for text in request.stop), default=0) + MAX_UTF8_BYTES_PER_CHARACTER
         self._sent = 0  # number of characters that `take_delta` has returned so far
         self._window = 0  # index of the first token to decode again, see `_settle_text`
         self._read = 0  # number of tokens whose text is settled
@@ -43,7 +43,7 @@ class Transcript:
         self.ids.append(token_id)
         if logprobs is not None and token_id not in self._end_token_ids:
             self._logprobs.append(logprobs)
-        if token_id in self._end_token_ids or (self.request.stop and self._has_stop_text()):
+        if token_id in self._end_token_ids or (self.request.stop and self._has_stop_string()):
             self.finish_reason = "stop"
         elif len(self.ids) >= self.request.limit:
             self.finish_reason = "length"
@@ -84,7 +84,7 @@ class Transcript:
         """Return the tokens so far without a final end token, because `_decode` skips only special tokens."""
         return self.ids[:-1] if self.ids and self.ids[-1] in self._end_token_ids else self.ids
 
-    def _has_stop_text(self) -> bool:
+    def _has_stop_string(self) -> bool:
         text = self._decode(self.ids[-self._tail :])
         return any(stop in text for stop in self.request.stop)
 

@@ -10,10 +10,10 @@ from huggingface_hub.hf_api import RepoSibling
 from baichuan_core.errors import HubError
 
 from .digests import Digest
-from .failures import Request, translate_hub_errors
+from .failures import HubRequest, translate_hub_errors
 
 TIMEOUT_SECONDS = 30.0
-PARTIAL_CONTENT = 206
+PARTIAL_CONTENT_STATUS = 206
 USER_AGENT = "baichuan-jobs"
 
 
@@ -97,12 +97,12 @@ class Hub:
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
-            begins_at = start if response.status_code == PARTIAL_CONTENT else 0
+            begins_at = start if response.status_code == PARTIAL_CONTENT_STATUS else 0
             # If a chunk size were set, the last incomplete chunk before a dropped connection would be lost.
             yield ContentStream(begins_at, response.iter_bytes())
 
-    def _build_request(self, name: str, revision: str) -> Request:
-        return Request(self.endpoint, name, revision, has_token=bool(self._token))
+    def _build_request(self, name: str, revision: str) -> HubRequest:
+        return HubRequest(self.endpoint, name, revision, has_token=bool(self._token))
 
 
 def _to_remote_file(sibling: RepoSibling) -> RemoteFile:

@@ -26,7 +26,7 @@ class Digest:
         if not re.fullmatch("[0-9a-f]+", self.value):
             raise ValueError(f"{self.value!r} is not a hexadecimal hash")
 
-    def new_hasher(self, size: int) -> "Hasher":
+    def create_hasher(self, size: int) -> "Hasher":
         """Return a new hasher for a file of `size` bytes."""
         if self.algorithm == "sha256":
             return Hasher(hashlib.sha256(), self.value)

@@ -99,7 +99,7 @@ class Downloader:
 
     def _complete_file(self, file: RemoteFile, part: Path) -> bool:
         """Download the missing part of an incomplete file; return whether its content is correct."""
-        hasher = file.digest.new_hasher(file.size)
+        hasher = file.digest.create_hasher(file.size)
         with part.open("a+b") as output:
             hasher.update_from_file(output)
             failures, most = 0, output.tell()
@@ -125,7 +125,7 @@ class Downloader:
             self._on_bytes(content.start - output.tell())
             output.truncate(content.start)
             output.seek(content.start)
-            hasher = file.digest.new_hasher(file.size)
+            hasher = file.digest.create_hasher(file.size)
         for chunk in content.chunks:
             output.write(chunk)
             hasher.update(chunk)

@@ -21,9 +21,9 @@ from baichuan_core.errors import HubError, HubUnreachableError
 FIRST_SERVER_ERROR = 500
 RETRYABLE_STATUSES = (408, 425, 429)  # statuses after which the same request may succeed later
 UNAUTHORIZED_STATUS = 401
-NO_REVISION_MESSAGE = "has no revision {revision!r}: use an existing branch, tag or commit"
+MISSING_REVISION_MESSAGE = "has no revision {revision!r}: use an existing branch, tag or commit"
 DISABLED_MESSAGE = "was disabled by the hub: use another repository"
-INCOMPLETE_MESSAGE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
+MISSING_FILE_MESSAGE = "lists a file that it does not have: set HF_ENDPOINT to another mirror"
 # Messages for requests that a hub refuses: error class, message if a token was sent, message if not. Derived classes
 # come before their base classes. Each message follows the repository's address.
 REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
@@ -37,14 +37,14 @@ REFUSAL_MESSAGES: tuple[tuple[type[HfHubHTTPError], str, str], ...] = (
         "does not exist, or HF_TOKEN has no access to it: correct the name or the token",
         "does not exist or is private: correct the name, or set HF_TOKEN for the process that downloads",
     ),
-    (RevisionNotFoundError, NO_REVISION_MESSAGE, NO_REVISION_MESSAGE),
+    (RevisionNotFoundError, MISSING_REVISION_MESSAGE, MISSING_REVISION_MESSAGE),
     (DisabledRepoError, DISABLED_MESSAGE, DISABLED_MESSAGE),
-    (RemoteEntryNotFoundError, INCOMPLETE_MESSAGE, INCOMPLETE_MESSAGE),
+    (RemoteEntryNotFoundError, MISSING_FILE_MESSAGE, MISSING_FILE_MESSAGE),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HubRequest:
     """Details of a request to a hub, for error messages.
 
     Attributes:
@@ -61,7 +61,7 @@ class Request:
 
 
 @contextmanager
-def translate_hub_errors(request: Request) -> Iterator[None]:
+def translate_hub_errors(request: HubRequest) -> Iterator[None]:
     """Turn exceptions raised by the hub's client into `HubError` or `HubUnreachableError` with a remedy."""
     try:
         yield
@@ -85,7 +85,7 @@ def translate_hub_errors(request: Request) -> Iterator[None]:
         raise HubUnreachableError(message) from error
 
 
-def _to_hub_error(error: HfHubHTTPError, request: Request) -> HubError:
+def _to_hub_error(error: HfHubHTTPError, request: HubRequest) -> HubError:
     status, where = error.response.status_code, f"{request.endpoint}/{request.repository}"
     if status >= FIRST_SERVER_ERROR or status in RETRYABLE_STATUSES:
         return HubUnreachableError(f"{request.endpoint} responded with status {status}: try again later")

@@ -84,7 +84,7 @@ def pull(
     on_progress(Progress(0.0, "reading the repository"))
     selection = select_files(hub.describe(repository, revision))
     found = selection.repository
-    loader = Downloader(hub, found, downloads, earlier, meter.count)
+    loader = Downloader(hub, found, downloads, earlier, meter.count_bytes)
     with staged_output(output) as staging:
         _download_files(loader, selection.settings, staging)
         _check_settings(staging, repository)
@@ -122,9 +122,9 @@ class DownloadMeter:
             present: Number of those bytes that are already on this machine.
         """
         self._total, self._present = total, present
-        self.count(0)
+        self.count_bytes(0)
 
-    def count(self, change: int) -> None:
+    def count_bytes(self, change: int) -> None:
         """Add bytes that have arrived; a negative number subtracts bytes that turned out to be unusable."""
         self._present += change
         self.received += max(change, 0)

@@ -28,7 +28,7 @@ SETTINGS_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-TEXT_FILE_NAME = re.compile(r"(readme|notice|.*licen[sc]e|.*许可).*", re.IGNORECASE)
+TEXT_FILE_NAME_PATTERN = re.compile(r"(readme|notice|.*licen[sc]e|.*许可).*", re.IGNORECASE)
 TEXT_FILE_SUFFIXES = frozenset({"", ".md", ".txt", ".rst", ".pdf"})
 
 
@@ -106,5 +106,7 @@ def _is_settings_file(path: str) -> bool:
     parts = PurePosixPath(path).parts
     if len(parts) > 1:
         return parts[:-1] == (MORE_TEMPLATES,) and path.endswith(".jinja")
-    is_text = PurePosixPath(path).suffix.lower() in TEXT_FILE_SUFFIXES and TEXT_FILE_NAME.fullmatch(path) is not None
+    is_text = (
+        PurePosixPath(path).suffix.lower() in TEXT_FILE_SUFFIXES and TEXT_FILE_NAME_PATTERN.fullmatch(path) is not None
+    )
     return path in SETTINGS_FILES or is_text

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError, UnsupportedError
 from baichuan_core.free_memory import free_bytes, total_bytes
-from baichuan_core.memory import in_gib
+from baichuan_core.memory import format_gib
 from baichuan_core.model import BaichuanForCausalLM
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress
 
@@ -39,7 +39,7 @@ class ReferenceRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PredictionComparison:
     """Comparison of a model with a reference model on one text.
 
     Attributes:
@@ -87,7 +87,7 @@ def compare_with_reference(
     *,
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
-) -> Comparison:
+) -> PredictionComparison:
     """Compare the next-token distributions of a model with those of a reference, on the reference's text.
 
     Raises the same errors as `compare_windows`.
@@ -102,7 +102,7 @@ def compare_windows(
     *,
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
-) -> list[Comparison]:
+) -> list[PredictionComparison]:
     """Compare as `compare_with_reference` does, but return one comparison per window, in order.
 
     Distributions are computed in float32 for a slice of positions at a time; sums are float64.
@@ -121,8 +121,8 @@ def _require_memory(model: BaichuanForCausalLM, windows: Sequence[Window]) -> No
     if needed > free:
         kind = MemoryOccupiedError if needed <= total_bytes("cpu") else InsufficientMemoryError
         raise kind(
-            f"the reference's hidden states for {tokens} tokens need {in_gib(needed)}, but only {in_gib(free)} are "
-            "free: use a shorter text"
+            f"the reference's hidden states for {tokens} tokens need {format_gib(needed)}, but only {format_gib(free)}"
+            " are free: use a shorter text"
         )
 
 
@@ -148,9 +148,9 @@ def _sum_metrics_per_window(
     return [sums[index] for index in range(len(sequences))]
 
 
-def _build_comparison(sums: Tensor, tokens: int) -> Comparison:
+def _build_comparison(sums: Tensor, tokens: int) -> PredictionComparison:
     divergence, equal, reference_likelihood, model_likelihood = (sums / tokens).tolist()
-    return Comparison(
+    return PredictionComparison(
         divergence,
         equal,
         perplexity_from_log_likelihood(reference_likelihood),

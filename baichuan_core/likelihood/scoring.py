@@ -47,7 +47,7 @@ class ContinuationScore:
     greedy: bool
 
 
-def token_log_likelihoods(
+def compute_token_log_likelihoods(
     model: BaichuanForCausalLM,
     sequences: Sequence[Sequence[int]],
     *,
@@ -86,12 +86,12 @@ def perplexity(
     batch_tokens: int = BATCH_TOKENS,
     on_progress: ProgressCallback = ignore_progress,
 ) -> Perplexity:
-    """Compute the perplexity over the scored tokens of `windows` (see `text_windows`).
+    """Compute the perplexity over the scored tokens of `windows` (see `split_into_windows`).
 
-    Raises the same errors as `token_log_likelihoods`.
+    Raises the same errors as `compute_token_log_likelihoods`.
     """
     sequences = [window.token_ids for window in windows]
-    rows = token_log_likelihoods(model, sequences, batch_tokens=batch_tokens, on_progress=on_progress)
+    rows = compute_token_log_likelihoods(model, sequences, batch_tokens=batch_tokens, on_progress=on_progress)
     scored = torch.cat([row[window.first_scored - 1 :] for row, window in zip(rows, windows, strict=True)]).double()
     return Perplexity(perplexity_from_log_likelihood(float(scored.mean())), scored.numel())
 
@@ -112,7 +112,7 @@ def perplexity_from_log_likelihood(log_likelihood: float) -> float:
     return math.exp(-log_likelihood)
 
 
-def next_token_log_likelihoods(
+def compute_next_token_log_likelihoods(
     model: BaichuanForCausalLM,
     prompts: Sequence[Sequence[int]],
     choices: Sequence[int],
@@ -151,7 +151,7 @@ def next_token_log_likelihoods(
     return _require_no_nan(scores)
 
 
-def continuation_log_likelihoods(
+def score_continuations(
     model: BaichuanForCausalLM,
     prompts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[int]],
@@ -161,7 +161,7 @@ def continuation_log_likelihoods(
 ) -> list[ContinuationScore]:
     """Score `continuations[i]` as a continuation of `prompts[i]`; a prefix shared by all prompts is computed once.
 
-    Arguments and errors are the same as for `next_token_log_likelihoods`; no continuation may be empty.
+    Arguments and errors are the same as for `compute_next_token_log_likelihoods`; no continuation may be empty.
     """
     check_token_ids(model, [*prompts, *continuations], shortest=1)
     head = OutputHead(model)

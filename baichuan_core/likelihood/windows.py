@@ -25,7 +25,7 @@ class Window:
     first_scored: int
 
 
-def text_windows(token_ids: Sequence[int], *, length: int, stride: int) -> list[Window]:
+def split_into_windows(token_ids: Sequence[int], *, length: int, stride: int) -> list[Window]:
     """Split a text into windows of `length` tokens that start every `stride` tokens; the last may be shorter.
 
     No token is scored twice. If the stride is smaller than the length, every token except the first of the text is
@@ -56,7 +56,7 @@ def text_windows(token_ids: Sequence[int], *, length: int, stride: int) -> list[
     return windows
 
 
-def token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
+def make_token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
     """Return the first `rows * length` tokens as int64 [rows, length].
 
     Raises:
@@ -70,7 +70,7 @@ def token_rows(token_ids: Sequence[int], *, rows: int, length: int) -> Tensor:
     return torch.tensor(token_ids[: rows * length], dtype=torch.int64).reshape(rows, length)
 
 
-def encode_plain(tokenizer: BaichuanTokenizer, text: str) -> list[int]:
+def encode_plain_text(tokenizer: BaichuanTokenizer, text: str) -> list[int]:
     """Encode a text, treating control tokens in it as ordinary text.
 
     Raises:

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 POSITION_STEP = 256  # bfloat16 represents all integers up to 256 exactly
 TERMS_PER_SLOPE = 3  # number of bfloat16 values whose sum represents a float32 value
-ALIBI_COLUMNS = 8  # 1 + 2 · TERMS_PER_SLOPE, rounded up because attention kernels require a multiple of 8
+ALIBI_COLUMN_COUNT = 8  # 1 + 2 · TERMS_PER_SLOPE, rounded up because attention kernels require a multiple of 8
 
 
 class AlibiColumns(NamedTuple):
@@ -32,7 +32,7 @@ class AlibiColumns(NamedTuple):
         return (
             torch.cat((self.query.expand(batch, -1, -1, -1), query), dim=-1),
             torch.cat((self.key.expand(batch, heads, -1, -1), key), dim=-1),
-            pad(value, (0, ALIBI_COLUMNS)),
+            pad(value, (0, ALIBI_COLUMN_COUNT)),
         )
 
 
@@ -121,7 +121,7 @@ def compute_alibi_columns(
         (*_split_into_terms(POSITION_STEP * slope, like.dtype), *_split_into_terms(slope, like.dtype)), dim=-1
     )
     query = torch.cat((shift.to(like.dtype)[..., None], factors.expand(*shift.shape, -1)), dim=-1)
-    spare = (0, ALIBI_COLUMNS - key.shape[-1])
+    spare = (0, ALIBI_COLUMN_COUNT - key.shape[-1])
     return AlibiColumns(pad(query, spare), pad(key.to(like.dtype), spare)[:, None])
 
 

@@ -137,7 +137,7 @@ class _TokenQueue(BaseStreamer):
         self.tokens.put(None)
 
 
-class _StopWhenClosed(StoppingCriteria):
+class _ClosedStreamCriteria(StoppingCriteria):
     def __init__(self, closed: Event) -> None:
         self._closed = closed
 
@@ -151,7 +151,9 @@ def _stream_texts(generate: Callable[..., Any], arguments: Mapping[str, Any], an
 
     def run() -> None:
         try:
-            generate(**arguments, streamer=queue, stopping_criteria=StoppingCriteriaList([_StopWhenClosed(closed)]))
+            generate(
+                **arguments, streamer=queue, stopping_criteria=StoppingCriteriaList([_ClosedStreamCriteria(closed)])
+            )
         except BaseException as error:  # noqa: BLE001 - the reading thread raises it again
             queue.tokens.put(error)
 

@@ -36,7 +36,7 @@ class LossTargets:
         self.scale = scale
         self.z_scale = z_scale
 
-    def chunk(self, positions: slice) -> "LossTargets":
+    def get_chunk(self, positions: slice) -> "LossTargets":
         """Return the targets of a slice of the positions."""
         return LossTargets(self.labels[positions], self.scale, self.z_scale)
 
@@ -144,7 +144,7 @@ class _LinearLoss(torch.autograd.Function):
             logits = (part @ matrix.T).float()
             if norms is not None:
                 logits.div_(norms)
-            loss += _compute_loss_and_gradient(logits, targets.chunk(positions), needs_gradient=any(needed))
+            loss += _compute_loss_and_gradient(logits, targets.get_chunk(positions), needs_gradient=any(needed))
             if norms is not None and any(needed):
                 logits.div_(norms)
             gradient = logits.to(dtype)

@@ -24,12 +24,12 @@ from .leftover_settings import remove_leftover_settings
 from .masks import make_causal_mask
 from .positions import BaichuanRotaryEmbedding
 from .prepacked import prepack
-from .published_int4 import refuse_published_int4
+from .published_int4 import reject_published_int4
 from .quantization import OnlineQuantizationMixin, keep_four_bit_scales, rebind_int8_codes, unpack_four_bits
 
 # Up to this number of queries, the ALiBi bias is added to the mask, which is still small. The alternative, extra
 # columns, would copy all keys in the cache.
-MAX_QUERIES_WITH_MASK = 16
+MAX_QUERIES_FOR_BIAS_IN_MASK = 16
 
 
 class BaichuanPreTrainedModel(PreTrainedModel):
@@ -71,7 +71,7 @@ class BaichuanPreTrainedModel(PreTrainedModel):
             CheckpointError: The checkpoint is in the published 4-bit format, which transformers cannot read.
         """
         directory = args[0] if args else kwargs.get("pretrained_model_name_or_path")
-        refuse_published_int4(directory)
+        reject_published_int4(directory)
         if (config := remove_leftover_settings(directory, kwargs.get("config"))) is not None:
             kwargs["config"] = config
         loaded = super().from_pretrained(*args, **kwargs)
@@ -168,7 +168,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         """Return either a mask that includes the bias, or a mask without it and the columns that add the bias."""
         queries, device = hidden_states.shape[1], hidden_states.device
         slopes = compute_alibi_slopes(self.config.num_attention_heads, device)
-        in_columns = queries > MAX_QUERIES_WITH_MASK and self.config._attn_implementation == "sdpa"
+        in_columns = queries > MAX_QUERIES_FOR_BIAS_IN_MASK and self.config._attn_implementation == "sdpa"
         mask = make_causal_mask(
             self.config, hidden_states, attention_mask, cache, position_ids, may_be_implied=in_columns
         )
@@ -246,7 +246,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantizationMixin, Chat
         else:
             decoding = outputs.last_hidden_state.shape[1] == 1 and past_key_values is not None
             last = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-            logits = self.logits(last, decoding=decoding)
+            logits = self.compute_logits(last, decoding=decoding)
             if labels is not None:
                 loss = compute_logits_loss(*self._select_positions(logits, labels, **kwargs))
         return CausalLMOutputWithPast(
@@ -276,7 +276,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantizationMixin, Chat
         prepack(self)
         return self
 
-    def logits(self, hidden_states: Tensor, *, decoding: bool = False) -> Tensor:
+    def compute_logits(self, hidden_states: Tensor, *, decoding: bool = False) -> Tensor:
         """Apply only the output head, for callers that choose which hidden states need logits.
 
         Args:
@@ -288,7 +288,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, OnlineQuantizationMixin, Chat
             Logits [..., vocab] in the dtype of the head, normalized if the configuration sets `norm_head`.
         """
         if self.config.norm_head:
-            return self._head_norms.logits(self.lm_head, hidden_states, decoding=decoding)
+            return self._head_norms.compute_logits(self.lm_head, hidden_states, decoding=decoding)
         logits: Tensor = self.lm_head(hidden_states)
         return logits
 

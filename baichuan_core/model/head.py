@@ -14,7 +14,7 @@ from .eight_bit_embedding_and_head import EightBitHead
 from .prepacked import PrepackedHead
 
 UNIT_VECTORS_PER_PASS = 256
-POSITIONS_DIVIDED_AT_ONCE = 8  # their float32 copies fit into a CPU's cache
+POSITIONS_PER_SLICE = 8  # their float32 copies fit into a CPU's cache
 COMPARED_COLUMNS = 16  # one cache line per row
 
 
@@ -42,7 +42,9 @@ def compute_head_loss(
     else:
         logits = partial(_compute_normalized_logits, head, norms.get(head, decoding=False))
     parts = [
-        checkpoint(_compute_chunk_loss, logits, hidden_states[positions], targets.chunk(positions), use_reentrant=False)
+        checkpoint(
+            _compute_chunk_loss, logits, hidden_states[positions], targets.get_chunk(positions), use_reentrant=False
+        )
         for positions in iterate_chunks(len(hidden_states), vocabulary, hidden_states.device)
     ]
     return torch.stack(parts).sum()
@@ -75,7 +77,7 @@ class HeadNormCache:
         """Copy or pickle without the norms, so that a copied model recomputes them."""
         return HeadNormCache, ()
 
-    def logits(self, head: nn.Module, hidden_states: Tensor, *, decoding: bool) -> Tensor:
+    def compute_logits(self, head: nn.Module, hidden_states: Tensor, *, decoding: bool) -> Tensor:
         """Return the logits of `head` as if its rows had norm 1.
 
         Args:
@@ -132,7 +134,7 @@ def _divide_by_norms(logits: Tensor, norms: Tensor) -> Tensor:
         return (logits / norms).to(logits.dtype)
     positions = logits.view(-1, logits.shape[-1])
     # On CPUs, operands of different dtypes are copied to float32. Small slices keep the copies in the cache.
-    for part in positions.split(POSITIONS_DIVIDED_AT_ONCE) if logits.device.type == "cpu" else (positions,):
+    for part in positions.split(POSITIONS_PER_SLICE) if logits.device.type == "cpu" else (positions,):
         part.div_(norms)
     return logits
 

@@ -76,7 +76,7 @@ def get_unscaled_length(config: BaichuanConfig) -> int:
     return int(original or config.max_position_embeddings or 0)
 
 
-def depends_on_length(config: BaichuanConfig) -> bool:
+def has_length_dependent_rotation(config: BaichuanConfig) -> bool:
     """Return whether the rotation of some prompts that fit into the model's window depends on their length."""
     if (
         config.position_embedding != "rope"

@@ -9,7 +9,7 @@ from checkpoint_files.headers import read_headers
 from checkpoint_files.weights import PICKLED, SAFETENSORS, is_published_int4, published_int4_message
 
 
-def refuse_published_int4(directory: object) -> None:
+def reject_published_int4(directory: object) -> None:
     """Raise CheckpointError if the only weights in a local directory are in the published 4-bit format."""
     if not isinstance(directory, str | PathLike) or any(Path(directory, name).exists() for name in SAFETENSORS):
         return

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from baichuan_core.checkpoint import ModelKeeper, ModelSource, TensorReader, make_directory
+from baichuan_core.checkpoint import ModelCache, ModelSource, TensorReader, make_directory
 from baichuan_core.errors import BaichuanError
 from baichuan_core.free_memory import release_memory
-from baichuan_core.likelihood import Comparison, compare_with_reference, run_reference
+from baichuan_core.likelihood import PredictionComparison, compare_with_reference, run_reference
 from baichuan_core.out_of_memory import is_out_of_memory
 from baichuan_core.progress import Progress, ProgressCallback, ignore_progress, scale_progress
 
-from .quality_memory import explain_missing_memory
+from .quality_memory import explain_memory_shortage
 from .quality_text import QualityText, read_quality_text
 
 REPORT_FILE = "quality.json"
@@ -88,7 +88,7 @@ def quality_report(
     text: Path | str | None = None,
     adapter: Path | str | None = None,
     device: str | None = None,
-    models: ModelKeeper | None = None,
+    models: ModelCache | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> QualityReport:
     """Compare quantized checkpoints with the original, and write quality.json and quality.png.
@@ -104,7 +104,7 @@ def quality_report(
         text: UTF-8 file to measure on (its first 4096 tokens); by default the built-in Chinese and English text.
         adapter: A LoRA adapter that was merged before quantizing and therefore belongs to the reference.
         device: Device to run on, e.g. "cpu"; by default the first GPU, or the CPU if there is no GPU.
-        models: Keeper that holds the last loaded model for later operations; by default, the model is released.
+        models: Cache that keeps the last loaded model for later operations; by default, the model is released.
         on_progress: Called during the stages `measuring the unquantized model`, `measuring NAME` and `writing`.
 
     Raises:
@@ -118,13 +118,13 @@ def quality_report(
     sizes = {name: _count_weight_bytes(directory) for name, directory in names.items()}
     make_directory(output)
     original = ModelSource(reference, None if adapter is None else Path(adapter), device=device)
-    with ModelKeeper.lend(models) as keeper:
-        comparisons, missing = _compare_candidates(original, candidates, quality_text, keeper, on_progress)
+    with ModelCache.use_or_create(models) as cache:
+        comparisons, missing = _compare_candidates(original, candidates, quality_text, cache, on_progress)
     on_progress(Progress(1.0, "writing"))
     report = QualityReport(
         text=quality_text.source,
         tokens=next((found.tokens for found in comparisons.values()), 0),
-        models=_build_models(candidates, sizes, comparisons),
+        models=_build_model_quality(candidates, sizes, comparisons),
         likelihoods_missing=missing,
     )
     (output / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -134,8 +134,8 @@ def quality_report(
     return report
 
 
-def _build_models(
-    candidates: Sequence[Candidate], sizes: Mapping[str, int], comparisons: Mapping[str, Comparison]
+def _build_model_quality(
+    candidates: Sequence[Candidate], sizes: Mapping[str, int], comparisons: Mapping[str, PredictionComparison]
 ) -> list[ModelQuality]:
     perplexity = next((found.reference_perplexity for found in comparisons.values()), None)
     models = [ModelQuality(REFERENCE_NAME, sizes[REFERENCE_NAME], perplexity)]
@@ -152,14 +152,14 @@ def _compare_candidates(
     reference: ModelSource,
     candidates: Sequence[Candidate],
     text: QualityText,
-    models: ModelKeeper,
+    models: ModelCache,
     on_progress: ProgressCallback,
-) -> tuple[dict[str, Comparison], str | None]:
+) -> tuple[dict[str, PredictionComparison], str | None]:
     """Return comparisons by candidate name; if any of them fails, return only the reason."""
     release_memory()
     missing = text.missing
     if missing is None and not models.is_loaded(reference):
-        missing = explain_missing_memory(reference.checkpoint, reference.device, batch_tokens=BATCH_TOKENS)
+        missing = explain_memory_shortage(reference.checkpoint, reference.device, batch_tokens=BATCH_TOKENS)
     if missing is not None:
         return {}, missing
     steps = 1 + len(candidates)
@@ -171,7 +171,7 @@ def _compare_candidates(
             report = _start_stage(on_progress, f"measuring {one.name}", number, steps)
             model = models.load(ModelSource(Path(one.checkpoint), device=reference.device))
             comparisons[one.name] = compare_with_reference(run, model, batch_tokens=BATCH_TOKENS, on_progress=report)
-            del model  # leaves the keeper with the only reference, so it can release the model
+            del model  # leaves the cache with the only reference, so it can release the model
     except (BaichuanError, RuntimeError, MemoryError) as error:
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
             raise

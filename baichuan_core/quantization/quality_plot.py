@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 # One color per kind of layer, distinguishable by color-blind readers, and one line style per model.
-COLOURS = {
+LAYER_COLORS = {
     "self_attn.W_pack": "#0072B2",
     "self_attn.o_proj": "#E69F00",
     "mlp.gate_proj": "#009E73",
@@ -20,7 +20,7 @@ COLOURS = {
     "model.embed_tokens": "#56B4E9",
     "lm_head": "#000000",
 }
-OTHER_COLOUR = "#555555"
+OTHER_COLOR = "#555555"
 LINE_STYLES = ("-", "--", ":", "-.")
 GREY, BLUE = "#9AA5B1", "#0072B2"
 GIBIBYTE, MEBIBYTE = 2**30, 2**20
@@ -46,10 +46,12 @@ def _plot_errors(axes: Axes, models: Sequence[Mapping[str, Any]]) -> None:
         for kind, points in _group_by_kind(model["relative_errors"]).items():
             label = kind if kind not in shown else None
             shown.add(kind)
-            axes.plot(*zip(*points, strict=True), style, marker=".", color=COLOURS.get(kind, OTHER_COLOUR), label=label)
+            axes.plot(
+                *zip(*points, strict=True), style, marker=".", color=LAYER_COLORS.get(kind, OTHER_COLOR), label=label
+            )
         axes.plot([], [], style, color="black", label=model["name"])
     if not measured:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=OTHER_COLOUR)
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=OTHER_COLOR)
         axes.set(xticks=[], yticks=[])
         return
     axes.set_ylim(bottom=0)

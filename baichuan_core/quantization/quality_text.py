@@ -6,7 +6,7 @@ from pathlib import Path
 from baichuan_core.checkpoint import load_tokenizer, read_config
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.errors import DatasetError, TokenizerError
-from baichuan_core.likelihood import Window, encode_plain, held_out_text, text_windows
+from baichuan_core.likelihood import Window, encode_plain_text, load_held_out_text, split_into_windows
 from baichuan_core.text_file import read_text_file
 
 WINDOW_TOKENS = 512
@@ -14,7 +14,7 @@ WINDOW_TOKENS = 512
 MAX_TOKENS = 4096
 MAX_CHARACTERS = 32 * MAX_TOKENS  # far more characters than MAX_TOKENS tokens need, but still fast to encode
 MIN_TOKENS = 64
-BUILT_IN_TEXT = "built-in"
+BUILT_IN_TEXT_NAME = "built-in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ def read_quality_text(checkpoint: Path, text: Path | None) -> QualityText:
     except TokenizerError as error:
         if text is not None:
             raise
-        return QualityText(BUILT_IN_TEXT, [], str(error))
-    content = held_out_text() if text is None else read_text_file(text)
-    ids = encode_plain(tokenizer, content[:MAX_CHARACTERS])[:MAX_TOKENS]
-    source = BUILT_IN_TEXT if text is None else text.name
+        return QualityText(BUILT_IN_TEXT_NAME, [], str(error))
+    content = load_held_out_text() if text is None else read_text_file(text)
+    ids = encode_plain_text(tokenizer, content[:MAX_CHARACTERS])[:MAX_TOKENS]
+    source = BUILT_IN_TEXT_NAME if text is None else text.name
     if len(ids) < MIN_TOKENS or len(set(ids)) == 1:
         kinds = "only one distinct token" if len(set(ids)) == 1 else f"only {len(ids)} tokens"
         raise DatasetError(f"{source} has {kinds}: use natural-language text with at least {MIN_TOKENS} tokens")
     length = min(WINDOW_TOKENS, read_config(checkpoint).model_max_length or DEFAULT_CONTEXT_LENGTH)
-    return QualityText(source, text_windows(ids, length=length, stride=length))
+    return QualityText(source, split_into_windows(ids, length=length, stride=length))

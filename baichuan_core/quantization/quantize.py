@@ -17,7 +17,7 @@ from baichuan_core.checkpoint import (
     TensorReader,
     TensorWriter,
     check_tensors,
-    copy_companions,
+    copy_companion_files,
     is_quantized,
     linear_layers,
     read_config,
@@ -171,7 +171,7 @@ def quantize(
             config.quantization_config = settings.to_dict()
             config.quantize_head = options.quantize_head
             config.save_pretrained(staging)
-            copy_companions(checkpoint, staging)
+            copy_companion_files(checkpoint, staging)
             report = _Quantizer(config, options, reader, calibrated, on_progress).run(staging)
     on_progress(Progress(1.0, "quantized", {"relative_error": report.mean_relative_error}))
     return report
@@ -243,7 +243,7 @@ class _Quantizer:
         """Quantize a weight; return None if it is stored unchanged."""
         if name in self._linear:
             if self._calibrated is not None:
-                return self._calibrated.weight(name)
+                return self._calibrated.load_weight(name)
             double_quantization = self._options.double_quantization
             return quantize_weight(tensor, self._options.method, double_quantization=double_quantization)
         if self._options.quantize_head and name in EMBEDDING_AND_HEAD:

@@ -24,7 +24,7 @@ def check_deployment() -> list[CheckResult]:
 
 
 def _check_database(settings: Settings) -> CheckResult:
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     shown = database.url.render_as_string(hide_password=True)
     try:
         migrated = database.is_migrated()
@@ -52,8 +52,8 @@ def _check_redis(settings: Settings) -> CheckResult:
 
 def _check_disk(settings: Settings) -> CheckResult:
     where = settings.home if settings.home.exists() else settings.home.resolve().parent
-    if "://" in settings.artifacts:
-        return CheckResult("disk", "note", f"artifacts are stored at {settings.artifacts}")
+    if "://" in settings.effective_artifact_root:
+        return CheckResult("disk", "note", f"artifacts are stored at {settings.effective_artifact_root}")
     free = shutil.disk_usage(where).free
     detail = f"{format_size(free)} free at {where.resolve()}"
     if free < settings.free_space_reserve_bytes:

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from cli.checks.result import CheckResult
-from cli.extras import EXTRAS, SERVICE_PACKAGES, find_missing_packages, install_command
+from cli.extras import EXTRAS, SERVICE_PACKAGES, find_missing_packages, format_install_command
 
 MIN_PYTHON = (3, 11)
 GPU_QUERY = "--query-gpu=name,memory.total,driver_version"
@@ -42,7 +42,7 @@ def _check_package() -> CheckResult:
 
 def _check_extra(name: str, use: str) -> CheckResult:
     if missing := find_missing_packages(name):
-        remedy = f"to {use} here: {install_command(name)}; clients do not need it"
+        remedy = f"to {use} here: {format_install_command(name)}; clients do not need it"
         return CheckResult(name, "note", f"not installed: {', '.join(missing)}", remedy)
     own = [package for package in EXTRAS[name] if package not in SERVICE_PACKAGES]
     return CheckResult(name, "ok", ", ".join(f"{package} {version(package)}" for package in own[:3]))

@@ -2,14 +2,14 @@
 
 from cli.checks.result import CheckResult
 from cli.client import Client
-from cli.endpoint import resolve
+from cli.endpoint import resolve_endpoint
 from cli.errors import CommandError
 
 
 def check_service(url: str | None, key: str | None) -> list[CheckResult]:
     """Check the service, and stop at the first failure that makes later checks impossible."""
     try:
-        endpoint = resolve(url, key)
+        endpoint = resolve_endpoint(url, key)
     except CommandError as error:
         return [
             CheckResult(

@@ -7,8 +7,8 @@ import typer
 
 from baichuan_client.calls import job_path
 from cli.downloads import download
-from cli.options import AsJson, Key, Url, connect
-from cli.output import emit_list, format_size, say, show, show_table
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import format_size, print_json_list, print_message, print_table, print_text
 
 
 def artifacts(
@@ -25,10 +25,10 @@ def artifacts(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only files whose path starts with this prefix; repeatable.")
     ] = None,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List or download the files that a job has published."""
     with connect(url, key) as client:
@@ -38,10 +38,10 @@ def artifacts(
             for item in chosen:
                 item["local_path"] = str(download(client, item, directory))
                 if not as_json:
-                    show(item["local_path"])
+                    print_text(item["local_path"])
     if as_json:
-        emit_list(chosen)
+        print_json_list(chosen)
     elif not chosen:
-        say("no artifacts")
+        print_message("no artifacts")
     elif directory is None:
-        show_table(("PATH", "SIZE", "SHA256"), [(i["path"], format_size(i["bytes"]), i["sha256"]) for i in chosen])
+        print_table(("PATH", "SIZE", "SHA256"), [(i["path"], format_size(i["bytes"]), i["sha256"]) for i in chosen])

@@ -9,10 +9,10 @@ import typer
 
 from cli.conversation import Conversation
 from cli.errors import CommandError
-from cli.options import Key, Url, connect
-from cli.output import say
+from cli.options import KeyOption, UrlOption, connect
+from cli.output import print_message
 
-HELP = """\
+HELP_TEXT = """\
 /clear          forget the conversation
 /system TEXT    set the system prompt and forget the conversation; without TEXT, remove the prompt
 /exit           leave the chat, like Ctrl-D
@@ -32,8 +32,8 @@ def chat(  # noqa: PLR0913, PLR0917 - one parameter per option
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum length of an answer in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     wait: Annotated[int, typer.Option(min=0, max=600, help="Seconds to wait for the model to be loaded.")] = 300,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Chat with a model. Type /help to list the chat commands. If stdin is a pipe, each line is a message."""
     given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
@@ -53,13 +53,13 @@ def _converse(conversation: Conversation, model: str) -> None:
     """Read messages from a terminal and answer them until the user ends the conversation; errors do not end it."""
     with suppress(ImportError):
         import readline  # noqa: F401, PLC0415 - importing it gives `input` a history; some systems lack it
-    say(f"{model} · /help lists the commands, Ctrl-D ends the chat")
+    print_message(f"{model} · /help lists the commands, Ctrl-D ends the chat")
     messages = _read_messages()
     while True:
         try:
             message = next(messages, None)
         except KeyboardInterrupt:
-            say("\n(Ctrl-D ends the chat)")
+            print_message("\n(Ctrl-D ends the chat)")
             messages = _read_messages()
             continue
         if message is None:
@@ -68,9 +68,9 @@ def _converse(conversation: Conversation, model: str) -> None:
             if not _run_command(conversation, message):
                 _print_answer(conversation, message.text)
         except KeyboardInterrupt:
-            say("\n(stopped)")
+            print_message("\n(stopped)")
         except CommandError as error:
-            say(f"error: {error}")
+            print_message(f"error: {error}")
 
 
 class _Message(NamedTuple):
@@ -117,9 +117,9 @@ def _run_command(conversation: Conversation, message: _Message) -> bool:
             conversation.clear()
             conversation.system = rest.strip() or None
         case "/help":
-            say(HELP)
+            print_message(HELP_TEXT)
         case _ if command.startswith("/"):
-            say(
+            print_message(
                 f"{command} is not a command; /help lists all commands; "
                 f"put a message that starts with / between {MESSAGE_FENCE} lines"
             )
@@ -130,7 +130,7 @@ def _run_command(conversation: Conversation, message: _Message) -> bool:
 
 def _print_answer(conversation: Conversation, message: str) -> None:
     try:
-        with closing(conversation.answer(message)) as pieces:  # leaving the block early aborts the answer
+        with closing(conversation.stream_answer(message)) as pieces:  # leaving the block early aborts the answer
             for piece in pieces:
                 typer.echo(piece, nl=False)
                 sys.stdout.flush()

@@ -12,8 +12,8 @@ from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.job_view import format_error, format_job_line, is_final
-from cli.options import AsJson, Key, Url, connect
-from cli.output import console, emit, say, show, show_table
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import create_console, print_json, print_message, print_table, print_text
 from cli.uploads import upload_if_local
 
 app = typer.Typer(help="Inspect training data.", no_args_is_help=True)
@@ -36,10 +36,10 @@ def preview(
     max_length: Annotated[int, typer.Option(min=8, help="Truncate examples to this many tokens.")] = 512,
     examples: Annotated[int, typer.Option(min=1, max=10, help="Number of examples to show.")] = 3,
     max_examples: Annotated[int, typer.Option(min=1, help="Read at most this many examples.")] = 10_000,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show training data as a fine-tuning run would read it; the text to train on is marked."""
     with connect(url, key) as client:
@@ -55,7 +55,7 @@ def preview(
     if job["state"] != "succeeded":
         raise CommandError(format_error(job) if job["error"] else format_job_line(job), ExitCode.FAILED)
     if as_json:
-        emit(job["result"])
+        print_json(job["result"])
     else:
         _show_preview(job["result"])
 
@@ -64,7 +64,7 @@ def _wait_for_end(client: Client, job: Any) -> Any:
     said = ""
     while not is_final(job):
         if (line := format_job_line(job)) != said:
-            say(line)
+            print_message(line)
             said = line
         time.sleep(POLL_INTERVAL_SECONDS)
         job = client.get(job_path(job["id"]))
@@ -73,20 +73,20 @@ def _wait_for_end(client: Client, job: Any) -> Any:
 
 def _show_preview(result: Any) -> None:
     for number, example in enumerate(result["examples"], start=1):
-        console().print(Text(f"example {number}, {example['length']} tokens", "bold"))
-        console().print(Text.assemble(*_style_trained_tokens(example)))
+        create_console().print(Text(f"example {number}, {example['length']} tokens", "bold"))
+        create_console().print(Text.assemble(*_style_trained_tokens(example)))
     most = max(row["examples"] for row in result["lengths"])
     rows = [
         (
             f"{row['shortest']} to {row['longest'] or ''}".strip(),
             row["examples"],
-            "█" * _bar_length(row["examples"], most),
+            "█" * _compute_bar_length(row["examples"], most),
         )
         for row in result["lengths"]
     ]
-    show_table(("TOKENS", "EXAMPLES", ""), rows)
+    print_table(("TOKENS", "EXAMPLES", ""), rows)
     whole = "" if result["complete"] else " (only the beginning of the file was read)"
-    show(
+    print_text(
         f"format {result['data_format']}, chat format {result['chat_format'] or 'none'}: {result['count']} examples,"
         f" {result['tokens']} tokens, {result['trained_tokens']} of them trained on;"
         f" {result['truncated_examples']} truncated, {result['dropped_examples']} dropped{whole}"
@@ -105,5 +105,5 @@ def _style_trained_tokens(example: Any) -> Iterator[tuple[str, str]]:
         yield "]]", "green"
 
 
-def _bar_length(count: int, most: int) -> int:
+def _compute_bar_length(count: int, most: int) -> int:
     return max(1, round(BAR_WIDTH * count / most))

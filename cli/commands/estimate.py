@@ -9,18 +9,18 @@ import typer
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.options import AsJson
-from cli.output import emit_list, show, show_table
+from cli.options import JsonOption
+from cli.output import print_json_list, print_table, print_text
 from footprint import (
     GIB,
     PRECISIONS,
     PRESETS,
     FinetuningMethod,
     Footprint,
+    ModelShape,
     Precision,
-    Shape,
     ShapeError,
-    Training,
+    TrainingSettings,
     estimate_calibration,
     estimate_conversion,
     estimate_finetuning,
@@ -60,7 +60,7 @@ class EstimateRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EstimateRow:
     """One row of the estimates table."""
 
     model: str
@@ -68,7 +68,7 @@ class Row:
     precision: Precision
     needs: Footprint
 
-    def cells(self, memory: float | None) -> tuple[str, ...]:
+    def format_cells(self, memory: float | None) -> tuple[str, ...]:
         """Return the cells of the row, with sizes in GiB."""
         parts = (
             self.needs.weights,
@@ -122,7 +122,7 @@ def estimate(  # noqa: PLR0913 - one parameter per option
         bool, typer.Option(help="Whether training recomputes activations to save memory.")
     ] = True,
     memory: Annotated[float | None, typer.Option(min=0, help="Show which operations fit into this many GiB.")] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate how much memory a model needs for each operation, without a service, a GPU or weights."""
     if quantize_head and quantization is None:
@@ -134,26 +134,26 @@ def estimate(  # noqa: PLR0913 - one parameter per option
     request = EstimateRequest(chosen, method, precisions, batch_size, tokens, lora_rank, gradient_checkpointing)
     answers = {model: list(_estimate_rows(model, request)) for model in models or DEFAULT_MODELS}
     if as_json:
-        emit_list([row.as_json(memory) for rows in answers.values() for row in rows])
+        print_json_list([row.as_json(memory) for rows in answers.values() for row in rows])
         return
     for model, rows in answers.items():
-        show(_headline(model, _read_shape_and_precision(model)[0], request))
+        print_text(_format_headline(model, _read_shape_and_precision(model)[0], request))
         columns = COLUMNS if memory is None else (*COLUMNS, f"FITS {memory:g}")
-        show_table(columns, [row.cells(memory) for row in rows])
+        print_table(columns, [row.format_cells(memory) for row in rows])
 
 
 def _to_precision(held: Quantization, *, quantize_head: bool) -> Precision:
     return Precision(quantization=None if held == "none" else held, quantize_head=quantize_head)
 
 
-def _headline(model: str, shape: Shape, request: EstimateRequest) -> str:
+def _format_headline(model: str, shape: ModelShape, request: EstimateRequest) -> str:
     positions = {"rope": "RoPE", "alibi": "ALiBi"}[shape.position_embedding]
     tokens = request.tokens or shape.context_length
     billions = shape.parameters / 1e9
     return f"\n{model}: {billions:.2f} billion parameters, {positions}; batch {request.batch} of {tokens} tokens; GiB"
 
 
-def _read_shape_and_precision(model: str) -> tuple[Shape, Precision]:
+def _read_shape_and_precision(model: str) -> tuple[ModelShape, Precision]:
     if model in PRESETS:
         return PRESETS[model], Precision()
     path = Path(model)
@@ -162,52 +162,64 @@ def _read_shape_and_precision(model: str) -> tuple[Shape, Precision]:
         raise CommandError(message, ExitCode.USAGE)
     try:
         config = read_config(path)
-        return Shape.from_config(config), Precision.from_config(config)
+        return ModelShape.from_config(config), Precision.from_config(config)
     except ShapeError as error:
         raise CommandError(str(error)) from error
 
 
-def _estimate_rows(model: str, request: EstimateRequest) -> Iterator[Row]:
+def _estimate_rows(model: str, request: EstimateRequest) -> Iterator[EstimateRow]:
     shape, stored = _read_shape_and_precision(model)
     for operation in (request.operation,) if request.operation else OPERATIONS:
         match operation:
             case "generate" | "evaluate":
-                yield from _inference_rows(model, operation, shape, stored, request)
+                yield from _estimate_inference_rows(model, operation, shape, stored, request)
             case "finetune":
-                yield from _finetuning_rows(model, shape, stored, request)
+                yield from _estimate_finetuning_rows(model, shape, stored, request)
             case "quantize" if stored.quantization is None:
-                yield Row(model, operation, stored, estimate_quantization(shape, quantize_head=request.quantizes_head))
-                yield Row(model, "calibrate", stored, estimate_calibration(shape, sequences=CALIBRATION_SEQUENCES))
+                yield EstimateRow(
+                    model, operation, stored, estimate_quantization(shape, quantize_head=request.quantizes_head)
+                )
+                yield EstimateRow(
+                    model, "calibrate", stored, estimate_calibration(shape, sequences=CALIBRATION_SEQUENCES)
+                )
             case "quantize":
                 continue  # a quantized model cannot be quantized again
             case "convert":
-                yield Row(model, operation, stored, estimate_conversion())
+                yield EstimateRow(model, operation, stored, estimate_conversion())
 
 
-def _inference_rows(
-    model: str, operation: Literal["generate", "evaluate"], shape: Shape, stored: Precision, request: EstimateRequest
-) -> Iterator[Row]:
+def _estimate_inference_rows(
+    model: str,
+    operation: Literal["generate", "evaluate"],
+    shape: ModelShape,
+    stored: Precision,
+    request: EstimateRequest,
+) -> Iterator[EstimateRow]:
     batch, tokens = request.batch, request.tokens or shape.context_length
     for precision in _choose_precisions(stored, request):
         if operation == "generate":
-            yield Row(model, operation, precision, estimate_inference(shape, precision, batch=batch, tokens=tokens))
+            yield EstimateRow(
+                model, operation, precision, estimate_inference(shape, precision, batch=batch, tokens=tokens)
+            )
         else:
-            yield Row(model, operation, precision, estimate_scoring(shape, precision, tokens=batch * tokens))
+            yield EstimateRow(model, operation, precision, estimate_scoring(shape, precision, tokens=batch * tokens))
 
 
-def _finetuning_rows(model: str, shape: Shape, stored: Precision, request: EstimateRequest) -> Iterator[Row]:
+def _estimate_finetuning_rows(
+    model: str, shape: ModelShape, stored: Precision, request: EstimateRequest
+) -> Iterator[EstimateRow]:
     for method in (request.method,) if request.method else METHODS:
         for precision in _choose_precisions(stored, request):
             if method == "full" and precision.quantization is not None:
                 continue  # a quantized model does not support full fine-tuning
-            training = Training(
+            training = TrainingSettings(
                 method=method,
                 batch=request.batch,
                 tokens=request.tokens or shape.context_length,
                 lora_rank=request.lora_rank,
                 gradient_checkpointing=request.gradient_checkpointing,
             )
-            yield Row(model, f"train {method}", precision, estimate_finetuning(shape, precision, training))
+            yield EstimateRow(model, f"train {method}", precision, estimate_finetuning(shape, precision, training))
 
 
 def _choose_precisions(stored: Precision, request: EstimateRequest) -> Sequence[Precision]:

@@ -14,7 +14,7 @@ from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.extras import require_extras
 from cli.local_finetuning import build_distribution_fields, build_finetune_arguments
-from cli.published_arguments import META_KEY, add_script_fields
+from cli.published_arguments import META_KEY, add_published_fields
 from cli.spec_options import SpecOption, create_options, read_values
 from jobs.specs import FinetuneSpec, JobSpec
 
@@ -68,7 +68,7 @@ def _create_command() -> Callable[..., None]:
     def finetune_command(**given: Any) -> None:
         found: dict[str, Any] = dict(given["context"].meta.get(META_KEY, {}))
         deepspeed, hostfile = found.pop("deepspeed", None), found.pop("hostfile", None)
-        body = add_script_fields(found, {"kind": "finetune", **read_values(options, given)})
+        body = add_published_fields(found, {"kind": "finetune", **read_values(options, given)})
         names = ("strategy", "nproc", "nodes", "node_rank", "master_addr", "master_port")
         task = build_finetune_arguments(body)
         task["distribution"] = build_distribution_fields(
@@ -80,7 +80,7 @@ def _create_command() -> Callable[..., None]:
         _exec_training(task)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-    parameters += [_local_parameter(option) for option in options]
+    parameters += [_create_local_parameter(option) for option in options]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in LOCAL_OPTIONS
@@ -94,9 +94,9 @@ def _create_command() -> Callable[..., None]:
     return finetune_command
 
 
-def _local_parameter(option: SpecOption) -> inspect.Parameter:
+def _create_local_parameter(option: SpecOption) -> inspect.Parameter:
     """Return the parameter for an option, with a help text that describes paths instead of ids."""
-    parameter = option.parameter()
+    parameter = option.build_parameter()
     if option.field not in LOCAL_HELP:
         return parameter
     kind: Any = option.annotation if option.info.is_required() else option.annotation | None

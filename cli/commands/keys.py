@@ -8,8 +8,8 @@ import typer
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_list, format_time, say, show, show_table
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import format_time, print_json, print_json_list, print_message, print_table, print_text
 
 app = typer.Typer(help="List, create or revoke API keys.", invoke_without_command=True)
 COLUMNS = ("ID", "NAME", "PROJECT", "ROLE", "KEY", "CREATED", "REVOKED")
@@ -23,7 +23,7 @@ class Role(StrEnum):
 
 
 @app.callback()
-def keys(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def keys(context: typer.Context, url: UrlOption = None, key: KeyOption = None, *, as_json: JsonOption = False) -> None:
     """List API keys; `keys create` creates one, `keys revoke` revokes one."""
     if not context.invoked_subcommand:
         list_keys(url, key, as_json=as_json)
@@ -32,12 +32,12 @@ def keys(context: typer.Context, url: Url = None, key: Key = None, *, as_json: A
 
 
 @app.command("list")
-def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def list_keys(url: UrlOption = None, key: KeyOption = None, *, as_json: JsonOption = False) -> None:
     """List API keys, without their secrets."""
     with connect(url, key) as client:
         found = list(client.list_items("/v1/keys"))
     if as_json:
-        emit_list(found)
+        print_json_list(found)
         return
     rows = [
         (
@@ -51,7 +51,7 @@ def list_keys(url: Url = None, key: Key = None, *, as_json: AsJson = False) -> N
         )
         for k in found
     ]
-    show_table(COLUMNS, rows)
+    print_table(COLUMNS, rows)
 
 
 @app.command("create")
@@ -61,24 +61,26 @@ def create(
         str, typer.Option(help="Project whose jobs, models and files the key can access; created if needed.")
     ] = "default",
     role: Annotated[Role, typer.Option(help="Role of the key; only administrators can manage keys.")] = Role.MEMBER,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Create an API key; its secret is printed only once."""
     with connect(url, key) as client:
         made = client.post("/v1/keys", {"name": name, "project": project, "role": role})
     if as_json:
-        emit(made)
+        print_json(made)
     else:
-        say(f"{made['id']} for project {made['project']}; save the secret, which will not be shown again")
-        show(made["secret"])
+        print_message(f"{made['id']} for project {made['project']}; save the secret, which will not be shown again")
+        print_text(made["secret"])
 
 
 @app.command("revoke")
-def revoke(key_id: Annotated[str, typer.Argument(help="Id of a key.")], url: Url = None, key: Key = None) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Id of a key.")], url: UrlOption = None, key: KeyOption = None
+) -> None:
     """Revoke an API key; it becomes invalid immediately."""
     with connect(url, key) as client:
         client.delete(f"/v1/keys/{quote(key_id, safe='')}")
-    say(f"revoked {key_id}")
+    print_message(f"revoked {key_id}")

@@ -9,19 +9,19 @@ import typer
 from baichuan_client.calls import job_path
 from cli.client import Client
 from cli.job_view import is_final
-from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_line
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import print_json, print_json_line
 
 POLL_INTERVAL_SECONDS = 0.5
 
 
 def logs(
     job: Annotated[str, typer.Argument(help="Id of a job.")],
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the job has ended.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the output of a job. With --json, print its `log` events; with --json and --follow, one event per line."""
     with connect(url, key) as client:
@@ -48,13 +48,13 @@ def _print_text(client: Client, job: str, *, follow: bool) -> None:
 def _print_events(client: Client, job: str, *, follow: bool) -> None:
     path, query = job_path(job, "events"), {"type": "log"}
     if not follow:
-        emit({"object": "list", "data": list(client.list_items(path, query))})
+        print_json({"object": "list", "data": list(client.list_items(path, query))})
         return
     after: int | None = None
     while True:
         final = is_final(client.get(job_path(job)))
         for event in client.list_items(path, {**query, "after": after}):
-            emit_line(event)
+            print_json_line(event)
             after = event["sequence"]
         if final:
             return

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from cli.extras import require_extras
-from cli.options import AsJson
-from cli.output import emit, say, show
+from cli.options import JsonOption
+from cli.output import print_json, print_message, print_text
 
 PASS_THROUGH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -57,18 +57,18 @@ def dispatcher(context: typer.Context) -> None:
     _exec_module("jobs.dispatcher", context.args)
 
 
-def init(*, as_json: AsJson = False) -> None:
+def init(*, as_json: JsonOption = False) -> None:
     """Migrate the database and create the first API key: BAICHUAN_API_KEY if set, else a new one, which is printed."""
     require_extras("baichuan init", "service")
-    from cli.supervision.key import initialise  # noqa: PLC0415 - see the module's docstring
+    from cli.supervision.key import initialize_deployment  # noqa: PLC0415 - see the module's docstring
 
-    outcome = initialise(os.environ.get("BAICHUAN_API_KEY") or None)
+    outcome = initialize_deployment(os.environ.get("BAICHUAN_API_KEY") or None)
     if as_json:
-        emit({"api_key": outcome.shown, "created": outcome.created})
+        print_json({"api_key": outcome.shown, "created": outcome.created})
         return
-    say("the database is at the latest revision" + ("; a key was created" if outcome.created else ""))
+    print_message("the database is at the latest revision" + ("; a key was created" if outcome.created else ""))
     if outcome.shown:
-        show(outcome.shown)
+        print_text(outcome.shown)
 
 
 def _exec_module(module: str, arguments: list[str]) -> None:

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from baichuan_client.calls import job_path
-from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, emit_list, format_time, say, show, show_table
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import format_time, print_json, print_json_list, print_message, print_table, print_text
 
 app = typer.Typer(help="List the resume points of a fine-tune, or turn one into a model.", no_args_is_help=True)
 
@@ -14,17 +14,17 @@ JobId = Annotated[str, typer.Argument(help="Id of a job.")]
 
 
 @app.command("list")
-def list_points(job: JobId, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def list_points(job: JobId, url: UrlOption = None, key: KeyOption = None, *, as_json: JsonOption = False) -> None:
     """List the resume points of a job; they are deleted once it has succeeded."""
     with connect(url, key) as client:
         found = list(client.list_items(job_path(job, "resume-points")))
     if as_json:
-        emit_list(found)
+        print_json_list(found)
     elif found:
         rows = [(p["step"], p["kind"], p["bytes"], p["attempt_id"], format_time(p["created_at"])) for p in found]
-        show_table(("STEP", "KIND", "BYTES", "ATTEMPT", "SAVED"), rows)
+        print_table(("STEP", "KIND", "BYTES", "ATTEMPT", "SAVED"), rows)
     else:
-        say("no resume points")
+        print_message("no resume points")
 
 
 @app.command("publish")
@@ -32,12 +32,12 @@ def publish(
     job: JobId,
     step: Annotated[int, typer.Argument(min=1, help="Step of the resume point.")],
     output_model: Annotated[str | None, typer.Option(help="Id of the model; JOB-step-STEP by default.")] = None,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn a resume point into a model; the job remains unchanged."""
     with connect(url, key) as client:
         made = client.post(job_path(job, f"resume-points/{step}/publish"), {"id": output_model})
-    emit(made) if as_json else show(made["id"])
+    print_json(made) if as_json else print_text(made["id"])

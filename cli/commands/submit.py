@@ -15,34 +15,34 @@ from cli.client import Client
 from cli.commands.watch import follow
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.options import AsJson, Key, Url, connect
-from cli.output import emit, say, show
-from cli.published_arguments import META_KEY, PublishedCommand, add_script_fields
-from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, parse_assignments, read_values, spec_classes
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import print_json, print_message, print_text
+from cli.published_arguments import META_KEY, PublishedCommand, add_published_fields
+from cli.spec_options import FILE_SUFFIX, SpecOption, create_options, get_spec_classes, parse_assignments, read_values
 from cli.uploads import upload_if_local
-from footprint import in_gib
+from footprint import format_gib
 from jobs.specs import JobSpec
 
 app = typer.Typer(help="Submit a job.", invoke_without_command=True, no_args_is_help=True)
 
-PURPOSES = {"finetune": "fine-tune", "preview": "fine-tune", "generate": "prompts"}
-DEFAULT_PURPOSE = "user_data"
+FILE_PURPOSE_BY_KIND = {"finetune": "fine-tune", "preview": "fine-tune", "generate": "prompts"}
+DEFAULT_FILE_PURPOSE = "user_data"
 TRAINING_DATA_FIELDS = {"training_file", "training_files"}  # a fine-tune needs one of these
 
-Watch = Annotated[
+WatchOption = Annotated[
     bool, typer.Option("--watch", "-w", help="Follow the job until it has ended; exit 1 unless it succeeded.")
 ]
-IdempotencyKey = Annotated[
+IdempotencyKeyOption = Annotated[
     str | None,
     typer.Option("--idempotency-key", help="Submitting again with the same key does not create a second job."),
 ]
-Assignments = Annotated[
+AssignmentsOption = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE for any field, with VALUE as JSON or text; repeatable.")
 ]
-DryRun = Annotated[
+DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Do not submit the job; show its requirements and its place in the queue.")
 ]
-Chats = Annotated[
+ChatOption = Annotated[
     list[str] | None, typer.Option("--chat", help="A question that becomes a separate conversation; repeatable.")
 ]
 
@@ -51,13 +51,13 @@ Chats = Annotated[
 def submit(
     context: typer.Context,
     file: Annotated[str | None, typer.Option("--file", "-f", help="Job spec as a JSON file; '-' reads stdin.")] = None,
-    idempotency_key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKeyOption = None,
     *,
-    watch: Watch = False,
-    dry_run: DryRun = False,
-    url: Url = None,
-    key: Key = None,
-    as_json: AsJson = False,
+    watch: WatchOption = False,
+    dry_run: DryRunOption = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Submit a job with the options of its kind, or with a spec from a file."""
     if context.invoked_subcommand:
@@ -72,7 +72,7 @@ def submit(
         if dry_run:
             show_dry_run(client, body, as_json=as_json)
         else:
-            send(client, body, idempotency_key, watch=watch, as_json=as_json)
+            submit_job(client, body, idempotency_key, watch=watch, as_json=as_json)
 
 
 def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
@@ -83,7 +83,7 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     def submit_command(**given: Any) -> None:
         body = {"kind": kind, **read_values(options, given), **_build_conversations(given.get("chat"))}
         body |= parse_assignments(given["assignments"] or [])
-        body = add_script_fields(given["context"].meta.get(META_KEY, {}), body)
+        body = add_published_fields(given["context"].meta.get(META_KEY, {}), body)
         if kind == "finetune" and not TRAINING_DATA_FIELDS & body.keys():
             raise CommandError("pass --training-file, or --training-files once per file", ExitCode.USAGE)
         with connect(given["url"], given["key"]) as client:
@@ -95,18 +95,18 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
                     for each in uploaded:
                         client.delete(f"/v1/files/{each}")
             else:
-                send(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
+                submit_job(client, body, given["idempotency_key"], watch=given["watch"], as_json=given["as_json"])
 
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    parameters = [context, *(option.parameter() for option in options)]
-    shared: list[tuple[str, Any, Any]] = [("chat", Chats, None)] if chats else []
-    shared += [("assignments", Assignments, None), ("idempotency_key", IdempotencyKey, None)]
+    parameters = [context, *(option.build_parameter() for option in options)]
+    shared: list[tuple[str, Any, Any]] = [("chat", ChatOption, None)] if chats else []
+    shared += [("assignments", AssignmentsOption, None), ("idempotency_key", IdempotencyKeyOption, None)]
     shared += [
-        ("watch", Watch, False),
-        ("dry_run", DryRun, False),
-        ("url", Url, None),
-        ("key", Key, None),
-        ("as_json", AsJson, False),
+        ("watch", WatchOption, False),
+        ("dry_run", DryRunOption, False),
+        ("url", UrlOption, None),
+        ("key", KeyOption, None),
+        ("as_json", JsonOption, False),
     ]
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -117,7 +117,7 @@ def _create_command(kind: str, spec: type[JobSpec]) -> Callable[..., None]:
     return submit_command
 
 
-for _kind, _spec in spec_classes().items():
+for _kind, _spec in get_spec_classes().items():
     _class = PublishedCommand if _kind == "finetune" else TyperCommand
     app.command(_kind, cls=_class, help=inspect.getdoc(_spec), no_args_is_help=True)(_create_command(_kind, _spec))
 
@@ -133,7 +133,7 @@ def _upload_files(client: Client, kind: str, options: list[SpecOption], body: di
     uploaded = []
     for option in options:
         given = body.get(option.field)
-        purpose = PURPOSES.get(kind, DEFAULT_PURPOSE)
+        purpose = FILE_PURPOSE_BY_KIND.get(kind, DEFAULT_FILE_PURPOSE)
         if option.field.endswith(FILE_SUFFIX) and isinstance(given, str):
             body[option.field] = upload_if_local(client, given, purpose)
             if body[option.field] != given:
@@ -158,28 +158,30 @@ def _read_spec(file: str) -> Any:
         raise CommandError(f"{file} is not valid JSON: {error}", ExitCode.USAGE) from error
 
 
-def send(client: Client, body: Any, idempotency_key: str | None, *, watch: bool, as_json: bool) -> None:
+def submit_job(client: Client, body: Any, idempotency_key: str | None, *, watch: bool, as_json: bool) -> None:
     """Submit a job; an idempotency key makes it safe to retry the request if the response is lost."""
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     job = client.post("/v1/jobs", body, headers)
     if watch:
-        say(f"submitted {job['id']}")
+        print_message(f"submitted {job['id']}")
         follow(client, [job["id"]], as_json=as_json)
     elif as_json:
-        emit(job)
+        print_json(job)
     else:
-        show(job["id"])
+        print_text(job["id"])
 
 
 def show_dry_run(client: Client, body: Any, *, as_json: bool) -> None:
     """Show what a job would require, without submitting it."""
     found = client.post("/v1/jobs", body, params={"dry_run": "true"})
     if as_json:
-        emit(found)
+        print_json(found)
         return
     required, estimate = found["requirements"], found["estimate"]
-    show(f"the job would be accepted, as number {found['queue_position']} in the queue")
-    devices = f"{required['devices']} with {in_gib(required['device_memory_bytes'])} each"
-    show(f"devices: {devices} on {required['nodes']} node(s); host memory: {in_gib(required['host_memory_bytes'])}")
+    print_text(f"the job would be accepted, as number {found['queue_position']} in the queue")
+    devices = f"{required['devices']} with {format_gib(required['device_memory_bytes'])} each"
+    print_text(
+        f"devices: {devices} on {required['nodes']} node(s); host memory: {format_gib(required['host_memory_bytes'])}"
+    )
     if estimate is not None:
-        show(f"estimate: at most {in_gib(estimate['total_bytes'])} of {estimate['place']} memory")
+        print_text(f"estimate: at most {format_gib(estimate['total_bytes'])} of {estimate['place']} memory")

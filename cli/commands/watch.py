@@ -14,8 +14,8 @@ from cli.client import Client
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 from cli.job_view import build_job_panel, format_job_line, is_final
-from cli.options import AsJson, Key, Url, connect
-from cli.output import console, emit_line, say, show
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import create_console, print_json_line, print_message, print_text
 
 POLL_INTERVAL_SECONDS = 0.3
 MAX_OUTAGE_SECONDS = 60.0
@@ -23,10 +23,10 @@ MAX_OUTAGE_SECONDS = 60.0
 
 def watch(
     jobs: Annotated[list[str], typer.Argument(help="One or more job ids.")],
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Watch jobs until all have ended; exit 1 unless all succeeded. With --json, print one line per change."""
     with connect(url, key) as client:
@@ -36,10 +36,10 @@ def watch(
 def wait(
     jobs: Annotated[list[str] | None, typer.Argument(help="One or more job ids.")] = None,
     label: Annotated[str | None, typer.Option(help="Wait for all jobs with this label, as KEY=VALUE.")] = None,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
     *,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Wait for jobs to end, printing each one as it ends; exit 1 unless all succeeded."""
     if bool(jobs) == bool(label):
@@ -49,7 +49,7 @@ def wait(
         failed = 0
         for job in _yield_changes(client, ids, {}):
             if is_final(job):
-                emit_line(job) if as_json else show(format_job_line(job))
+                print_json_line(job) if as_json else print_text(format_job_line(job))
                 failed += job["state"] != "succeeded"
     if failed:
         raise typer.Exit(ExitCode.FAILED)
@@ -74,7 +74,7 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
     try:
         _show_changes(client, ids, latest, as_json=as_json)
     except KeyboardInterrupt:
-        say(f"stopped watching; the jobs continue; to watch again: `baichuan watch {' '.join(ids)}`")
+        print_message(f"stopped watching; the jobs continue; to watch again: `baichuan watch {' '.join(ids)}`")
         raise
     if any(job["state"] != "succeeded" for job in latest.values()):
         raise typer.Exit(ExitCode.FAILED)
@@ -83,7 +83,7 @@ def follow(client: Client, ids: Sequence[str], *, as_json: bool) -> None:
 def _show_changes(client: Client, ids: Sequence[str], latest: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         for job in _yield_changes(client, ids, latest):
-            emit_line(job)
+            print_json_line(job)
     elif sys.stdout.isatty():
         _show_live(client, ids, latest)
     else:
@@ -91,7 +91,7 @@ def _show_changes(client: Client, ids: Sequence[str], latest: dict[str, Any], *,
 
 
 def _show_live(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> None:
-    with Live(console=console(), refresh_per_second=8) as live:
+    with Live(console=create_console(), refresh_per_second=8) as live:
         for _ in _yield_changes(client, ids, latest):
             live.update(build_job_panel([latest[job] for job in ids if job in latest]))
 
@@ -102,7 +102,7 @@ def _show_lines(client: Client, ids: Sequence[str], latest: dict[str, Any]) -> N
     for job in _yield_changes(client, ids, latest):
         line = format_job_line(job)
         if shown.get(job["id"]) != line:
-            show(line)
+            print_text(line)
             shown[job["id"]] = line
 
 
@@ -133,7 +133,7 @@ def _yield_changes(client: Client, ids: Sequence[str], latest: dict[str, Any]) -
 def _report_outage(error: CommandError, since: float | None) -> float:
     now = time.monotonic()
     if since is None:
-        say(f"{error}; retrying for {MAX_OUTAGE_SECONDS:.0f} s; the job continues in the meantime")
+        print_message(f"{error}; retrying for {MAX_OUTAGE_SECONDS:.0f} s; the job continues in the meantime")
         return now
     if now - since > MAX_OUTAGE_SECONDS:
         raise error

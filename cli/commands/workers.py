@@ -7,8 +7,8 @@ import typer
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.options import AsJson, Key, Url, connect
-from cli.output import emit_list, format_time, say, show, show_table
+from cli.options import JsonOption, KeyOption, UrlOption, connect
+from cli.output import format_time, print_json_list, print_message, print_table, print_text
 
 app = typer.Typer(help="List workers, or drain one.", invoke_without_command=True)
 
@@ -16,7 +16,9 @@ WorkerId = Annotated[str, typer.Argument(help="Id of the worker, as `baichuan wo
 
 
 @app.callback()
-def workers(context: typer.Context, url: Url = None, key: Key = None, *, as_json: AsJson = False) -> None:
+def workers(
+    context: typer.Context, url: UrlOption = None, key: KeyOption = None, *, as_json: JsonOption = False
+) -> None:
     """List the live workers; `workers drain` stops assigning jobs to one, `workers undrain` reverts that."""
     if context.invoked_subcommand is None:
         list_workers(url, key, as_json=as_json)
@@ -29,7 +31,7 @@ def list_workers(url: str | None, key: str | None, *, as_json: bool) -> None:
     with connect(url, key) as client:
         found = list(client.list_items("/v1/workers"))
     if as_json:
-        emit_list(found)
+        print_json_list(found)
     elif found:
         rows = [
             (
@@ -43,9 +45,9 @@ def list_workers(url: str | None, key: str | None, *, as_json: bool) -> None:
             )
             for w in found
         ]
-        show_table(("ID", "HOST", "STATE", "SLOTS", "KINDS", "DEVICES", "SEEN"), rows)
+        print_table(("ID", "HOST", "STATE", "SLOTS", "KINDS", "DEVICES", "SEEN"), rows)
     else:
-        say("no live workers: jobs wait until one is started with `baichuan worker`")
+        print_message("no live workers: jobs wait until one is started with `baichuan worker`")
 
 
 @app.command()
@@ -55,21 +57,21 @@ def drain(
         float | None,
         typer.Option(min=0, help="Seconds after which running jobs must yield; by default they may finish."),
     ] = None,
-    url: Url = None,
-    key: Key = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Stop assigning jobs to a worker. Jobs that yield are queued again, and the attempt is not counted."""
     with connect(url, key) as client:
         client.post(f"/v1/workers/{quote(worker, safe='')}/drain", {"deadline_seconds": deadline})
-    show(f"{worker} is draining; `baichuan workers undrain {worker}` reverts that")
+    print_text(f"{worker} is draining; `baichuan workers undrain {worker}` reverts that")
 
 
 @app.command()
-def undrain(worker: WorkerId, url: Url = None, key: Key = None) -> None:
+def undrain(worker: WorkerId, url: UrlOption = None, key: KeyOption = None) -> None:
     """Allow a drained worker to take jobs again."""
     with connect(url, key) as client:
         client.post(f"/v1/workers/{quote(worker, safe='')}/undrain", {})
-    show(f"{worker} accepts jobs again")
+    print_text(f"{worker} accepts jobs again")
 
 
 def describe_devices(worker: Any) -> str:

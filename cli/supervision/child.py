@@ -74,7 +74,7 @@ class Child:
                 os.truncate(self.log, 0)
                 self.log_start = 0
 
-    def exit_code(self) -> int | None:
+    def get_exit_code(self) -> int | None:
         """Return the exit code, or None while the program runs; negative numbers are signals."""
         return self.process.poll() if self.process else None
 
@@ -98,7 +98,7 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def tail(self) -> str:
+    def read_log_tail(self) -> str:
         """Return the last lines that the program has logged since its start."""
         try:
             with self.log.open(encoding="utf-8", errors="replace") as lines:

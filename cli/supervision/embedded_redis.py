@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from cli.errors import CommandError
-from cli.private_file import write_private
+from cli.private_file import write_private_file
 from cli.supervision.child import Child
-from cli.supervision.ports import find_unused_port
+from cli.supervision.ports import find_free_port
 
 CONFIGURATION_TEMPLATE = """\
 bind 127.0.0.1
@@ -38,7 +38,7 @@ def start_redis(home: Path) -> Child:
         if _wait_until_listening(child, port):
             return child
         child.kill()
-        failures.append(f"{program}:\n{child.tail()}")
+        failures.append(f"{program}:\n{child.read_log_tail()}")
     if failures:
         raise CommandError("the embedded Redis server failed to start; " + "\n".join(failures))
     raise CommandError(
@@ -63,8 +63,8 @@ def _find_packaged_program() -> str | None:
 def _create_child(home: Path, program: str) -> tuple[Child, int]:
     directory = home / "redis"
     directory.mkdir(parents=True, exist_ok=True)
-    port, password = find_unused_port(), secrets.token_hex(24)
-    write_private(directory / "url", f"redis://:{password}@127.0.0.1:{port}/0\n")
+    port, password = find_free_port(), secrets.token_hex(24)
+    write_private_file(directory / "url", f"redis://:{password}@127.0.0.1:{port}/0\n")
     configuration = CONFIGURATION_TEMPLATE.format(port=port, password=password, directory=f'"{directory}"')
     log = home / "logs" / "redis.log"
     return Child("Redis server", [program, "-"], log, grace_seconds=1.5, stdin=configuration.encode()), port
@@ -72,7 +72,7 @@ def _create_child(home: Path, program: str) -> tuple[Child, int]:
 
 def _wait_until_listening(child: Child, port: int) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline and child.exit_code() is None:
+    while time.monotonic() < deadline and child.get_exit_code() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

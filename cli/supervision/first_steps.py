@@ -38,7 +38,7 @@ def _create_sign_in_link(endpoint: Endpoint) -> str:
 
 
 def _format_submit_commands(endpoint: Endpoint, home: Path) -> list[str]:
-    program = _command_template() + _endpoint_options(endpoint, home)
+    program = _build_command_template() + _format_endpoint_options(endpoint, home)
     submit = "submit generate --model {} --prompt 'Hello' --max-new-tokens 16 --watch"
     with Client(endpoint) as client:
         ready = client.get("/v1/models", {"limit": 1})["data"]
@@ -52,7 +52,7 @@ def _format_submit_commands(endpoint: Endpoint, home: Path) -> list[str]:
     return [f"{make} && \\", f"  {add} && \\", f"  {program.format(submit.format(TINY_MODEL))}"]
 
 
-def _command_template() -> str:
+def _build_command_template() -> str:
     """Return the `baichuan` command in a form that works in another shell, with {} in place of its arguments."""
     ours = Path(sys.executable).with_name("baichuan")
     found = shutil.which("baichuan")
@@ -61,7 +61,7 @@ def _command_template() -> str:
     return f"{shlex.quote(str(_shorten_path(ours)))} {{}}"
 
 
-def _endpoint_options(endpoint: Endpoint, home: Path) -> str:
+def _format_endpoint_options(endpoint: Endpoint, home: Path) -> str:
     """Return the options that select this service, or an empty string if the defaults select it."""
     elsewhere = home != Path(".baichuan").resolve()
     if elsewhere or "BAICHUAN_URL" in os.environ or "BAICHUAN_API_KEY" in os.environ:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from cli.deployment_settings import read_deployment_settings
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from jobs.bootstrap import DEFAULT_PROJECT, prepare
+from jobs.bootstrap import DEFAULT_PROJECT, prepare_deployment
 from jobs.database import Database
 from jobs.errors import AuthenticationError, InvalidRequestError
 from jobs.service import keys
@@ -26,7 +26,7 @@ def prepare_database_and_key(settings: Settings, known: str | None, given: str |
     Raises:
         CommandError: the database cannot be used, or the given key is too weak or was revoked.
     """
-    made = _prepare(settings, given or known)
+    made = _prepare_database(settings, given or known)
     if made:
         return made
     if given:
@@ -36,14 +36,14 @@ def prepare_database_and_key(settings: Settings, known: str | None, given: str |
     return add_key(settings, keys.new_secret(), "key of baichuan up")
 
 
-def _prepare(settings: Settings, secret: str | None) -> str | None:
+def _prepare_database(settings: Settings, secret: str | None) -> str | None:
     """Migrate the database; if it has no key yet, create one and return its secret.
 
     Raises:
         CommandError: the database cannot be migrated, or the secret is too weak.
     """
     try:
-        return prepare(settings, secret)
+        return prepare_deployment(settings, secret)
     except InvalidRequestError as error:
         raise CommandError(f"BAICHUAN_API_KEY: {error}", ExitCode.USAGE) from error
     except MigrationError as error:
@@ -56,7 +56,7 @@ def _prepare(settings: Settings, secret: str | None) -> str | None:
 
 def is_valid_key(settings: Settings, secret: str) -> bool:
     """Return whether the database accepts this key."""
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     try:
         with database.reading() as connection:
             return not isinstance(keys.authenticate(connection, [secret])[0], AuthenticationError)
@@ -70,7 +70,7 @@ def add_key(settings: Settings, secret: str, name: str) -> str:
     Raises:
         CommandError: the key has been revoked.
     """
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     try:
         with database.writing() as connection:
             keys.create(connection, project=DEFAULT_PROJECT, name=name, role="admin", secret=secret)
@@ -91,14 +91,14 @@ class InitResult:
     shown: str | None
 
 
-def initialise(given: str | None) -> InitResult:
+def initialize_deployment(given: str | None) -> InitResult:
     """Migrate the database and ensure that a key exists: the given one, or any key if none is given.
 
     Raises:
         CommandError: the given key has been revoked.
     """
     settings = read_deployment_settings()
-    made = _prepare(settings, given)
+    made = _prepare_database(settings, given)
     if made or given is None:
         return InitResult(created=made is not None, shown=None if given else made)
     if is_valid_key(settings, given):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.output import say
+from cli.output import print_message
 from cli.supervision.child import Child
 from cli.supervision.orphans import kill_orphans, reap_orphans
 from cli.supervision.stop_request import StopRequest
@@ -43,7 +43,7 @@ class Supervisor:
         """Watch a child that is already running."""
         self._watched.append(_WatchedChild(child, time.monotonic()))
 
-    def check(self, *others: int) -> None:
+    def check_children(self, *others: int) -> None:
         """Restart children that have exited, after increasing delays; rotate the logs and reap orphans.
 
         Args:
@@ -56,7 +56,7 @@ class Supervisor:
             if watched.restart_at is not None:
                 if time.monotonic() >= watched.restart_at:
                     self._restart(watched)
-            elif (code := watched.child.exit_code()) is not None:
+            elif (code := watched.child.get_exit_code()) is not None:
                 self._handle_exit(watched, code)
         reap_orphans({*others, *(w.child.process.pid for w in self._watched if w.child.process)})
         if time.monotonic() >= self._rotate_at:
@@ -70,9 +70,9 @@ class Supervisor:
             watched.child.terminate(impatient=lambda: request.urgent)
         kill_orphans()
 
-    def report(self) -> str:
+    def format_log_tails(self) -> str:
         """Return the last lines of every log."""
-        return "\n".join(f"{w.child.log}:\n{w.child.tail()}" for w in self._watched)
+        return "\n".join(f"{w.child.log}:\n{w.child.read_log_tail()}" for w in self._watched)
 
     def _restart(self, watched: _WatchedChild) -> None:
         watched.child.start()
@@ -87,12 +87,12 @@ class Supervisor:
         else:
             watched.quick_exits, watched.delay = 0, MIN_RESTART_DELAY_SECONDS
         ended = f"the {child.name} exited ({describe_exit(code)})"
-        report = f"the last lines of {child.log}:\n{child.tail()}"
+        report = f"the last lines of {child.log}:\n{child.read_log_tail()}"
         if code == EXIT_INVALID_SETTINGS:
             raise CommandError(f"{ended}; restarting it would not help; {report}", ExitCode.USAGE)
         if watched.quick_exits >= MAX_QUICK_EXITS:
             raise CommandError(f"{ended} {MAX_QUICK_EXITS} times immediately after starting; {report}")
-        say(f"{ended}; it will be restarted in {watched.delay:g} s; {report}")
+        print_message(f"{ended}; it will be restarted in {watched.delay:g} s; {report}")
         watched.restart_at = now + watched.delay
 
 

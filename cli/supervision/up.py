@@ -15,17 +15,17 @@ import httpx
 
 from baichuan_client.endpoint import Endpoint
 from cli.deployment_settings import read_deployment_settings
-from cli.endpoint import load_saved_endpoint, save
+from cli.endpoint import load_saved_endpoint, save_endpoint
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
-from cli.output import say, show
+from cli.output import print_message, print_text
 from cli.supervision.child import Child
 from cli.supervision.embedded_redis import start_redis
 from cli.supervision.first_steps import format_first_steps
 from cli.supervision.home_lock import HomeLock
 from cli.supervision.key import prepare_database_and_key
 from cli.supervision.orphans import adopt_orphans
-from cli.supervision.ports import listen
+from cli.supervision.ports import open_listening_socket
 from cli.supervision.stop_request import StopRequest
 from cli.supervision.supervisor import Supervisor
 from jobs.settings import Settings
@@ -61,15 +61,15 @@ def up(options: UpOptions) -> int:
         adopt_orphans()
         supervisor = Supervisor()
         try:
-            return _serve(options, settings.model_copy(update={"home": home}), supervisor, stop)
+            return _run_service(options, settings.model_copy(update={"home": home}), supervisor, stop)
         finally:
             if not options.command:
-                say("stopping")
+                print_message("stopping")
             supervisor.stop(stop)
 
 
-def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop: StopRequest) -> int:
-    with listen(options.host, options.port) as listener:
+def _run_service(options: UpOptions, settings: Settings, supervisor: Supervisor, stop: StopRequest) -> int:
+    with open_listening_socket(options.host, options.port) as listener:
         if not settings.redis_url:
             supervisor.watch(start_redis(settings.home))
         known = load_saved_endpoint(settings.home)
@@ -83,14 +83,14 @@ def _serve(options: UpOptions, settings: Settings, supervisor: Supervisor, stop:
         try:
             ready = _wait_until_ready(endpoint, supervisor, stop)
         finally:
-            save(settings.home, endpoint)  # save a new key even if the service does not become ready
+            save_endpoint(settings.home, endpoint)  # save a new key even if the service does not become ready
         if not ready:
             return ExitCode.INTERRUPTED
         if options.command:
             return _run_command(options.command, endpoint, supervisor, stop)
-        show(format_first_steps(endpoint, settings.home))
+        print_text(format_first_steps(endpoint, settings.home))
         while not stop.wait(POLL_INTERVAL_SECONDS):
-            supervisor.check()
+            supervisor.check_children()
         return ExitCode.OK
 
 
@@ -100,13 +100,15 @@ def _make_children(options: UpOptions, home: Path, listener: socket.socket) -> l
     api = {"BAICHUAN_LISTEN_FD": str(listener.fileno()), **_limit_seconds("BAICHUAN_SHUTDOWN_SECONDS", 2)}
     inherited = (listener.fileno(),)
     children = [
-        Child("API", [*python_command(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited),
-        Child("dispatcher", [*python_command(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
+        Child(
+            "API", [*get_python_command(), "api"], home / "logs/api.log", 3.0, environment | api, inherited=inherited
+        ),
+        Child("dispatcher", [*get_python_command(), "jobs.dispatcher"], home / "logs/dispatcher.log", 1.5, environment),
     ]
     if options.worker:
         drain = _limit_seconds("BAICHUAN_WORKER_DRAIN_SECONDS", 8)
         children.append(
-            Child("worker", [*python_command(), "workers"], home / "logs/worker.log", 9.0, environment | drain)
+            Child("worker", [*get_python_command(), "workers"], home / "logs/worker.log", 9.0, environment | drain)
         )
     return children
 
@@ -124,7 +126,7 @@ def _limit_seconds(variable: str, seconds: int) -> dict[str, str]:
     return {variable: str(seconds) if is_longer else given}
 
 
-def python_command() -> list[str]:
+def get_python_command() -> list[str]:
     """Return the command prefix that runs our modules, ignoring folders of the same name in the current directory."""
     return [sys.executable, "-P", "-m"]
 
@@ -134,11 +136,13 @@ def _wait_until_ready(endpoint: Endpoint, supervisor: Supervisor, stop: StopRequ
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     with httpx.Client(base_url=endpoint.url, trust_env=False) as client:
         while not stop.wait(POLL_INTERVAL_SECONDS):
-            supervisor.check()
+            supervisor.check_children()
             if _is_ready(client):
                 return True
             if time.monotonic() > deadline:
-                raise CommandError(f"the API is not ready after {READY_TIMEOUT_SECONDS:.0f} s\n{supervisor.report()}")
+                raise CommandError(
+                    f"the API is not ready after {READY_TIMEOUT_SECONDS:.0f} s\n{supervisor.format_log_tails()}"
+                )
     return False
 
 
@@ -157,7 +161,7 @@ def _is_ready(client: httpx.Client) -> bool:
 
 def _warn_about_redis(state: str) -> None:
     if state != "ok":
-        say(f"Redis is {state}: jobs are accepted and kept, and start once Redis responds")
+        print_message(f"Redis is {state}: jobs are accepted and kept, and start once Redis responds")
 
 
 def _run_command(command: Sequence[str], endpoint: Endpoint, supervisor: Supervisor, stop: StopRequest) -> int:
@@ -168,7 +172,7 @@ def _run_command(command: Sequence[str], endpoint: Endpoint, supervisor: Supervi
     except OSError as error:
         raise CommandError(f"cannot run {command[0]}: {error.strerror}", ExitCode.USAGE) from error
     while process.poll() is None and not stop.wait(POLL_INTERVAL_SECONDS):
-        supervisor.check(process.pid)
+        supervisor.check_children(process.pid)
     code = process.poll()
     if code is None:
         _stop_command(process)

@@ -7,16 +7,18 @@ from pathlib import Path
 from jobs.artifacts.directory import DirectoryStore
 from jobs.artifacts.objects import ObjectStore
 from jobs.artifacts.store import ArtifactStore, StoredFile, describe_files
-from jobs.artifacts.workspace import Workspace, input_key, published_key
+from jobs.artifacts.workspace import Workspace, input_key, published_model_key
 from jobs.settings import Settings
 
 
 def open_store(settings: Settings) -> ArtifactStore:
     """Open the store that `ARTIFACT_ROOT` names: a directory, or a URL such as s3://bucket/prefix."""
-    return open_store_at(settings.artifacts, cache=cache_folder(settings), cache_bytes=settings.cache_bytes)
+    return open_store_at(
+        settings.effective_artifact_root, cache=get_cache_folder(settings), cache_bytes=settings.cache_bytes
+    )
 
 
-def cache_folder(settings: Settings) -> Path:
+def get_cache_folder(settings: Settings) -> Path:
     """Return the folder for local copies of an object store's files."""
     return settings.home / "cache"
 
@@ -49,10 +51,10 @@ __all__ = [
     "ObjectStore",
     "StoredFile",
     "Workspace",
-    "cache_folder",
     "describe_files",
+    "get_cache_folder",
     "input_key",
     "open_store",
     "open_store_at",
-    "published_key",
+    "published_model_key",
 ]

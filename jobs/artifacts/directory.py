@@ -18,32 +18,32 @@ class DirectoryStore:
         self.root = root.resolve()
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def workspace(self, key: str) -> Path:
-        """See `ArtifactStore.workspace`."""
-        folder = self._path(key)
+    def open_workspace(self, key: str) -> Path:
+        """See `ArtifactStore.open_workspace`."""
+        folder = self._resolve_key(key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def publish(self, key: str) -> None:
         """Flush the files to disk, because the result of a job must survive a power failure."""
-        self.share(self._path(key), key)
+        self.share(self._resolve_key(key), key)
 
     def hold(self, key: str) -> Path:
         """See `ArtifactStore.hold`; every machine can read the workspace itself."""
-        return self._path(key)
+        return self._resolve_key(key)
 
     def share(self, held: Path, key: str) -> None:  # noqa: ARG002
         """See `ArtifactStore.share`."""
         for path in held.rglob("*"):
-            _sync(path)
+            _fsync(path)
         self._sync_folders(held)
 
     def release(self, held: Path) -> None:
         """See `ArtifactStore.release`."""
 
-    def sizes(self, key: str) -> dict[str, int]:
-        """See `ArtifactStore.sizes`."""
-        folder, found = self._path(key), {}
+    def list_sizes(self, key: str) -> dict[str, int]:
+        """See `ArtifactStore.list_sizes`."""
+        folder, found = self._resolve_key(key), {}
         for path in folder.rglob("*"):
             with suppress(FileNotFoundError):  # the attempt that owns the folder may be deleting files
                 if path.is_file():
@@ -52,44 +52,44 @@ class DirectoryStore:
 
     def copy(self, source: str, target: str) -> None:
         """See `ArtifactStore.copy`; files never change, so a hard link is enough if the disk supports it."""
-        path = self._path(target)
+        path = self._resolve_key(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.hardlink_to(self._path(source))
+            path.hardlink_to(self._resolve_key(source))
         except FileNotFoundError:
             raise
         except OSError:
-            shutil.copyfile(self._path(source), path)
-            _sync(path)
+            shutil.copyfile(self._resolve_key(source), path)
+            _fsync(path)
         self._sync_folders(path.parent)
 
-    def scratch(self) -> Path:
-        """See `ArtifactStore.scratch`."""
-        return self.workspace("incoming")
+    def open_scratch_folder(self) -> Path:
+        """See `ArtifactStore.open_scratch_folder`."""
+        return self.open_workspace("incoming")
 
     def put(self, source: Path, key: str) -> None:
         """See `ArtifactStore.put`."""
-        target = self._path(key)
+        target = self._resolve_key(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, target)
         self._sync_folders(target.parent)
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:
         """See `ArtifactStore.read`."""
-        with self._path(key).open("rb") as file:
+        with self._resolve_key(key).open("rb") as file:
             file.seek(start)
             left = stop - start
             while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
                 left -= len(chunk)
                 yield chunk
 
-    def local_path(self, key: str) -> Path:
-        """See `ArtifactStore.local_path`."""
-        return self._path(key)
+    def fetch_path(self, key: str) -> Path:
+        """See `ArtifactStore.fetch_path`."""
+        return self._resolve_key(key)
 
     def delete(self, key: str) -> None:
         """See `ArtifactStore.delete`."""
-        delete_path(self._path(key))
+        delete_path(self._resolve_key(key))
 
     def tidy(self) -> None:
         """See `ArtifactStore.tidy`."""
@@ -102,18 +102,18 @@ class DirectoryStore:
     def _sync_folders(self, folder: Path) -> None:
         """Flush a folder and its parents to disk, because they may have been created with the files."""
         while folder != self.root:
-            _sync(folder)
+            _fsync(folder)
             folder = folder.parent
-        _sync(self.root)
+        _fsync(self.root)
 
-    def _path(self, key: str) -> Path:
+    def _resolve_key(self, key: str) -> Path:
         path = (self.root / key).resolve()
         if not path.is_relative_to(self.root) or path == self.root:
             raise ValueError(f"the key {key!r} points outside the artifact store")
         return path
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import ObjectStore as Backend
 from obstore.store import from_url
 
-from jobs.artifacts.cache import Cache
+from jobs.artifacts.cache import ArtifactCache
 from jobs.artifacts.store import STALE_TRANSFER_SECONDS, delete_older_than, delete_path
 from jobs.artifacts.workspace import Workspace
 from jobs.identifiers import new_id
@@ -28,24 +28,24 @@ class ObjectStore:
         self._backend = backend
         self._cache = cache.resolve()
         self._cache.mkdir(parents=True, exist_ok=True)
-        self._fetched = Cache(self._cache / "fetched", limit)
+        self._fetched = ArtifactCache(self._cache / "fetched", limit)
 
     @classmethod
     def from_url(cls, url: str, *, cache: Path, limit: int = 0) -> Self:
         """Open a URL such as s3://bucket/prefix; `limit` is the maximum size of the cache in bytes, 0 for no limit."""
         return cls(from_url(url), cache, limit)
 
-    def workspace(self, key: str) -> Path:
-        """See `ArtifactStore.workspace`."""
+    def open_workspace(self, key: str) -> Path:
+        """See `ArtifactStore.open_workspace`."""
         folder = self._cache / "work" / key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def publish(self, key: str) -> None:
         """See `ArtifactStore.publish`."""
-        folder = self.workspace(key)
+        folder = self.open_workspace(key)
         self._upload(folder, key)
-        fetched = self._fetched.path(key)
+        fetched = self._fetched.get_path(key)
         if not fetched.exists():  # a later job on this machine can then read the result from the cache
             fetched.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(fetched)
@@ -53,7 +53,7 @@ class ObjectStore:
     def hold(self, key: str) -> Path:
         """See `ArtifactStore.hold`; hard links take no space and keep the content of deleted files."""
         held = self._cache / "work" / "incoming" / new_id("held")
-        shutil.copytree(self.workspace(key), held, copy_function=os.link)
+        shutil.copytree(self.open_workspace(key), held, copy_function=os.link)
         return held
 
     def share(self, held: Path, key: str) -> None:
@@ -65,8 +65,8 @@ class ObjectStore:
         """See `ArtifactStore.release`."""
         delete_path(held)
 
-    def sizes(self, key: str) -> dict[str, int]:
-        """See `ArtifactStore.sizes`."""
+    def list_sizes(self, key: str) -> dict[str, int]:
+        """See `ArtifactStore.list_sizes`."""
         entries = [entry for batch in obstore.list(self._backend, prefix=key) for entry in batch]
         return {entry["path"].removeprefix(f"{key}/"): entry["size"] for entry in entries}
 
@@ -77,9 +77,9 @@ class ObjectStore:
         except NotFoundError as error:
             raise FileNotFoundError(errno.ENOENT, "the object does not exist", source) from error
 
-    def scratch(self) -> Path:
-        """See `ArtifactStore.scratch`."""
-        return self.workspace("incoming")
+    def open_scratch_folder(self) -> Path:
+        """See `ArtifactStore.open_scratch_folder`."""
+        return self.open_workspace("incoming")
 
     def put(self, source: Path, key: str) -> None:
         """See `ArtifactStore.put`."""
@@ -96,9 +96,9 @@ class ObjectStore:
         for piece in obstore.get(self._backend, key, options={"range": (start, stop)}).stream():
             yield bytes(piece)
 
-    def local_path(self, key: str) -> Path:
+    def fetch_path(self, key: str) -> Path:
         """Return the local path of a file or folder; download it first if it is not cached."""
-        target = self._fetched.path(key)
+        target = self._fetched.get_path(key)
         while not self._fetched.hold(key):  # the download may be evicted before it is locked
             self._download(key, target)
         return target
@@ -142,7 +142,7 @@ class ObjectStore:
         arriving = target.with_name(f"{target.name}.{new_id('arriving')}")  # another runner may be downloading it too
         names = [entry["path"] for batch in obstore.list(self._backend, prefix=key) for entry in batch]
         for name in names or [key]:
-            self._fetch(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))
+            self._download_object(name, arriving if name == key else arriving / name.removeprefix(f"{key}/"))
         try:
             arriving.rename(target)
         except OSError:
@@ -150,7 +150,7 @@ class ObjectStore:
                 raise
             shutil.rmtree(arriving)  # another runner has already downloaded this folder
 
-    def _fetch(self, name: str, target: Path) -> None:
+    def _download_object(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
             for piece in obstore.get(self._backend, name).stream():

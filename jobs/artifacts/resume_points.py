@@ -50,7 +50,7 @@ class ResumePoint:
     @property
     def key(self) -> str:
         """Key of the resume point's folder in the store."""
-        return Workspace(self.job_id, self.attempt_id).resume_point(self.step)
+        return Workspace(self.job_id, self.attempt_id).resume_point_key(self.step)
 
     @property
     def size_bytes(self) -> int:
@@ -61,20 +61,20 @@ class ResumePoint:
 _RESUME_POINT_ADAPTER: TypeAdapter[ResumePoint] = TypeAdapter(ResumePoint)
 
 
-def describe_point(store: ArtifactStore, point: ResumePoint) -> None:
+def write_description(store: ArtifactStore, point: ResumePoint) -> None:
     """Write the description of a resume point after all its files are in the store."""
-    file = store.scratch() / new_id("marker")
+    file = store.open_scratch_folder() / new_id("marker")
     file.write_bytes(_RESUME_POINT_ADAPTER.dump_json(point))
-    store.put(file, Workspace(point.job_id, point.attempt_id).marker(point.step))
+    store.put(file, Workspace(point.job_id, point.attempt_id).marker_key(point.step))
 
 
 def delete_resume_point(store: ArtifactStore, workspace: Workspace, step: int) -> None:
     """Delete a resume point, starting with its description."""
-    store.delete(workspace.marker(step))
-    store.delete(workspace.resume_point(step))
+    store.delete(workspace.marker_key(step))
+    store.delete(workspace.resume_point_key(step))
 
 
-def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -> list[ResumePoint]:
+def list_complete_resume_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -> list[ResumePoint]:
     """Return a job's complete resume points in order of step; for equal steps, the later attempt wins.
 
     Args:
@@ -82,7 +82,7 @@ def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -
         job_id: The job.
         attempt_ids: The attempts to consider, first to last.
     """
-    sizes = store.sizes(f"jobs/{job_id}")
+    sizes = store.list_sizes(f"jobs/{job_id}")
     steps: dict[str, list[int]] = {}
     for path in sizes:
         if match := _MARKER_PATTERN.fullmatch(path):
@@ -90,21 +90,21 @@ def list_points(store: ArtifactStore, job_id: str, attempt_ids: Iterable[str]) -
     found: dict[int, ResumePoint] = {}
     for attempt_id in attempt_ids:
         for step in steps.get(attempt_id, ()):
-            if (point := _read_point(store, job_id, attempt_id, step, sizes)) is not None:
+            if (point := _read_resume_point(store, job_id, attempt_id, step, sizes)) is not None:
                 found[step] = point
     return [found[step] for step in sorted(found)]
 
 
-def _read_point(
+def _read_resume_point(
     store: ArtifactStore, job_id: str, attempt_id: str, step: int, sizes: Mapping[str, int]
 ) -> ResumePoint | None:
     workspace = Workspace(job_id, attempt_id)
     prefix = f"jobs/{job_id}/"
     try:
-        marker = workspace.marker(step)
+        marker = workspace.marker_key(step)
         point = _RESUME_POINT_ADAPTER.validate_json(b"".join(store.read(marker, 0, sizes[marker.removeprefix(prefix)])))
     except (FileNotFoundError, ValueError):
         return None  # the description was deleted in the meantime, or another version of the service wrote it
-    folder = workspace.resume_point(step).removeprefix(prefix)
+    folder = workspace.resume_point_key(step).removeprefix(prefix)
     is_complete = all(sizes.get(f"{folder}/{path}") == size for path, size in point.sizes.items())
     return point if is_complete else None

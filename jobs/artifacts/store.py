@@ -29,7 +29,7 @@ STALE_TRANSFER_SECONDS = 24 * 3600  # seconds without a write after which an upl
 class ArtifactStore(Protocol):
     """Storage for files under keys, which are relative paths with '/'."""
 
-    def workspace(self, key: str) -> Path:
+    def open_workspace(self, key: str) -> Path:
         """Return a local folder for the files that an attempt will publish under `key`."""
         ...
 
@@ -37,7 +37,7 @@ class ArtifactStore(Protocol):
         """Make the files in the workspace of `key` readable under that key on every machine."""
         ...
 
-    def scratch(self) -> Path:
+    def open_scratch_folder(self) -> Path:
         """Return a local folder for uploads in progress."""
         ...
 
@@ -49,7 +49,7 @@ class ArtifactStore(Protocol):
         """Yield the bytes [start, stop) of a file in chunks."""
         ...
 
-    def local_path(self, key: str) -> Path:
+    def fetch_path(self, key: str) -> Path:
         """Return the local path of the file or folder `key`; download it first if it is not on this machine."""
         ...
 
@@ -65,7 +65,7 @@ class ArtifactStore(Protocol):
         """Release a folder that `hold` returned."""
         ...
 
-    def sizes(self, key: str) -> dict[str, int]:
+    def list_sizes(self, key: str) -> dict[str, int]:
         """Return the size in bytes of each file under `key`, by relative path."""
         ...
 
@@ -117,9 +117,11 @@ def delete_path(path: Path) -> None:
 def describe_files(folder: Path, patterns: Sequence[str] = ("*",)) -> list[StoredFile]:
     """Return the size and SHA-256 of every file under `folder` that matches a pattern, sorted by path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and any(map(path.match, patterns)))
-    return [StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
+    return [
+        StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, _compute_sha256(path)) for path in files
+    ]
 
 
-def _sha256(path: Path) -> str:
+def _compute_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,16 +27,16 @@ class Workspace:
         """Key of the files that a later attempt resumes from."""
         return f"{self.key}/checkpoints"
 
-    def resume_point(self, step: int) -> str:
+    def resume_point_key(self, step: int) -> str:
         """Return the key of the resume point saved at this step."""
         return f"{self.checkpoints}/checkpoint-{step}"
 
-    def marker(self, step: int) -> str:
+    def marker_key(self, step: int) -> str:
         """Return the key of the resume point's description, which is written once the resume point is complete."""
         return f"{self.checkpoints}/{MARKER_FOLDER}/{step}.json"
 
 
-def published_key(job_id: str, name: str) -> str:
+def published_model_key(job_id: str, name: str) -> str:
     """Return the key of a model that was published from a resume point of the job."""
     return f"jobs/{job_id}/{name}"
 

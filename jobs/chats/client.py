@@ -19,15 +19,15 @@ from jobs.chats.messages import (
     CALL_ADAPTER,
     REPLIES_ADAPTER,
     Abort,
-    Alive,
-    Ask,
     Call,
+    ChatEnded,
+    ChatRefused,
+    ChatRequest,
+    ChatsAlive,
+    ChatStarted,
     ChoiceEnded,
     Delta,
-    Ended,
-    Refused,
     Reply,
-    Started,
     call_queue_key,
     process_key,
     reply_stream_key,
@@ -44,7 +44,7 @@ LOST_REPLIES_MESSAGE = "replies were lost in transit; send the request again"
 
 log = logging.getLogger(__name__)
 
-ChatReply = Started | Delta | ChoiceEnded | Ended | Refused
+ChatReply = ChatStarted | Delta | ChoiceEnded | ChatEnded | ChatRefused
 
 
 class OpenChat:
@@ -71,7 +71,7 @@ class OpenChat:
 
     @property
     def silent_seconds(self) -> float:
-        """Seconds since the last reply or `Alive` message."""
+        """Seconds since the last reply or `ChatsAlive` message."""
         return time.monotonic() - self.heard
 
     def deliver(self, reply: ChatReply) -> None:
@@ -81,15 +81,15 @@ class OpenChat:
         if expected is None or reply.number < expected:
             return
         if reply.number > expected:
-            reply = Refused(reply.id, expected, "failed", LOST_REPLIES_MESSAGE)
-        if isinstance(reply, Ended | Refused):
+            reply = ChatRefused(reply.id, expected, "failed", LOST_REPLIES_MESSAGE)
+        if isinstance(reply, ChatEnded | ChatRefused):
             del self._expected[reply.id]
         else:
             self._expected[reply.id] += 1
         self._news.append((self._index[reply.id], reply))
         self._arrived.set()
 
-    async def take(self, seconds: float) -> list[tuple[int, ChatReply]]:
+    async def wait_for_replies(self, seconds: float) -> list[tuple[int, ChatReply]]:
         """Wait up to `seconds` for replies; return all that have arrived, each with the index of its request."""
         if not self._news:
             with suppress(TimeoutError):
@@ -124,12 +124,12 @@ class ChatClient:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read replies while the block runs."""
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._renew())]
+        tasks = [asyncio.create_task(self._read_replies()), asyncio.create_task(self._renew_process_key())]
         try:
             yield
         finally:
             for chat in set(self._chats.values()):
-                self.hang_up(chat)
+                self.close_chat(chat)
             await asyncio.gather(*self._tasks)
             for task in tasks:
                 task.cancel()
@@ -138,12 +138,12 @@ class ChatClient:
                 await self._redis.delete(process_key(self.process_id), reply_stream_key(self.process_id))
             await self._redis.aclose()
 
-    async def ask(self, attempt_id: str, requests: Mapping[str, Mapping[str, Any]]) -> OpenChat:
+    async def send_requests(self, attempt_id: str, requests: Mapping[str, Mapping[str, Any]]) -> OpenChat:
         """Send requests to an attempt.
 
         Args:
             attempt_id: An attempt that accepts chats.
-            requests: Fields of each request, see `Ask`, by the request's id.
+            requests: Fields of each request, see `ChatRequest`, by the request's id.
 
         Raises:
             RedisError: Redis is unreachable.
@@ -153,30 +153,32 @@ class ChatClient:
         self._chats.update(dict.fromkeys(requests, chat))
         self._busy.set()
         try:
-            await self._send(attempt_id, [Ask(each, self.process_id, fields) for each, fields in requests.items()])
+            await self._send_calls(
+                attempt_id, [ChatRequest(each, self.process_id, fields) for each, fields in requests.items()]
+            )
         except BaseException:
-            self.hang_up(chat)
+            self.close_chat(chat)
             raise
         return chat
 
-    def hang_up(self, chat: OpenChat) -> None:
+    def close_chat(self, chat: OpenChat) -> None:
         """Forget a chat and abort its open requests in the background, because the caller may already be cancelled."""
         for chat_id in chat.ids:
             self._chats.pop(chat_id, None)
         if not self._chats:
             self._busy.clear()
         if calls := [Abort(chat_id) for chat_id in chat.open_ids]:
-            task = asyncio.create_task(self._abort(chat.attempt_id, calls))
+            task = asyncio.create_task(self._send_aborts(chat.attempt_id, calls))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _abort(self, attempt_id: str, calls: Sequence[Call]) -> None:
+    async def _send_aborts(self, attempt_id: str, calls: Sequence[Call]) -> None:
         try:
-            await self._send(attempt_id, calls)
+            await self._send_calls(attempt_id, calls)
         except (RedisError, OSError) as error:
             log.warning("cannot abort chats of attempt %s, so they continue: %s", attempt_id, error)
 
-    async def _send(self, attempt_id: str, calls: Sequence[Call]) -> None:
+    async def _send_calls(self, attempt_id: str, calls: Sequence[Call]) -> None:
         queue = call_queue_key(attempt_id)
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_TTL_SECONDS)
@@ -184,7 +186,7 @@ class ChatClient:
             pipeline.expire(queue, CALL_TTL_SECONDS)
             await pipeline.execute()
 
-    async def _read(self) -> None:
+    async def _read_replies(self) -> None:
         last: bytes | str = "0"
         client = Redis.from_url(
             self._url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=READ_BLOCK_MS / 1000 + 2
@@ -200,9 +202,9 @@ class ChatClient:
                     continue
                 for entry_id, fields in list_entries(found):
                     last = entry_id
-                    self._deliver(fields.get(b"replies", b""))
+                    self._deliver_replies(fields.get(b"replies", b""))
 
-    def _deliver(self, text: bytes) -> None:
+    def _deliver_replies(self, text: bytes) -> None:
         try:
             replies: list[Reply] = REPLIES_ADAPTER.validate_json(text)
         except ValidationError as error:  # the affected chats will see a gap in the sequence numbers and fail
@@ -210,14 +212,14 @@ class ChatClient:
             return
         now = time.monotonic()
         for reply in replies:
-            if isinstance(reply, Alive):
+            if isinstance(reply, ChatsAlive):
                 for chat_id in reply.ids:
                     if chat := self._chats.get(chat_id):
                         chat.heard = now
             elif chat := self._chats.get(reply.id):
                 chat.deliver(reply)
 
-    async def _renew(self) -> None:
+    async def _renew_process_key(self) -> None:
         while True:
             await self._busy.wait()
             with suppress(RedisError, OSError):

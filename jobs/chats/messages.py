@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ChatRequest:
     """A request to a serving attempt.
 
     Attributes:
@@ -42,7 +42,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class ChatStarted:
     """The request is valid and has joined the batch."""
 
     id: str
@@ -76,7 +76,7 @@ class ChoiceEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ChatEnded:
     """All completions of the chat have ended; no further reply follows."""
 
     id: str
@@ -85,14 +85,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ChatRefused:
     """The chat ends without an answer, or in the middle of one; no further reply follows.
 
     Attributes:
         reason: `invalid` if the request is at fault; `busy` if the runner cannot accept more chats at the moment;
             `leaving` if its attempt is ending; `failed` if the runner died or the model computed NaN.
         message: Explanation for the client.
-        param: The parameter at fault, by its name in `Ask.request`.
+        param: The parameter at fault, by its name in `ChatRequest.request`.
     """
 
     id: str
@@ -104,15 +104,15 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
+class ChatsAlive:
     """The runner is still working on these chats; sent every second, so that API processes notice if it dies."""
 
     ids: Sequence[str] = field(default_factory=list)
     type: Literal["alive"] = "alive"
 
 
-Call = Annotated[Ask | Abort, Field(discriminator="type")]
-Reply = Annotated[Started | Delta | ChoiceEnded | Ended | Refused | Alive, Field(discriminator="type")]
+Call = Annotated[ChatRequest | Abort, Field(discriminator="type")]
+Reply = Annotated[ChatStarted | Delta | ChoiceEnded | ChatEnded | ChatRefused | ChatsAlive, Field(discriminator="type")]
 
 CALL_ADAPTER: TypeAdapter[Call] = TypeAdapter(Call)
 # Each entry of a reply stream contains one such list.

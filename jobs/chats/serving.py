@@ -15,24 +15,24 @@ from jobs.chats.messages import (
     CALL_ADAPTER,
     REPLIES_ADAPTER,
     Abort,
-    Alive,
-    Ask,
     Call,
-    Ended,
-    Refused,
+    ChatEnded,
+    ChatRefused,
+    ChatRequest,
+    ChatsAlive,
     Reply,
     call_queue_key,
     process_key,
     reply_stream_key,
 )
 
-BEAT_INTERVAL_SECONDS = 1.0  # time between two `Alive` messages
+BEAT_INTERVAL_SECONDS = 1.0  # time between two `ChatsAlive` messages
 # An API process is considered dead once its key has been missing at this many consecutive checks, one per beat. Must be
 # more than one, because keys are lost when Redis restarts.
 MAX_MISSED_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
 STREAM_TTL_SECONDS = 60  # a stream expires after this long without new replies
-LINGER_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
+REFUSAL_PERIOD_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0
 RESPONSE_TIMEOUT_SECONDS = 3.0
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class OpenChat:
+class ServedChat:
     """A chat that has not ended: the API process that is waiting for it, and the number of its next reply."""
 
     process_id: str
@@ -75,7 +75,7 @@ class ChatExchange:
 class ServedAttempt:
     """The chats of one attempt.
 
-    Its thread reads calls and sends `Alive` messages. If the runner no longer reads, only this thread blocks.
+    Its thread reads calls and sends `ChatsAlive` messages. If the runner no longer reads, only this thread blocks.
     """
 
     def __init__(self, client: redis.Redis, attempt_id: str, deliver: Callable[[Call], None]) -> None:
@@ -84,7 +84,7 @@ class ServedAttempt:
         self._queue = call_queue_key(attempt_id)
         self._deliver = deliver
         self._lock = threading.Lock()
-        self._open: dict[str, OpenChat] = {}
+        self._open: dict[str, ServedChat] = {}
         self._missing: dict[str, int] = {}  # number of consecutive beats without a key, by API process
         self._closed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
@@ -98,13 +98,13 @@ class ServedAttempt:
         streams: dict[str, list[Reply]] = {}
         with self._lock:
             for reply in replies:
-                if isinstance(reply, Alive) or (chat := self._open.get(reply.id)) is None:
+                if isinstance(reply, ChatsAlive) or (chat := self._open.get(reply.id)) is None:
                     continue  # the chat was aborted in the meantime
                 chat.number = reply.number + 1
-                if isinstance(reply, Ended | Refused):
+                if isinstance(reply, ChatEnded | ChatRefused):
                     del self._open[reply.id]
                 streams.setdefault(chat.process_id, []).append(reply)
-        self._append(streams)
+        self._append_replies(streams)
 
     def close(self, reason: Literal["leaving", "failed"], message: str) -> None:
         """End all open chats without waiting; new ones are refused in the background for a few seconds."""
@@ -113,8 +113,8 @@ class ServedAttempt:
             chats, self._open = self._open, {}
         streams: dict[str, list[Reply]] = {}
         for chat_id, chat in chats.items():
-            streams.setdefault(chat.process_id, []).append(Refused(chat_id, chat.number, reason, message))
-        self._append(streams)
+            streams.setdefault(chat.process_id, []).append(ChatRefused(chat_id, chat.number, reason, message))
+        self._append_replies(streams)
 
     def _run(self) -> None:
         beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
@@ -123,7 +123,7 @@ class ServedAttempt:
                 self._take_calls(max(0.01, beat_at - time.monotonic()))
                 if time.monotonic() >= beat_at:
                     beat_at = time.monotonic() + BEAT_INTERVAL_SECONDS
-                    self._beat()
+                    self._send_alive_messages()
             except (RedisError, OSError) as error:
                 log.warning("%s: Redis is not responding, so no chats can be received: %s", self._attempt_id, error)
                 time.sleep(RETRY_INTERVAL_SECONDS)
@@ -131,18 +131,18 @@ class ServedAttempt:
                 log.exception("%s: unexpected error while receiving chats; a chat may be lost", self._attempt_id)
 
     def _has_ended(self) -> bool:
-        return self._closed_at is not None and time.monotonic() - self._closed_at > LINGER_SECONDS
+        return self._closed_at is not None and time.monotonic() - self._closed_at > REFUSAL_PERIOD_SECONDS
 
     def _take_calls(self, seconds: float) -> None:
         """Wait up to `seconds` for a call; deliver it and any others in the queue."""
         found = self._redis.blpop([self._queue], timeout=seconds)
         if found is not None:
-            self._receive(found[1])
+            self._receive_call(found[1])
             more = self._redis.lpop(self._queue, MAX_CALLS_PER_READ)
             for text in more if isinstance(more, list) else ():
-                self._receive(text)
+                self._receive_call(text)
 
-    def _receive(self, text: bytes | str) -> None:
+    def _receive_call(self, text: bytes | str) -> None:
         try:
             call = CALL_ADAPTER.validate_json(text)
         except ValidationError as error:
@@ -153,13 +153,13 @@ class ServedAttempt:
             if isinstance(call, Abort):
                 self._open.pop(call.id, None)
             elif not is_closed:
-                self._open[call.id] = OpenChat(call.reply_to)
+                self._open[call.id] = ServedChat(call.reply_to)
         if not is_closed:
             self._deliver(call)
-        elif isinstance(call, Ask):
-            self._append({call.reply_to: [Refused(call.id, 0, "leaving", "the attempt has ended")]})
+        elif isinstance(call, ChatRequest):
+            self._append_replies({call.reply_to: [ChatRefused(call.id, 0, "leaving", "the attempt has ended")]})
 
-    def _beat(self) -> None:
+    def _send_alive_messages(self) -> None:
         """Report which chats are alive, and abort those whose API process has died."""
         with self._lock:
             chats = dict(self._open)
@@ -175,7 +175,7 @@ class ServedAttempt:
             exist = dict(zip(ids, pipeline.execute(), strict=True))
         self._missing = {name: self._missing.get(name, 0) + 1 for name in ids if not exist[name]}
         gone = {name for name, count in self._missing.items() if count >= MAX_MISSED_BEATS}
-        self._append({name: [Alive(ids[name])] for name in ids if name not in gone})
+        self._append_replies({name: [ChatsAlive(ids[name])] for name in ids if name not in gone})
         for process_id in gone:
             log.warning("%s: API process %s has died, aborting its chats", self._attempt_id, process_id)
             for chat_id in ids[process_id]:
@@ -183,7 +183,7 @@ class ServedAttempt:
                     self._open.pop(chat_id, None)
                 self._deliver(Abort(chat_id))
 
-    def _append(self, streams: dict[str, list[Reply]]) -> None:
+    def _append_replies(self, streams: dict[str, list[Reply]]) -> None:
         """Append replies to the stream of each API process, which detects lost replies by their numbers."""
         if not streams:
             return

@@ -3,11 +3,11 @@
 from jobs.database.connection import (
     OUTAGE_ERRORS,
     Database,
-    alembic_config,
+    build_alembic_config,
     insert,
     is_outage,
     is_rolled_back,
     now_ms,
 )
 
-__all__ = ["OUTAGE_ERRORS", "Database", "alembic_config", "insert", "is_outage", "is_rolled_back", "now_ms"]
+__all__ = ["OUTAGE_ERRORS", "Database", "build_alembic_config", "insert", "is_outage", "is_rolled_back", "now_ms"]

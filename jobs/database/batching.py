@@ -94,7 +94,7 @@ class CallBatcher:
 
     def _run(self) -> None:
         while True:
-            batch = self._next_batch()
+            batch = self._take_batch()
             calls = [call for call in batch if call is not None]
             answers = self._run_calls(calls) if calls else []
             for loop, group in groupby(zip(calls, answers, strict=True), key=lambda pair: pair[0].future.get_loop()):
@@ -104,7 +104,7 @@ class CallBatcher:
             if None in batch:
                 return
 
-    def _next_batch(self) -> list[_Call | None]:
+    def _take_batch(self) -> list[_Call | None]:
         """Wait for the bell and return the waiting calls; none if an earlier batch has taken them."""
         self._bell.get()
         while not self._bell.empty():  # each call is queued before its ring, so discarding extra rings loses no call

@@ -93,13 +93,13 @@ class Database:
     def migrate(self) -> None:
         """Upgrade the schema to the newest revision."""
         with self.engine.connect() as connection:
-            command.upgrade(alembic_config(connection), "head")
+            command.upgrade(build_alembic_config(connection), "head")
 
     def is_migrated(self) -> bool:
         """Whether the schema is at the newest revision."""
         with self.reading() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
-        return current == ScriptDirectory.from_config(alembic_config()).get_current_head()
+        return current == ScriptDirectory.from_config(build_alembic_config()).get_current_head()
 
     def close(self) -> None:
         """Close all pooled connections."""
@@ -140,7 +140,7 @@ def insert(connection: Connection, table: type[Base]) -> SQLiteInsert | PostgreS
     return SQLiteInsert(table) if connection.dialect.name == "sqlite" else PostgreSQLInsert(table)
 
 
-def alembic_config(connection: Connection | None = None) -> Config:
+def build_alembic_config(connection: Connection | None = None) -> Config:
     """Return Alembic's configuration for the packaged migrations."""
     config = Config()
     config.set_main_option("script_location", "migrations:")

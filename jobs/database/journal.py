@@ -22,7 +22,7 @@ from jobs.database.tables import Feed, FeedPosition, Usage
 from jobs.records import FeedEventType
 
 DAY_MS = 24 * 3600 * 1000
-_KEY = "baichuan.journal"
+_JOURNAL_KEY = "baichuan.journal"
 _INSERT_FEED = sa.insert(Feed)
 
 
@@ -87,7 +87,7 @@ def add_usage(
 
 def begin_journal(connection: Connection) -> None:
     """Start an empty journal, without entries that an earlier transaction on this connection may have left."""
-    connection.info[_KEY] = Journal()
+    connection.info[_JOURNAL_KEY] = Journal()
 
 
 def write_journal(connection: Connection) -> frozenset[str]:
@@ -167,4 +167,4 @@ def _write_usage(connection: Connection, used: Sequence[KeyUsage]) -> None:
 
 
 def _get_journal(connection: Connection) -> Journal:
-    return connection.info.setdefault(_KEY, Journal())  # type: ignore[no-any-return]
+    return connection.info.setdefault(_JOURNAL_KEY, Journal())  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ class Base(DeclarativeBase):
     )
 
 
-def _partial_index_options(condition: str) -> dict[str, Any]:
+def _build_partial_index_options(condition: str) -> dict[str, Any]:
     """Return the options of a partial index on the rows that meet a condition."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
@@ -99,7 +99,7 @@ class Job(Base):
         Index("ix_jobs_project_id_id", "project_id", "id"),
         Index("ix_jobs_project_id_state_id", "project_id", "state", "id"),
         Index("ix_jobs_project_id_kind_id", "project_id", "kind", "id"),
-        Index("ix_jobs_queued", text("priority DESC"), "id", **_partial_index_options("state = 'queued'")),
+        Index("ix_jobs_queued", text("priority DESC"), "id", **_build_partial_index_options("state = 'queued'")),
     )
 
 
@@ -150,7 +150,7 @@ class Allocation(Base):
     deadline: Mapped[int | None] = mapped_column(Milliseconds)
     address: Mapped[str | None] = mapped_column(Text)
 
-    __table_args__ = (Index("ix_allocations_open", "deadline", **_partial_index_options("deadline IS NOT NULL")),)
+    __table_args__ = (Index("ix_allocations_open", "deadline", **_build_partial_index_options("deadline IS NOT NULL")),)
 
 
 class JobEvent(Base):
@@ -169,7 +169,7 @@ class JobEvent(Base):
     first_line: Mapped[int | None] = mapped_column(Integer)
 
     __table_args__ = (
-        Index("ix_events_lines", "job_id", "first_line", **_partial_index_options("first_line IS NOT NULL")),
+        Index("ix_events_lines", "job_id", "first_line", **_build_partial_index_options("first_line IS NOT NULL")),
     )
 
 
@@ -223,7 +223,7 @@ class File(Base):
 
     __table_args__ = (
         Index("ix_files_project_id_id", "project_id", "id"),
-        Index("ix_files_expires_at", "expires_at", **_partial_index_options("expires_at IS NOT NULL")),
+        Index("ix_files_expires_at", "expires_at", **_build_partial_index_options("expires_at IS NOT NULL")),
     )
 
 
@@ -368,7 +368,7 @@ class BulkOperation(Base):
 
     __table_args__ = (
         Index("ix_bulk_operations_project_id_id", "project_id", "id"),
-        Index("ix_bulk_operations_unfinished", "id", **_partial_index_options("finished_at IS NULL")),
+        Index("ix_bulk_operations_unfinished", "id", **_build_partial_index_options("finished_at IS NULL")),
     )
 
 
@@ -436,6 +436,6 @@ class Chat(Base):
 
     __table_args__ = (
         Index("ix_chats_created_at", "created_at"),
-        Index("ix_chats_expires_at", "expires_at", **_partial_index_options("expires_at IS NOT NULL")),
-        Index("ix_chats_stored", "project_id", "id", **_partial_index_options("stored IS NOT NULL")),
+        Index("ix_chats_expires_at", "expires_at", **_build_partial_index_options("expires_at IS NOT NULL")),
+        Index("ix_chats_stored", "project_id", "id", **_build_partial_index_options("stored IS NOT NULL")),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inputs.lines import InputError, read_lines
-from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMITS, LONE_SURROGATE, find_fault, has_lone_surrogate
+from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMIT_PARAMETERS, LONE_SURROGATE, find_fault, has_lone_surrogate
 
 # OpenAI's limits: https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
@@ -20,8 +20,8 @@ MAX_ID_CHARACTERS = 512
 IGNORED_PARAMETERS = ("user", "metadata", "store")  # accepted, but have no effect on the answer
 # Unsupported parameters are accepted with these values, which have no effect.
 NEUTRAL_VALUES: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
-PARAMETERS = (
-    *("model", *LENGTH_LIMITS, "temperature", "top_p", "top_k", "seed", "n", "stop"),
+SUPPORTED_PARAMETERS = (
+    *("model", *LENGTH_LIMIT_PARAMETERS, "temperature", "top_p", "top_k", "seed", "n", "stop"),
     *("presence_penalty", "frequency_penalty", "logit_bias"),
 )
 
@@ -50,15 +50,15 @@ def check_batch(path: Path) -> BatchSummary:
         try:
             custom_id, endpoint, model = _check_line(item)
             if custom_id in known:
-                raise _input_error(
+                raise _make_input_error(
                     "custom_id", f"is {custom_id!r}, which line {known[custom_id]} already uses; use another"
                 )
             if first is not None and endpoint != first[0]:
-                raise _input_error(
+                raise _make_input_error(
                     "url", f"is {endpoint}, but the first request has {first[0]}; use one file per endpoint"
                 )
             if first is not None and model != first[1]:
-                raise _input_error(
+                raise _make_input_error(
                     "body.model", f"is {model!r}, but the first request has {first[1]!r}; use one file per model"
                 )
         except InputError as error:
@@ -78,18 +78,18 @@ def _check_line(item: Any) -> tuple[str, str, str]:
         raise InputError("is not an object; write one with custom_id, method, url and body")
     for key in item:
         if key not in LINE_KEYS:
-            raise _input_error(key, f"is not a known key; a line may contain {', '.join(LINE_KEYS)}")
+            raise _make_input_error(key, f"is not a known key; a line may contain {', '.join(LINE_KEYS)}")
     custom_id, url, body = item.get("custom_id"), item.get("url"), item.get("body")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_ID_CHARACTERS:
-        raise _input_error("custom_id", f"must be a string of 1 to {MAX_ID_CHARACTERS} characters")
+        raise _make_input_error("custom_id", f"must be a string of 1 to {MAX_ID_CHARACTERS} characters")
     if has_lone_surrogate(custom_id):
-        raise _input_error("custom_id", f"contains {LONE_SURROGATE}; write the whole character")
+        raise _make_input_error("custom_id", f"contains {LONE_SURROGATE}; write the whole character")
     if item.get("method") != "POST":
-        raise _input_error("method", "must be POST")
+        raise _make_input_error("method", "must be POST")
     if not isinstance(url, str) or url not in ENDPOINTS:
-        raise _input_error("url", f"must be {' or '.join(ENDPOINTS)}")
+        raise _make_input_error("url", f"must be {' or '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
-        raise _input_error("body", f"must be an object with the parameters of {url}")
+        raise _make_input_error("body", f"must be an object with the parameters of {url}")
     _check_body(body, ENDPOINTS[url])
     return custom_id, url, body["model"]
 
@@ -97,19 +97,19 @@ def _check_line(item: Any) -> tuple[str, str, str]:
 def _check_body(body: Mapping[str, Any], source: str) -> None:
     for name in ("model", source):
         if body.get(name) is None:
-            raise _input_error(f"body.{name}", "is missing; add it")
+            raise _make_input_error(f"body.{name}", "is missing; add it")
     for name, value in body.items():
         if value is None or name in IGNORED_PARAMETERS or (name in NEUTRAL_VALUES and value == NEUTRAL_VALUES[name]):
             continue
-        if name not in (*PARAMETERS, source):
+        if name not in (*SUPPORTED_PARAMETERS, source):
             allowed = f" except {NEUTRAL_VALUES[name]!r}" if name in NEUTRAL_VALUES else ""
-            raise _input_error(f"body.{name}", f"is not supported{allowed}; remove it")
+            raise _make_input_error(f"body.{name}", f"is not supported{allowed}; remove it")
         if fault := find_fault(name, value):
-            raise _input_error(f"body.{name}", fault)
-    limits = [name for name in LENGTH_LIMITS if body.get(name) is not None]
+            raise _make_input_error(f"body.{name}", fault)
+    limits = [name for name in LENGTH_LIMIT_PARAMETERS if body.get(name) is not None]
     if len(limits) > 1:
-        raise _input_error(f"body.{limits[1]}", f"cannot be combined with {limits[0]}; keep one of them")
+        raise _make_input_error(f"body.{limits[1]}", f"cannot be combined with {limits[0]}; keep one of them")
 
 
-def _input_error(param: str, message: str) -> InputError:
+def _make_input_error(param: str, message: str) -> InputError:
     return InputError(f"{param} {message}", param=param)

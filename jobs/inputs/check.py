@@ -12,20 +12,20 @@ CHECKS_BY_PURPOSE = {"batch": check_batch, "fine-tune": check_training_data, "pr
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedFile:
+class FileCheckResult:
     """The status of a file, as in OpenAI's API: `processed`, or `error` with the line and the reason in `details`."""
 
     status: str = "processed"
     details: str | None = None
 
 
-def check_file(path: Path, purpose: str) -> CheckedFile:
+def check_file(path: Path, purpose: str) -> FileCheckResult:
     """Check that the content suits the purpose; purposes that are not in `CHECKS_BY_PURPOSE` accept any content."""
     check = CHECKS_BY_PURPOSE.get(purpose)
     if check is None:
-        return CheckedFile()
+        return FileCheckResult()
     try:
         check(path)
     except InputError as error:
-        return CheckedFile("error", str(error))
-    return CheckedFile()
+        return FileCheckResult("error", str(error))
+    return FileCheckResult()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-MAX_NAME_CHARACTERS = 64  # maximum number of characters of a key to show in a message
+MAX_SHOWN_KEY_CHARACTERS = 64  # maximum number of characters of a key to show in a message
 
 
 class DuplicateKeyFinder:
@@ -28,7 +28,7 @@ class DuplicateKeyFinder:
             self._extend_path(fields)
         elif len(fields) < len(pairs):
             names = [name for name, _ in pairs]
-            self.name = next(name for name in names if names.count(name) > 1)[:MAX_NAME_CHARACTERS]
+            self.name = next(name for name in names if names.count(name) > 1)[:MAX_SHOWN_KEY_CHARACTERS]
             self.path, self._object = self.name, fields
         return fields
 
@@ -38,5 +38,5 @@ class DuplicateKeyFinder:
             for index, item in enumerate(inner):
                 if item is self._object:
                     place = name if isinstance(value, dict) else f"{name}.{index}"
-                    self.path, self._object = f"{place[:MAX_NAME_CHARACTERS]}.{self.path}", outer
+                    self.path, self._object = f"{place[:MAX_SHOWN_KEY_CHARACTERS]}.{self.path}", outer
                     return

@@ -67,7 +67,7 @@ def read_array(path: Path) -> Iterator[tuple[int, Any]]:
         InputError: The file is not UTF-8 or not a JSON array, or an element is too long.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        window = _Window(file)
+        window = _JsonScanner(file)
         window.skip("[")
         is_empty = window.next_is("]")
         while not is_empty:
@@ -81,7 +81,7 @@ def read_array(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError("the file has text after the end of the array; remove it", line=window.line)
 
 
-class _Window:
+class _JsonScanner:
     """A scanner over the JSON text in a file; keeps only the part that is being parsed."""
 
     def __init__(self, file: IO[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 ROLES = ("system", "user", "assistant")
-LENGTH_LIMITS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
+LENGTH_LIMIT_PARAMETERS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 MAX_BIASED_TOKENS = 1024  # as in `baichuan_core.generation`; OpenAI's API accepts 300
 
 LONE_SURROGATE = "an unpaired surrogate"
@@ -104,7 +104,7 @@ CHECKS_BY_PARAMETER: Mapping[str, Check] = {
     "model": _check_text,
     "messages": _check_messages,
     "prompt": _check_text,
-    **{name: make_integer_check(1, 2**31 - 1) for name in LENGTH_LIMITS},
+    **{name: make_integer_check(1, 2**31 - 1) for name in LENGTH_LIMIT_PARAMETERS},
     "temperature": make_number_check(0, 2),
     "top_p": _check_top_p,
     "top_k": make_integer_check(0, 2**31 - 1),

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.inputs.lines import InputError, read_beginning, read_lines
 from jobs.inputs.parameters import (
     ENDPOINTS,
-    LENGTH_LIMITS,
+    LENGTH_LIMIT_PARAMETERS,
     LONE_SURROGATE,
     Check,
     find_fault,
@@ -63,7 +63,7 @@ def _check_line(item: Any) -> None:
     _normalize_logprobs(given)
     for name, value in given.items():
         if fault := _find_fault(name, value):
-            raise _input_error(name, fault)
+            raise _make_input_error(name, fault)
     _check_combinations(given)
 
 
@@ -71,18 +71,18 @@ def _unpack_batch_line(item: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the fields of a line in OpenAI's batch format to our own format."""
     for key in item:
         if key not in BATCH_KEYS:
-            raise _input_error(key, f"is not a known key; a batch line may contain {', '.join(BATCH_KEYS)}")
+            raise _make_input_error(key, f"is not a known key; a batch line may contain {', '.join(BATCH_KEYS)}")
     url, body = item.get("url"), item.get("body")
     if item.get("method", "POST") != "POST":
-        raise _input_error("method", "must be POST")
+        raise _make_input_error("method", "must be POST")
     if not isinstance(url, str) or url not in ENDPOINTS:
-        raise _input_error("url", f"must be {' or '.join(ENDPOINTS)}")
+        raise _make_input_error("url", f"must be {' or '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
-        raise _input_error("body", f"must be an object with the parameters of {url}")
+        raise _make_input_error("body", f"must be an object with the parameters of {url}")
     if "id" in body:
-        raise _input_error("body.id", "is not supported; use custom_id to identify the request")
+        raise _make_input_error("body.id", "is not supported; use custom_id to identify the request")
     if body.get(ENDPOINTS[url]) is None:
-        raise _input_error(f"body.{ENDPOINTS[url]}", "is missing; add it")
+        raise _make_input_error(f"body.{ENDPOINTS[url]}", "is missing; add it")
     return {key: value for key, value in body.items() if key not in IGNORED_PARAMETERS} | {"id": item.get("custom_id")}
 
 
@@ -94,7 +94,7 @@ def _normalize_logprobs(given: dict[str, Any]) -> None:
     """Replace OpenAI's `logprobs` (true or false) and `top_logprobs` with the number of alternatives."""
     top, wanted = given.pop("top_logprobs", None), given.get("logprobs")
     if top is not None and wanted is not True:
-        raise _input_error("top_logprobs", 'requires "logprobs": true; add it, or remove top_logprobs')
+        raise _make_input_error("top_logprobs", 'requires "logprobs": true; add it, or remove top_logprobs')
     if wanted is True:
         given["logprobs"] = top or 0
     elif wanted is False:
@@ -106,7 +106,7 @@ def _find_fault(name: str, value: Any) -> str | None:
         return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(str(value)) else None
     if name in PROMPT_FILE_CHECKS:
         return PROMPT_FILE_CHECKS[name](value)
-    if name in SHARED_PARAMETERS or name in LENGTH_LIMITS:
+    if name in SHARED_PARAMETERS or name in LENGTH_LIMIT_PARAMETERS:
         return find_fault(name, value)
     return f"is not a known key; use one of {', '.join(LINE_KEYS)}, or set it for the whole job"
 
@@ -116,10 +116,10 @@ def _check_combinations(given: Mapping[str, Any]) -> None:
     if len(sources) != 1:
         found = "both prompt and messages" if sources else "neither prompt nor messages"
         raise InputError(f"has {found}; {EXAMPLE_HINT}")
-    limits = [name for name in LENGTH_LIMITS if name in given]
+    limits = [name for name in LENGTH_LIMIT_PARAMETERS if name in given]
     if len(limits) > 1:
-        raise _input_error(limits[1], f"cannot be combined with {limits[0]}; keep one of them")
+        raise _make_input_error(limits[1], f"cannot be combined with {limits[0]}; keep one of them")
 
 
-def _input_error(param: str, message: str) -> InputError:
+def _make_input_error(param: str, message: str) -> InputError:
     return InputError(f"{param} {message}", param=param)

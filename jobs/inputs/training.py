@@ -69,7 +69,7 @@ def _check_example(item: Any, first: str | None) -> str:
     if first not in (None, found):
         raise InputError(f"has {found!r}, but the first example has {first!r}; use one format per file")
     _reject_unknown_keys(item, KEYS_BY_FORMAT[found], "")
-    _CHECKS[found](item)
+    _CHECKS_BY_FORMAT[found](item)
     return found
 
 
@@ -114,7 +114,7 @@ def _check_alpaca(item: Mapping[str, Any]) -> None:
         _require_text(item["output"], "has an 'output'")
 
 
-_CHECKS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+_CHECKS_BY_FORMAT: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     "conversations": _check_sharegpt,
     "messages": lambda item: _check_turns(item, "messages", "role", "content"),
     "instruction": _check_alpaca,

@@ -3,7 +3,7 @@
 from jobs.maintenance.bulk_operations import BulkOperationRunner
 from jobs.maintenance.cleaner import Cleaner
 from jobs.maintenance.janitor import Janitor
-from jobs.maintenance.reaper import reap
+from jobs.maintenance.reaper import reap_overdue_attempts
 from jobs.maintenance.retention import RetentionPass
 
-__all__ = ["BulkOperationRunner", "Cleaner", "Janitor", "RetentionPass", "reap"]
+__all__ = ["BulkOperationRunner", "Cleaner", "Janitor", "RetentionPass", "reap_overdue_attempts"]

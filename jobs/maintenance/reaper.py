@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jobs.database import Database, now_ms
 from jobs.repository import allocations
-from jobs.service.dispatching import end_overdue
+from jobs.service.dispatching import end_overdue_attempt
 from jobs.settings import Settings
 
 BATCH_SIZE = 100
@@ -22,14 +22,14 @@ class ReapedAttempt:
     claimed: bool
 
 
-def reap(database: Database, settings: Settings) -> list[ReapedAttempt]:
+def reap_overdue_attempts(database: Database, settings: Settings) -> list[ReapedAttempt]:
     """End up to `BATCH_SIZE` overdue attempts, each in a separate transaction; return the ended ones."""
     with database.reading() as connection:
         overdue = allocations.list_overdue(connection, now=now_ms(connection), limit=BATCH_SIZE)
     ended = []
     for late in overdue:
         with database.writing() as connection:
-            state = end_overdue(connection, late, settings)
+            state = end_overdue_attempt(connection, late, settings)
         if state is not None:
             ended.append(ReapedAttempt(late.attempt_id, late.worker_id, late.claimed_at is not None))
             log.warning(

@@ -32,7 +32,7 @@ class RetentionPass:
         self._expire_dashboard_data()
         self._expire_chats()
         with self._database.writing() as connection:
-            uploads.expire(connection)
+            uploads.delete_expired(connection)
         self._apply_to_old_jobs(kept.keep_jobs_days, self._erase_jobs)
         self._apply_to_old_jobs(kept.keep_artifacts_days, self._expire_artifacts)
         self._apply_to_old_jobs(kept.keep_logs_days, lambda c, jobs: removal.delete_events(c, jobs, ["log"]))

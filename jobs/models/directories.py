@@ -26,7 +26,7 @@ LLAMA_KIND = "llama"  # the kind of converted model that only other programs can
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class InspectedModel:
     """A complete model: its kind ("checkpoint", "adapter", "gguf", …) and the details to show."""
 
     kind: str
@@ -83,7 +83,7 @@ def _escape_name(path: Path) -> str:
     return path.name.encode("utf-8", "backslashreplace").decode()
 
 
-def inspect_directory(folder: Path) -> Inspection:
+def inspect_directory(folder: Path) -> InspectedModel:
     """Identify the model in a directory, and return its kind and details.
 
     Raises:
@@ -96,14 +96,14 @@ def inspect_directory(folder: Path) -> Inspection:
         raise InvalidRequestError(str(error), param="path") from None
 
 
-def _inspect_directory(folder: Path) -> Inspection:
+def _inspect_directory(folder: Path) -> InspectedModel:
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     if (folder / ADAPTER_CONFIG_FILE).exists():
         AdapterSettings.read(folder)
-        adapter = ShownAdapterConfig.from_file(ADAPTER_CONFIG_FILE, read_object(folder / ADAPTER_CONFIG_FILE))
+        adapter = ShownAdapterConfig.from_content(ADAPTER_CONFIG_FILE, read_object(folder / ADAPTER_CONFIG_FILE))
         settings = {"lora_rank": adapter.r, "lora_alpha": adapter.lora_alpha}
         return _make_inspection("adapter", {"bytes": size, **settings}, ADAPTER_CONFIG_FILE)
-    shown = ShownConfig.from_file(CONFIG_FILE, read_config(folder))
+    shown = ShownConfig.from_content(CONFIG_FILE, read_config(folder))
     is_gguf = any(folder.glob("*.gguf"))
     if not is_gguf:
         find_weights(folder)
@@ -114,14 +114,14 @@ def _inspect_directory(folder: Path) -> Inspection:
     if is_gguf:
         return _make_inspection(GGUF_KIND, details, CONFIG_FILE)
     settled = read_settled_config(folder)  # without quantization settings that do not match the weights
-    quantization = ShownConfig.from_file(CONFIG_FILE, settled).quantization
+    quantization = ShownConfig.from_content(CONFIG_FILE, settled).quantization
     return _make_inspection(
         "checkpoint", {**details, "quantization": quantization, "precision": _read_precision(settled)}, CONFIG_FILE
     )
 
 
-def _make_inspection(kind: str, found: dict[str, Any], file: str) -> Inspection:
-    return Inspection(kind, check_details(kind, found, file))
+def _make_inspection(kind: str, found: dict[str, Any], file: str) -> InspectedModel:
+    return InspectedModel(kind, check_details(kind, found, file))
 
 
 def _read_precision(config: dict[str, Any]) -> dict[str, Any] | None:

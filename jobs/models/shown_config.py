@@ -19,7 +19,7 @@ class ShownFields(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     @classmethod
-    def from_file(cls, name: str, content: Mapping[str, Any]) -> Self:
+    def from_content(cls, name: str, content: Mapping[str, Any]) -> Self:
         """Create an instance from the content of the file with this name.
 
         Raises:
@@ -34,7 +34,7 @@ class ShownFields(BaseModel):
             raise InvalidRequestError(message, param="path") from None
 
 
-class Quantization(ShownFields):
+class ShownQuantization(ShownFields):
     """Settings with which bitsandbytes quantized the weights."""
 
     load_in_8bit: bool | None = None
@@ -62,7 +62,7 @@ class ShownConfig(ShownFields):
     position_embedding: Literal["rope", "alibi"] | None = None
     norm_head: bool | None = None
     tie_word_embeddings: bool | None = None
-    quantization_config: Quantization | None = None
+    quantization_config: ShownQuantization | None = None
 
     @property
     def quantization(self) -> str | None:

@@ -10,7 +10,7 @@ from jobs.database import insert
 from jobs.database.tables import Chat
 from jobs.records import ChatRecord, Json
 
-END_COLUMNS = (
+OUTCOME_COLUMNS = (
     "state",
     "finish_reason",
     "prompt_tokens",
@@ -29,7 +29,7 @@ def add(connection: Connection, chats: Sequence[ChatRecord]) -> None:
 def end(connection: Connection, chats: Sequence[ChatRecord]) -> None:
     """Record how chats ended; insert those that have no row yet."""
     new = insert(connection, Chat)
-    changes = {name: new.excluded[name] for name in (*END_COLUMNS, "error", "stored")}
+    changes = {name: new.excluded[name] for name in (*OUTCOME_COLUMNS, "error", "stored")}
     statement = new.on_conflict_do_update(index_elements=[Chat.id], set_=changes)
     connection.execute(statement, [asdict(chat) for chat in chats])
 

@@ -12,8 +12,8 @@ from jobs.records import ArtifactRecord, FileFilter, FileRecord
 
 # Purpose shown for the artifacts of jobs, by job kind; OpenAI's API has no other purposes for results.
 PURPOSES_BY_KIND = {"finetune": "fine-tune-results", "generate": "batch_output"}
-OTHER_PURPOSE = "user_data"
-_PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=OTHER_PURPOSE)
+DEFAULT_PURPOSE = "user_data"
+_PURPOSE = sa.case(PURPOSES_BY_KIND, value=Job.kind, else_=DEFAULT_PURPOSE)
 _ARTIFACT_AS_FILE = (
     Artifact.id,
     Job.project_id,
@@ -39,7 +39,9 @@ def get_files(
 ) -> dict[str, FileRecord]:
     """Return the unexpired files with these ids, by id; `keep` locks them against deletion."""
     wanted = list(ids)
-    query = sa.select(File.__table__).where(File.project_id == project_id, File.id.in_(wanted), _is_unexpired(now))
+    query = sa.select(File.__table__).where(
+        File.project_id == project_id, File.id.in_(wanted), _build_unexpired_condition(now)
+    )
     if keep:
         query = query.order_by(File.id).with_for_update(read=True, key_share=True)
     found = {row.id: FileRecord(**row._mapping) for row in connection.execute(query)}
@@ -56,7 +58,7 @@ def list_files(
     connection: Connection, project_id: str, wanted: FileFilter, *, after: str | None, limit: int, now: int
 ) -> list[FileRecord]:
     """Return up to `limit` unexpired files and artifacts after the id `after`."""
-    files = sa.select(File.__table__).where(File.project_id == project_id, _is_unexpired(now))
+    files = sa.select(File.__table__).where(File.project_id == project_id, _build_unexpired_condition(now))
     artifacts = sa.select(*_ARTIFACT_AS_FILE).join(Job, Job.id == Artifact.job_id).where(Job.project_id == project_id)
     if wanted.purposes is not None:
         files = files.where(File.purpose.in_(wanted.purposes))
@@ -121,5 +123,5 @@ def artifact_exists(connection: Connection, job_id: str, artifact_id: str) -> bo
     return connection.execute(query).first() is not None
 
 
-def _is_unexpired(now: int) -> sa.ColumnElement[bool]:
+def _build_unexpired_condition(now: int) -> sa.ColumnElement[bool]:
     return sa.or_(File.expires_at.is_(None), File.expires_at > now)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from jobs.database import insert
 from jobs.database.tables import Job, JobLabel
-from jobs.identifiers import first_id_at
+from jobs.identifiers import get_min_id_at
 from jobs.records import JobDetails, JobRecord, QueuedJob
 from jobs.state import JobState
 
@@ -71,7 +71,7 @@ def find_by_digest(connection: Connection, project_id: str, kind: str, digest: s
     query = sa.select(*_DETAILS_COLUMNS).where(
         Job.project_id == project_id,
         Job.kind == kind,
-        Job.id >= first_id_at("job", since),
+        Job.id >= get_min_id_at("job", since),
         Job.request_digest == digest,
         Job.openai.is_not(None),
     )
@@ -79,12 +79,12 @@ def find_by_digest(connection: Connection, project_id: str, kind: str, digest: s
     return _to_details(row) if row else None
 
 
-def set_openai(connection: Connection, job_id: str, openai: Mapping[str, Any]) -> None:
+def set_openai_values(connection: Connection, job_id: str, openai: Mapping[str, Any]) -> None:
     """Overwrite the values that a client of OpenAI's API sent with the job."""
     connection.execute(sa.update(Job).where(Job.id == job_id).values(openai=dict(openai)))
 
 
-def count_ahead(connection: Connection, priority: int) -> int:
+def count_jobs_ahead(connection: Connection, priority: int) -> int:
     """Count the queued jobs that would run before a new job with this priority."""
     query = sa.select(sa.func.count()).where(Job.state == sa.literal_column("'queued'"), Job.priority >= priority)
     return connection.execute(query).scalar_one()
@@ -150,12 +150,12 @@ def set_progress(connection: Connection, job_id: str, progress: Mapping[str, Any
 
 def to_record(row: sa.Row[Any]) -> JobRecord:
     """Convert a row with the columns in `RECORD_COLUMNS` to a job record."""
-    return JobRecord(**_values(row))
+    return JobRecord(**_build_values(row))
 
 
 def _to_details(row: sa.Row[Any]) -> JobDetails:
-    return JobDetails(**_values(row))
+    return JobDetails(**_build_values(row))
 
 
-def _values(row: sa.Row[Any]) -> dict[str, Any]:
+def _build_values(row: sa.Row[Any]) -> dict[str, Any]:
     return {**row._mapping, "state": JobState(row.state)}

@@ -10,7 +10,7 @@ from jobs.database.tables import ApiKey, Project
 from jobs.identifiers import new_id
 from jobs.records import KeyRecord
 
-COLUMNS = (
+KEY_COLUMNS = (
     ApiKey.id,
     ApiKey.project_id,
     Project.name.label("project"),
@@ -22,7 +22,7 @@ COLUMNS = (
 )
 # Executed on every request; building the statement once avoids most of the overhead in Python.
 _SELECT_BY_HASH = (
-    sa.select(ApiKey.key_hash, *COLUMNS)
+    sa.select(ApiKey.key_hash, *KEY_COLUMNS)
     .join(Project, Project.id == ApiKey.project_id)
     .where(ApiKey.key_hash.in_(sa.bindparam("hashes", expanding=True)), ApiKey.revoked_at.is_(None))
 )
@@ -62,7 +62,7 @@ def exists(connection: Connection, key_id: str) -> bool:
 
 def list_page(connection: Connection, *, after: str | None, limit: int) -> list[KeyRecord]:
     """Return up to `limit` keys of all projects after the id `after`, oldest first, including revoked ones."""
-    query = sa.select(*COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
+    query = sa.select(*KEY_COLUMNS).join(Project, Project.id == ApiKey.project_id).order_by(ApiKey.id).limit(limit)
     if after:
         query = query.where(ApiKey.id > after)
     return [KeyRecord(*row) for row in connection.execute(query)]

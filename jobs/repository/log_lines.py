@@ -11,7 +11,7 @@ from jobs.database.tables import Job, JobEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class LineChunk:
     """Consecutive lines that were recorded together."""
 
     first_line: int
@@ -26,7 +26,7 @@ def count(connection: Connection, job_id: str) -> int:
     return connection.execute(sa.select(Job.log_lines).where(Job.id == job_id)).scalar_one()
 
 
-def read(connection: Connection, job_id: str, *, first: int, last: int) -> list[Chunk]:
+def read(connection: Connection, job_id: str, *, first: int, last: int) -> list[LineChunk]:
     """Return the chunks that contain the lines `first` to `last`, in order."""
     begin = sa.select(sa.func.max(JobEvent.first_line)).where(JobEvent.job_id == job_id, JobEvent.first_line <= first)
     query = sa.select(JobEvent.first_line, JobEvent.attempt_id, JobEvent.created_at, JobEvent.data).where(
@@ -35,7 +35,7 @@ def read(connection: Connection, job_id: str, *, first: int, last: int) -> list[
         JobEvent.first_line <= last,
     )
     return [
-        Chunk(row.first_line, row.attempt_id, row.created_at, row.data["stream"], row.data["lines"])
+        LineChunk(row.first_line, row.attempt_id, row.created_at, row.data["stream"], row.data["lines"])
         for row in connection.execute(query.order_by(JobEvent.first_line))
     ]
 
@@ -59,12 +59,14 @@ def list_matches(connection: Connection, job_id: str, text: str, *, ignore_case:
         sa.select(number)
         .select_from(sa.join(JobEvent, lines, sa.true()))
         .where(JobEvent.job_id == job_id, JobEvent.first_line.is_not(None))
-        .where(_contains(lines.c.value, text, sqlite=sqlite, ignore_case=ignore_case))
+        .where(_build_text_condition(lines.c.value, text, sqlite=sqlite, ignore_case=ignore_case))
     )
     return sorted(connection.execute(query).scalars())
 
 
-def _contains(value: ColumnElement[str], text: str, *, sqlite: bool, ignore_case: bool) -> ColumnElement[bool]:
+def _build_text_condition(
+    value: ColumnElement[str], text: str, *, sqlite: bool, ignore_case: bool
+) -> ColumnElement[bool]:
     position = sa.func.instr if sqlite else sa.func.strpos
     if ignore_case:
         return position(sa.func.lower(value), _lower_ascii(text)) > 0

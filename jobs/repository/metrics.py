@@ -54,7 +54,7 @@ def remove(connection: Connection, job_ids: Collection[str]) -> None:
 def list_spans(connection: Connection, job_id: str) -> list[MetricSpan]:
     """Return the metrics of a run with their first and last steps, by name, using index lookups instead of a scan."""
     found: list[MetricSpan] = []
-    while name := connection.execute(_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
+    while name := connection.execute(_select_next_name(job_id, found[-1].name if found else "")).scalar_one_or_none():
         steps = sa.select(sa.func.min(MetricPoint.step)).where(MetricPoint.job_id == job_id, MetricPoint.name == name)
         first = connection.execute(steps).scalar_one()
         last = connection.execute(steps.with_only_columns(sa.func.max(MetricPoint.step))).scalar_one()
@@ -89,6 +89,6 @@ def downsample(
     return connection.execute(query).all()
 
 
-def _next_name(job_id: str, name: str) -> sa.Select[str]:
+def _select_next_name(job_id: str, name: str) -> sa.Select[str]:
     query = sa.select(MetricPoint.name).where(MetricPoint.job_id == job_id, MetricPoint.name > name)
     return query.order_by(MetricPoint.name).limit(1)

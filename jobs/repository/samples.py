@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 
 from jobs.database import insert
 from jobs.database.tables import ApiKey, Usage, WorkerSample
-from jobs.records import SampleRecord, UsageRecord, WorkerRecord
+from jobs.records import UsageRecord, WorkerRecord, WorkerSampleRecord
 
 
 def add(connection: Connection, worker: WorkerRecord) -> None:
@@ -14,12 +14,12 @@ def add(connection: Connection, worker: WorkerRecord) -> None:
     connection.execute(insert(connection, WorkerSample).values(**row).on_conflict_do_nothing())
 
 
-def list_since(connection: Connection, worker_id: str, since: int) -> list[SampleRecord]:
+def list_since(connection: Connection, worker_id: str, since: int) -> list[WorkerSampleRecord]:
     """Return a worker's samples taken at or after `since`, oldest first."""
     query = sa.select(WorkerSample.at, WorkerSample.devices, WorkerSample.host).where(
         WorkerSample.worker_id == worker_id, WorkerSample.at >= since
     )
-    return [SampleRecord(*row) for row in connection.execute(query.order_by(WorkerSample.at))]
+    return [WorkerSampleRecord(*row) for row in connection.execute(query.order_by(WorkerSample.at))]
 
 
 def remove_before(connection: Connection, time: int) -> None:

@@ -98,7 +98,7 @@ def _select_ids(
     if wanted.from_openai:
         query = query.where(Job.openai.is_not(None))
     for name, value in wanted.metadata.items():
-        query = query.where(_has_metadata(connection, name, value))
+        query = query.where(_build_metadata_condition(connection, name, value))
     if wanted.id_prefix:
         query = query.where(sa.func.substr(key, 1, len(wanted.id_prefix)) == wanted.id_prefix)
     return query
@@ -122,7 +122,7 @@ def _build_search_conditions(connection: Connection, wanted: JobFilter) -> list[
     return conditions
 
 
-def _has_metadata(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
+def _build_metadata_condition(connection: Connection, key: str, value: str) -> sa.ColumnElement[bool]:
     """Build the condition on one metadata field.
 
     Keys are compared after decoding, because SQLite's JSON paths do not find keys with escaped characters or quotes.

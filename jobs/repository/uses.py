@@ -19,7 +19,7 @@ UNFINISHED_STATES = tuple(state for state in JobState if not state.is_final)
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class SpecReference:
     """A reference from a job to a model or file: the job's id and the name in its spec."""
 
     job_id: str
@@ -42,7 +42,7 @@ def find_jobs_referencing(
     names: Collection[str],
     *,
     states: Collection[JobState] = UNFINISHED_STATES,
-) -> list[Reference]:
+) -> list[SpecReference]:
     """Return the jobs in these states whose specs name one of `names` in one of `fields`."""
     found = []
     for field in fields:
@@ -50,7 +50,7 @@ def find_jobs_referencing(
         query = sa.select(Job.id, named).where(
             Job.project_id == project_id, Job.state.in_(list(states)), named.in_(list(names))
         )
-        found += [Reference(*row) for row in connection.execute(query.order_by(Job.id))]
+        found += [SpecReference(*row) for row in connection.execute(query.order_by(Job.id))]
     return found
 
 
@@ -65,7 +65,9 @@ def find_jobs_referencing_file(connection: Connection, project_id: str, file_id:
     return found
 
 
-def list_referenced_models(connection: Connection, project_id: str, states: Collection[JobState]) -> list[Reference]:
+def list_referenced_models(
+    connection: Connection, project_id: str, states: Collection[JobState]
+) -> list[SpecReference]:
     """Return all models that jobs in these states name."""
     found = []
     for field in MODEL_FIELDS:
@@ -73,7 +75,7 @@ def list_referenced_models(connection: Connection, project_id: str, states: Coll
         query = sa.select(Job.id, named).where(
             Job.project_id == project_id, Job.state.in_(list(states)), named.is_not(None)
         )
-        found += [Reference(*row) for row in connection.execute(query)]
+        found += [SpecReference(*row) for row in connection.execute(query)]
     return found
 
 

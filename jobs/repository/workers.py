@@ -9,7 +9,7 @@ from jobs.database import insert
 from jobs.database.tables import Lease, Worker
 from jobs.records import WorkerRecord
 
-_SEEN_SINCE = (
+_SELECT_SEEN_SINCE = (
     sa.select(Worker.__table__)
     .where(Worker.seen_at >= sa.bindparam("since"), Worker.state != "gone")
     .order_by(Worker.id)
@@ -41,7 +41,7 @@ def get_drain_deadline(connection: Connection, worker_id: str) -> int | None:
 
 def list_seen_since(connection: Connection, since: int) -> list[WorkerRecord]:
     """Return the workers that reported at or after `since` and have not signed off."""
-    return [WorkerRecord(**row._mapping) for row in connection.execute(_SEEN_SINCE, {"since": since})]
+    return [WorkerRecord(**row._mapping) for row in connection.execute(_SELECT_SEEN_SINCE, {"since": since})]
 
 
 def exists(connection: Connection, worker_id: str) -> bool:

@@ -8,13 +8,13 @@ from pydantic import BeforeValidator
 from jobs.specs.fields import StrictModel
 
 
-def _drop_non_finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     """Replace NaN and infinity, which JSON cannot represent, with None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-FiniteFloat = Annotated[float | None, BeforeValidator(_drop_non_finite)]  # null if the number is not finite
-Metric = Annotated[int | float | None, BeforeValidator(_drop_non_finite)]
+FiniteFloat = Annotated[float | None, BeforeValidator(_replace_non_finite)]  # null if the number is not finite
+Metric = Annotated[int | float | None, BeforeValidator(_replace_non_finite)]
 
 
 class Result(StrictModel):

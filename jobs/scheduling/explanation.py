@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from footprint import in_gib
-from jobs.scheduling.machine import Device, Holding, Room
+from footprint import format_gib
+from jobs.scheduling.machine import Device, FreeCapacity, HeldResources
 from jobs.scheduling.placement import WaitingJob
 from jobs.scheduling.requirement import Requirement
 
@@ -15,7 +15,7 @@ Cause = Literal["no_worker", "kind", "labels", "packages", "slots", "devices", "
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class ResourceHolder:
     """A job that holds memory that another job is waiting for."""
 
     job_id: str
@@ -38,14 +38,14 @@ class Explanation:
     message: str
     worker_id: str | None = None
     free_bytes: int | None = None
-    holders: tuple[Holder, ...] = ()
+    holders: tuple[ResourceHolder, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Return the JSON that the database stores."""
         return asdict(self) | {"holders": [asdict(holder) for holder in self.holders]}
 
 
-def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
+def explain_wait(job: WaitingJob, rooms: Sequence[FreeCapacity]) -> Explanation:
     """Explain why a job that was not placed is waiting.
 
     Args:
@@ -59,7 +59,7 @@ def explain(job: WaitingJob, rooms: Sequence[Room]) -> Explanation:
         return Explanation("kind", f"no active worker accepts {job.kind} jobs")
     labelled = [room for room in able if room.machine.meets_constraints(job.requirement)]
     if not labelled:
-        return Explanation("labels", f"no active worker {_describe_demand(job.requirement)}")
+        return Explanation("labels", f"no active worker {_describe_constraints(job.requirement)}")
     equipped = [room for room in labelled if room.machine.has_packages(job.requirement)]
     if not equipped:
         return Explanation("packages", f"no worker that could run the job {describe_missing_packages(job.requirement)}")
@@ -72,13 +72,13 @@ def describe_missing_packages(need: Requirement) -> str:
     return f'has {names}; run `pip install "baichuan-jobs[{extras}]"` on a worker'
 
 
-def _describe_demand(need: Requirement) -> str:
+def _describe_constraints(need: Requirement) -> str:
     named = [f"is one of {', '.join(need.workers)}"] if need.workers else []
     labels = ", ".join(f"{key}={value}" for key, value in need.labels)
     return " and ".join([*named, *([f"has the labels {labels}"] if labels else [])])
 
 
-def _explain_capacity(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+def _explain_capacity(need: Requirement, rooms: Sequence[FreeCapacity]) -> Explanation:
     """Explain which of the required resources the eligible machines lack."""
     large = [room for room in rooms if room.machine.could_hold(need)]
     if not large:
@@ -97,15 +97,15 @@ def _explain_capacity(need: Requirement, rooms: Sequence[Room]) -> Explanation:
 
 def _describe_node(need: Requirement) -> str:
     if need.devices == 0:
-        return f"{in_gib(need.host_memory_bytes)} of host memory"
+        return f"{format_gib(need.host_memory_bytes)} of host memory"
     devices = f"{need.devices} device" + ("s" if need.devices > 1 else "")
     size = max(need.device_memory_bytes, need.reserve_bytes)
     idle = "idle " if need.exclusive else ""
     each = " each" if need.devices > 1 else ""
-    return f"{devices.replace('device', f'{idle}device')} with {in_gib(size)}{each}"
+    return f"{devices.replace('device', f'{idle}device')} with {format_gib(size)}{each}"
 
 
-def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+def _explain_size(need: Requirement, rooms: Sequence[FreeCapacity]) -> Explanation:
     """Explain that no machine could ever hold the job, because the pool has changed since the job was submitted."""
     best = max(rooms, key=lambda room: (_count_large_devices(need, room), room.machine.host_memory_bytes))
     worker, count = best.machine.worker_id, _count_large_devices(need, best)
@@ -115,61 +115,65 @@ def _explain_size(need: Requirement, rooms: Sequence[Room]) -> Explanation:
         (device.get_usable_bytes(need), room.machine.worker_id) for room in rooms for device in room.machine.devices
     ]
     size, worker = max(sizes, default=(0, worker))
-    message = f"needs {_describe_node(need)}; the largest device, on {worker}, has {in_gib(size)} available to jobs"
+    message = f"needs {_describe_node(need)}; the largest device, on {worker}, has {format_gib(size)} available to jobs"
     return Explanation("device_memory", message, worker, size)
 
 
-def _count_large_devices(need: Requirement, room: Room) -> int:
+def _count_large_devices(need: Requirement, room: FreeCapacity) -> int:
     return sum(device.is_large_enough(need) for device in room.machine.devices)
 
 
-def _explain_slots(rooms: Sequence[Room]) -> Explanation:
+def _explain_slots(rooms: Sequence[FreeCapacity]) -> Explanation:
     best = min(rooms, key=lambda room: (len(room.holdings), room.machine.worker_id))
     names = _join_names(holding.job_id for holding in best.holdings)
     message = f"needs a free slot; {best.machine.worker_id} runs {len(best.holdings)} of at most {best.machine.slots} "
     return Explanation("slots", f"{message}jobs ({names})", best.machine.worker_id, None, _list_holders(best.holdings))
 
 
-def _explain_memory(need: Requirement, rooms: Sequence[Room]) -> Explanation:
+def _explain_memory(need: Requirement, rooms: Sequence[FreeCapacity]) -> Explanation:
     if need.devices == 0:
         best = max(rooms, key=lambda room: (room.free_host_bytes, room.machine.worker_id))
         return _explain_shortage(need, best, best.free_host_bytes, best.holdings, None)
     room, device = max(
         ((room, device) for room in rooms for device in room.machine.devices),
-        key=lambda each: (not _is_blocked(need, *each), each[0].free_bytes(each[1]), each[0].machine.worker_id),
+        key=lambda each: (not _is_blocked(need, *each), each[0].get_free_bytes(each[1]), each[0].machine.worker_id),
     )
-    return _explain_shortage(need, room, room.free_bytes(device), room.holdings_on(device), device)
+    return _explain_shortage(need, room, room.get_free_bytes(device), room.list_holdings_on(device), device)
 
 
-def _is_blocked(need: Requirement, room: Room, device: Device) -> bool:
-    holders = room.holdings_on(device)
+def _is_blocked(need: Requirement, room: FreeCapacity, device: Device) -> bool:
+    holders = room.list_holdings_on(device)
     return any(holder.exclusive for holder in holders) or (need.exclusive and bool(holders))
 
 
 def _explain_shortage(
-    need: Requirement, room: Room, free: int, holdings: Sequence[Holding], device: Device | None
+    need: Requirement, room: FreeCapacity, free: int, holdings: Sequence[HeldResources], device: Device | None
 ) -> Explanation:
     worker = room.machine.worker_id
     holders = tuple(
         sorted(
-            (Holder(held.job_id, held.bytes_on(device) if device else held.host_bytes) for held in holdings),
+            (
+                ResourceHolder(held.job_id, held.get_bytes_on(device) if device else held.host_bytes)
+                for held in holdings
+            ),
             key=lambda holder: (-holder.bytes, holder.job_id),
         )
     )
-    parts = [f"needs {_describe_node(need)}", f"{worker} has {in_gib(max(free, 0))} free"]
+    parts = [f"needs {_describe_node(need)}", f"{worker} has {format_gib(max(free, 0))} free"]
     if device is not None and device.is_used_by_others:
-        parts.append(f"processes outside the service use {in_gib(device.used_by_others_bytes)}")
+        parts.append(f"processes outside the service use {format_gib(device.used_by_others_bytes)}")
     if holders:
-        named = [f"{holder.job_id} holds {in_gib(holder.bytes)}" for holder in holders[:MAX_NAMED_HOLDERS]]
+        named = [f"{holder.job_id} holds {format_gib(holder.bytes)}" for holder in holders[:MAX_NAMED_HOLDERS]]
         more = len(holders) - MAX_NAMED_HOLDERS
         parts.append(", ".join(named) + (f" and {more} more jobs hold the rest" if more > 0 else ""))
     cause: Cause = "host_memory" if device is None else "devices" if need.devices > 1 else "device_memory"
     return Explanation(cause, "; ".join(parts), worker, free, holders)
 
 
-def _list_holders(holdings: Iterable[Holding]) -> tuple[Holder, ...]:
+def _list_holders(holdings: Iterable[HeldResources]) -> tuple[ResourceHolder, ...]:
     return tuple(
-        Holder(held.job_id, held.host_bytes + sum(each.reserved_bytes for each in held.devices)) for held in holdings
+        ResourceHolder(held.job_id, held.host_bytes + sum(each.reserved_bytes for each in held.devices))
+        for held in holdings
     )
 
 

@@ -36,7 +36,7 @@ class Device:
         """Return how much of this device's memory a job can use; on a CPU, the runner's own memory is subtracted."""
         return max(0, self.memory_bytes - (requirement.host_memory_bytes if self.on_host else 0))
 
-    def wanted_bytes(self, requirement: Requirement) -> int:
+    def get_bytes_to_reserve(self, requirement: Requirement) -> int:
         """Return the bytes that a job would reserve on this device."""
         if requirement.exclusive and not self.on_host:
             return self.memory_bytes
@@ -44,7 +44,7 @@ class Device:
 
     def is_large_enough(self, requirement: Requirement) -> bool:
         """Whether the job could run on this device if nothing else did."""
-        return self.wanted_bytes(requirement) >= requirement.device_memory_bytes
+        return self.get_bytes_to_reserve(requirement) >= requirement.device_memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class HeldResources:
     """The resources that one job holds on a machine, and the key of the model that it loads."""
 
     job_id: str
@@ -66,17 +66,17 @@ class Holding:
     exclusive: bool = False
     model: str = ""
 
-    def bytes_on(self, device: Device) -> int:
+    def get_bytes_on(self, device: Device) -> int:
         """Return the bytes that the job holds on a device."""
         return sum(held.reserved_bytes for held in self.devices if held.uuid == device.uuid)
 
-    def uses(self, device: Device) -> bool:
+    def uses_device(self, device: Device) -> bool:
         """Whether the job runs on a device."""
         return any(held.uuid == device.uuid for held in self.devices)
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentRunner:
     """A runner that keeps a model loaded; its memory counts as free, because it is released when a job needs it.
 
     Attributes:
@@ -111,9 +111,9 @@ class Machine:
     devices: tuple[Device, ...]
     host_memory_bytes: int
     labels: Mapping[str, str] = field(default_factory=dict)
-    holdings: tuple[Holding, ...] = ()
+    holdings: tuple[HeldResources, ...] = ()
     expired_lately: bool = False
-    residents: tuple[Resident, ...] = ()
+    residents: tuple[ResidentRunner, ...] = ()
     packages: frozenset[str] | None = None
 
     def could_hold(self, requirement: Requirement) -> bool:
@@ -137,12 +137,12 @@ class Machine:
         return kind in self.kinds and self.meets_constraints(requirement) and self.has_packages(requirement)
 
 
-class Room:
+class FreeCapacity:
     """A machine's free memory and slots during a round of placement."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.holdings: list[Holding] = list(machine.holdings)
+        self.holdings: list[HeldResources] = list(machine.holdings)
 
     @property
     def free_slots(self) -> int:
@@ -153,17 +153,17 @@ class Room:
     def free_host_bytes(self) -> int:
         """Return the host memory that no job holds, neither directly nor on a CPU device."""
         on_host = [device for device in self.machine.devices if device.on_host]
-        held = sum(holding.host_bytes + sum(map(holding.bytes_on, on_host)) for holding in self.holdings)
+        held = sum(holding.host_bytes + sum(map(holding.get_bytes_on, on_host)) for holding in self.holdings)
         return self.machine.host_memory_bytes - held
 
-    def holdings_on(self, device: Device) -> list[Holding]:
+    def list_holdings_on(self, device: Device) -> list[HeldResources]:
         """Return the holdings of the jobs that run on a device."""
-        return [holding for holding in self.holdings if holding.uses(device)]
+        return [holding for holding in self.holdings if holding.uses_device(device)]
 
-    def free_bytes(self, device: Device) -> int:
+    def get_free_bytes(self, device: Device) -> int:
         """Return the memory of a device that no job holds and no other process uses."""
         others = device.used_by_others_bytes if device.is_used_by_others else 0
-        free = device.memory_bytes - others - sum(holding.bytes_on(device) for holding in self.holdings)
+        free = device.memory_bytes - others - sum(holding.get_bytes_on(device) for holding in self.holdings)
         return min(free, self.free_host_bytes) if device.on_host else free
 
     def choose_devices(self, requirement: Requirement) -> tuple[Reservation, ...] | None:
@@ -184,7 +184,9 @@ class Room:
                 chosen := self._make_reservations(requirement, warm)
             ):
                 return chosen
-        free.sort(key=lambda device: (len(self.holdings_on(device)), device.memory_bytes, device.index, device.uuid))
+        free.sort(
+            key=lambda device: (len(self.list_holdings_on(device)), device.memory_bytes, device.index, device.uuid)
+        )
         return self._make_reservations(requirement, free[: requirement.devices])
 
     def is_warm(self, model: str, chosen: Sequence[Reservation]) -> bool:
@@ -205,24 +207,24 @@ class Room:
         return places
 
     def _make_reservations(self, requirement: Requirement, chosen: Sequence[Device]) -> tuple[Reservation, ...] | None:
-        on_host = sum(device.wanted_bytes(requirement) for device in chosen if device.on_host)
+        on_host = sum(device.get_bytes_to_reserve(requirement) for device in chosen if device.on_host)
         if len(chosen) < requirement.devices or on_host + requirement.host_memory_bytes > self.free_host_bytes:
             return None
-        return tuple(Reservation(each.uuid, each.index, each.wanted_bytes(requirement)) for each in chosen)
+        return tuple(Reservation(each.uuid, each.index, each.get_bytes_to_reserve(requirement)) for each in chosen)
 
-    def reserve(self, holding: Holding) -> None:
+    def reserve(self, holding: HeldResources) -> None:
         """Reserve the resources that a job will hold."""
         self.holdings.append(holding)
 
     def _is_free_for(self, requirement: Requirement, device: Device) -> bool:
-        holders = self.holdings_on(device)
+        holders = self.list_holdings_on(device)
         if not device.is_large_enough(requirement) or any(holder.exclusive for holder in holders):
             return False
         if requirement.exclusive and (holders or device.is_used_by_others):
             return False
-        return self.free_bytes(device) >= device.wanted_bytes(requirement)
+        return self.get_free_bytes(device) >= device.get_bytes_to_reserve(requirement)
 
 
-def list_free_capacity(machines: Iterable[Machine]) -> Sequence[Room]:
+def list_free_capacity(machines: Iterable[Machine]) -> Sequence[FreeCapacity]:
     """Return each machine's free capacity, sorted by worker id, so that the order of database rows does not matter."""
-    return [Room(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]
+    return [FreeCapacity(machine) for machine in sorted(machines, key=lambda machine: machine.worker_id)]

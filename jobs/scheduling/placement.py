@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.scheduling.machine import Holding, Machine, Reservation, Room, list_free_capacity
+from jobs.scheduling.machine import FreeCapacity, HeldResources, Machine, Reservation, list_free_capacity
 from jobs.scheduling.requirement import Requirement
 
 
@@ -41,10 +41,10 @@ class PlacementRound:
 
     placements: Sequence[Placement]
     left: Sequence[WaitingJob]
-    rooms: Sequence[Room]
+    rooms: Sequence[FreeCapacity]
 
 
-def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> PlacementRound:
+def place_jobs(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> PlacementRound:
     """Place jobs by priority and then by age.
 
     Ids increase monotonically, so sorting by id sorts by age. A job that does not fit now does not block those
@@ -73,26 +73,28 @@ def place(waiting: Sequence[WaitingJob], machines: Sequence[Machine]) -> Placeme
     return PlacementRound(placements, left, rooms)
 
 
-def _place_job(job: WaitingJob, rooms: Sequence[Room]) -> Placement | None:
+def _place_job(job: WaitingJob, rooms: Sequence[FreeCapacity]) -> Placement | None:
     """Reserve a place for one job, if enough machines have room for it."""
     able = []
     for room in rooms:
         if room.free_slots > 0 and room.machine.is_eligible(job.kind, job.requirement):
             chosen = room.choose_devices(job.requirement)
             if chosen is not None:
-                able.append((_placement_sort_key(room, chosen, job.requirement.model), room, chosen))
+                able.append((_build_placement_sort_key(room, chosen, job.requirement.model), room, chosen))
     if len(able) < job.requirement.nodes:
         return None
     able.sort(key=lambda each: each[0])
     nodes = []
     for _, room, chosen in able[: job.requirement.nodes]:
         need = job.requirement
-        room.reserve(Holding(job.id, chosen, need.host_memory_bytes, need.exclusive, need.model))
+        room.reserve(HeldResources(job.id, chosen, need.host_memory_bytes, need.exclusive, need.model))
         nodes.append(NodePlacement(room.machine.worker_id, chosen, job.requirement.host_memory_bytes))
     return Placement(job.id, tuple(nodes), job.requirement.exclusive)
 
 
-def _placement_sort_key(room: Room, chosen: Sequence[Reservation], model: str) -> tuple[bool, bool, int, int, str]:
+def _build_placement_sort_key(
+    room: FreeCapacity, chosen: Sequence[Reservation], model: str
+) -> tuple[bool, bool, int, int, str]:
     """Return the sort key of a possible place; the place with the smallest key is best.
 
     Example:
@@ -101,6 +103,6 @@ def _placement_sort_key(room: Room, chosen: Sequence[Reservation], model: str) -
         a (False, False, 2, ...), b (False, True, 0, ...), c (True, True, 0, ...).
     """
     uuids = {reservation.uuid for reservation in chosen}
-    others = sum(len(room.holdings_on(device)) for device in room.machine.devices if device.uuid in uuids)
+    others = sum(len(room.list_holdings_on(device)) for device in room.machine.devices if device.uuid in uuids)
     is_cold = not room.is_warm(model, chosen)
     return room.machine.expired_lately, is_cold, others, -room.free_slots, room.machine.worker_id

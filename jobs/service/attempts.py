@@ -16,10 +16,10 @@ from jobs.records import ArtifactRecord, AttemptRecord, JobRecord
 from jobs.repository import allocations, attempts, events, files, jobs, models, workers
 from jobs.results import count_tokens
 from jobs.service import metrics
-from jobs.service.claims import Claim, make_claim
+from jobs.service.claims import Claim, build_claim
 from jobs.service.metrics import Point
 from jobs.service.stored_specs import read_spec
-from jobs.service.transitions import advance, end_attempt
+from jobs.service.transitions import apply_event, end_attempt
 from jobs.settings import Settings
 from jobs.state import AttemptState, Event, JobState
 
@@ -99,10 +99,12 @@ class HeldAttempt:
             return ClaimStatus.WAITING
         self._extend_all_leases()
         claimed = {"claimed_at": self.now}
-        advance(self.connection, self.job, Event.CLAIM, now=self.now, settings=self.settings, attempt_changes=claimed)
-        return self.make_claim()
+        apply_event(
+            self.connection, self.job, Event.CLAIM, now=self.now, settings=self.settings, attempt_changes=claimed
+        )
+        return self.build_claim()
 
-    def make_claim(self) -> Claim | None:
+    def build_claim(self) -> Claim | None:
         """Return the data needed to run the attempt; if the job's spec is rejected, fail the job and return None."""
         try:
             spec = read_spec(jobs.get_details(self.connection, [self.job.id])[self.job.id])
@@ -111,7 +113,7 @@ class HeldAttempt:
             outdated = {"code": error.code, "message": error.message}
             end_attempt(self.connection, running, Event.FAIL, self.settings, error=outdated)
             return None
-        return make_claim(self.connection, self.job, self.attempt, spec, self.worker_id)
+        return build_claim(self.connection, self.job, self.attempt, spec, self.worker_id)
 
     def renew(
         self,
@@ -149,7 +151,7 @@ class HeldAttempt:
         Return False if a user has cancelled the job.
         """
         changes = {"result": dict(result), "error": None} if self.job.state is not JobState.CANCELLING else {}
-        reached = advance(
+        reached = apply_event(
             self.connection, self.job, Event.SUCCEED, now=self.now, settings=self.settings, changes=changes
         )
         if reached is not JobState.SUCCEEDED:
@@ -223,7 +225,7 @@ def poll_claim(
     if HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.DISPATCHED) is not None:
         return ClaimStatus.WAITING
     held = HeldAttempt.lock(connection, settings, attempt_id, worker_id, AttemptState.RUNNING)
-    return held.make_claim() if held else None
+    return held.build_claim() if held else None
 
 
 def peek_directive(connection: Connection, attempt_id: str, worker_id: str) -> Directive:

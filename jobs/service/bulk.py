@@ -20,7 +20,7 @@ from jobs.repository import bulk, jobs, search
 from jobs.service import jobs as job_service
 from jobs.service.deletions import erase_jobs, find_blocked_jobs
 from jobs.service.jobs import JobKey
-from jobs.service.transitions import advance, cancel_waiting
+from jobs.service.transitions import apply_event, cancel_waiting
 from jobs.settings import Settings
 from jobs.state import Event, JobState
 
@@ -32,12 +32,12 @@ STATES_BY_ACTION: Mapping[BulkAction, tuple[JobState, ...]] = {
     "delete": tuple(state for state in JobState if state.is_final),
 }
 PREVIEW_SIZE = 5
-MAX_FAILURES = 5
+MAX_RECORDED_FAILURES = 5
 NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class OperationPreview:
     """The effect of an operation: how many jobs match, the newest few, and how many are in use and must be kept."""
 
     matched: int
@@ -54,7 +54,7 @@ class _Outcome:
         self.failures.append({"job_id": job_id, "code": error.code, "message": error.message})
 
 
-def preview(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> Preview:
+def preview(connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter) -> OperationPreview:
     """Return the effect that an operation would have now."""
     first = _list_newest(connection, project_id, action, wanted, PREVIEW_SIZE)
     records = jobs.get_many(connection, first)
@@ -63,7 +63,9 @@ def preview(connection: Connection, project_id: str, action: BulkAction, wanted:
         in_use = len(
             find_blocked_jobs(connection, project_id, _list_newest(connection, project_id, action, wanted, NO_LIMIT))
         )
-    return Preview(count(connection, project_id, action, wanted), [records[job_id] for job_id in first], in_use)
+    return OperationPreview(
+        count(connection, project_id, action, wanted), [records[job_id] for job_id in first], in_use
+    )
 
 
 def _list_newest(
@@ -81,7 +83,7 @@ def count(connection: Connection, project_id: str, action: BulkAction, wanted: J
     return sum(counted.get(state, 0) for state in STATES_BY_ACTION[action])
 
 
-def request(
+def record_operation(
     connection: Connection, project_id: str, action: BulkAction, wanted: JobFilter, sent: Json, matched: int
 ) -> BulkOperationRecord:
     """Record an operation for the leader; `sent` is the filter as shown to clients."""
@@ -166,7 +168,7 @@ def _lock_jobs(connection: Connection, ids: Sequence[str]) -> list[JobRecord]:
     return [first] if first else []
 
 
-def _cancel(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
+def _cancel_jobs(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
     outcome, now = _Outcome(), now_ms(connection)
     waiting = [job for job in taken if job.state is JobState.QUEUED]
     cancel_waiting(connection, waiting, now=now, settings=settings)
@@ -177,12 +179,12 @@ def _cancel(connection: Connection, taken: Sequence[JobRecord], settings: Settin
                 connection,
                 outcome,
                 job,
-                lambda job=job: advance(connection, job, Event.CANCEL, now=now, settings=settings),  # type: ignore[misc]
+                lambda job=job: apply_event(connection, job, Event.CANCEL, now=now, settings=settings),  # type: ignore[misc]
             )
     return outcome
 
 
-def _retry(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
+def _retry_jobs(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
     outcome = _Outcome()
     for job in taken:
         key = JobKey(job.project_id, job.id)
@@ -190,7 +192,7 @@ def _retry(connection: Connection, taken: Sequence[JobRecord], settings: Setting
     return outcome
 
 
-def _delete(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
+def _delete_jobs(connection: Connection, taken: Sequence[JobRecord], settings: Settings) -> _Outcome:
     erased = set(erase_jobs(connection, [job.id for job in taken], settings))
     outcome = _Outcome(len(erased))
     for job in taken:
@@ -201,9 +203,9 @@ def _delete(connection: Connection, taken: Sequence[JobRecord], settings: Settin
 
 
 ACTION_HANDLERS: Mapping[BulkAction, Callable[[Connection, Sequence[JobRecord], Settings], _Outcome]] = {
-    "cancel": _cancel,
-    "retry": _retry,
-    "delete": _delete,
+    "cancel": _cancel_jobs,
+    "retry": _retry_jobs,
+    "delete": _delete_jobs,
 }
 
 
@@ -227,7 +229,7 @@ def _record_progress(
         processed=operation.processed + len(taken),
         changed=operation.changed + outcome.changed,
         failed=operation.failed + len(outcome.failures),
-        failures=[*operation.failures, *outcome.failures][:MAX_FAILURES],
+        failures=[*operation.failures, *outcome.failures][:MAX_RECORDED_FAILURES],
         finished_at=now if done else None,
     )
     names = ("last_job_id", "processed", "changed", "failed", "failures", "finished_at")

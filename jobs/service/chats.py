@@ -86,8 +86,8 @@ def get_serving_status(
 
 
 def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> LoadedModel:
-    known = models.get_many(connection, project_id, set(spec.model_references().values()))
-    named = {field: known[name] for field, name in spec.model_references().items() if name in known}
+    known = models.get_many(connection, project_id, set(spec.list_model_references().values()))
+    named = {field: known[name] for field, name in spec.list_model_references().items() if name in known}
     wanted = {model.base for model in named.values() if model.kind == "adapter" and model.base}
     bases = models.get_many(connection, project_id, wanted) if wanted else {}
     made_for = {field: bases[model.base] for field, model in named.items() if model.base in bases}
@@ -95,7 +95,7 @@ def _find_model(connection: Connection, project_id: str, spec: ServeSpec) -> Loa
     return LoadedModel.from_records(resolved["model"], resolved.get("adapter"), spec.loaded_dtype)
 
 
-def ensure_served(connection: Connection, submission: Submission, model_key: str) -> JobRecord:
+def ensure_serve_job(connection: Connection, submission: Submission, model_key: str) -> JobRecord:
     """Return the job that will serve a model; submit one if there is none.
 
     Raises:

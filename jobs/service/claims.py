@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.records import AllocationRecord, AttemptRecord, FileRecord, JobRecord, ModelRecord
 from jobs.repository import attempts, files, models
-from jobs.service.unneeded import list_resumable
+from jobs.service.unneeded import list_resumable_attempts
 from jobs.specs import StoredSpec
 
 
@@ -41,15 +41,15 @@ class Claim:
     earlier_attempts: Sequence[str]
 
 
-def make_claim(
+def build_claim(
     connection: Connection, job: JobRecord, attempt: AttemptRecord, spec: StoredSpec, worker_id: str
 ) -> Claim:
     """Read all the data needed to run an attempt that `worker_id` has just claimed."""
     now = now_ms(connection)
-    named = spec.model_references()
+    named = spec.list_model_references()
     found = models.get_many(connection, job.project_id, named.values())
     by_field = {field: found[name] for field, name in named.items() if name in found}
-    uploads = files.get_files(connection, job.project_id, spec.file_references().values(), now=now)
+    uploads = files.get_files(connection, job.project_id, spec.list_file_references().values(), now=now)
     tries = attempts.list_for_job(connection, job.id)
     allocations = next(each.allocations for each in tries if each.id == attempt.id)
     earlier = [each.id for each in tries if each.id != attempt.id and each.claimed_at is not None]
@@ -62,8 +62,8 @@ def make_claim(
         rendezvous=allocations[0].address,
         models=by_field,
         bases=_find_bases(connection, job.project_id, by_field),
-        files={field: uploads[name] for field, name in spec.file_references().items() if name in uploads},
-        earlier_attempts=list_resumable(connection, job.id, earlier),
+        files={field: uploads[name] for field, name in spec.list_file_references().items() if name in uploads},
+        earlier_attempts=list_resumable_attempts(connection, job.id, earlier),
     )
 
 

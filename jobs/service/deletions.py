@@ -18,7 +18,7 @@ from jobs.service.unneeded import DeletionReason, record_deletions, record_job_f
 from jobs.settings import Settings
 from jobs.state import JobState
 
-MAX_NAMED_USERS = 5
+MAX_LISTED_USES = 5
 
 
 def delete_job(
@@ -197,6 +197,6 @@ def _require_unused_model(connection: Connection, project_id: str, name: str, wh
 
 def _join_names(names: Iterable[str]) -> str:
     distinct = list(dict.fromkeys(names))
-    shown = ", ".join(distinct[:MAX_NAMED_USERS])
-    more = len(distinct) - MAX_NAMED_USERS
+    shown = ", ".join(distinct[:MAX_LISTED_USES])
+    more = len(distinct) - MAX_LISTED_USES
     return f"{shown} and {more} more" if more > 0 else shown

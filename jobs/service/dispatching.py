@@ -9,27 +9,27 @@ from jobs.identifiers import new_id
 from jobs.records import AllocationRecord, AttemptRecord, JobRecord
 from jobs.repository import attempts, jobs
 from jobs.scheduling import Placement
-from jobs.service.transitions import advance, end_attempt
+from jobs.service.transitions import apply_event, end_attempt
 from jobs.settings import Settings
 from jobs.state import AttemptState, Event, JobState
 
 
-def dispatch(connection: Connection, placement: Placement, settings: Settings) -> str | None:
+def dispatch_job(connection: Connection, placement: Placement, settings: Settings) -> str | None:
     """Begin an attempt at a queued job; return the attempt's id, or None if the job is no longer queued."""
     job = jobs.lock(connection, placement.job_id)
     if job is None or job.state is not JobState.QUEUED:
         return None
     now = now_ms(connection)
-    attempt = _new_attempt(job, placement, now, int(settings.pickup_seconds * 1000))
+    attempt = _build_attempt(job, placement, now, int(settings.pickup_seconds * 1000))
     attempts.add(connection, attempt)
     changes = {"attempt_id": attempt.id, "attempt_count": attempt.number}
     workers = [node.worker_id for node in placement.nodes]
     reason = {"worker": workers[0], "workers": workers, "attempt": attempt.number}
-    advance(connection, job, Event.DISPATCH, now=now, settings=settings, changes=changes, reason=reason)
+    apply_event(connection, job, Event.DISPATCH, now=now, settings=settings, changes=changes, reason=reason)
     return attempt.id
 
 
-def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None:
+def requeue_job(connection: Connection, attempt_id: str, settings: Settings) -> None:
     """Queue a job again because its message could not be sent."""
     attempt = attempts.get(connection, attempt_id)
     job = jobs.lock(connection, attempt.job_id) if attempt else None
@@ -37,7 +37,7 @@ def requeue(connection: Connection, attempt_id: str, settings: Settings) -> None
         end_attempt(connection, job, Event.EXPIRE, settings)
 
 
-def end_overdue(connection: Connection, late: AllocationRecord, settings: Settings) -> JobState | None:
+def end_overdue_attempt(connection: Connection, late: AllocationRecord, settings: Settings) -> JobState | None:
     """End the attempt of an overdue allocation; return None if it has been renewed or has ended in the meantime.
 
     An attempt that not all of its workers have claimed expires; one that has begun is lost.
@@ -56,7 +56,7 @@ def end_overdue(connection: Connection, late: AllocationRecord, settings: Settin
     return end_attempt(connection, job, Event.LOSE, settings, error={"code": "worker_lost", "message": message})
 
 
-def _new_attempt(job: JobRecord, placement: Placement, now: int, pickup_ms: int) -> AttemptRecord:
+def _build_attempt(job: JobRecord, placement: Placement, now: int, pickup_ms: int) -> AttemptRecord:
     attempt_id = new_id("att")
     places = tuple(
         AllocationRecord(

@@ -9,16 +9,16 @@ from jobs.repository import models
 from jobs.specs import AnySpec, KnownModel
 
 
-def estimate(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
+def estimate_footprint(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
     """Return the footprint of a job's most memory-intensive step; an adapter is estimated as its base model.
 
     Raises:
         UnknownModelError: there is no such model, or it is still being made.
         InvalidRequestError: the model's sizes are unknown, or the job loads no weights.
     """
-    named = {field: name for field, name in spec.model_references().items() if field != "adapter"}
+    named = {field: name for field, name in spec.list_model_references().items() if field != "adapter"}
     known = [_find_known_model(connection, project_id, field, name) for field, name in named.items()]
-    steps = [step for model in known for step in spec.footprints(model)]
+    steps = [step for model in known for step in spec.estimate_footprints(model)]
     if not steps:
         message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it without an estimate"
         raise InvalidRequestError(message, param="kind")

@@ -8,20 +8,20 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.errors import NotFoundError, UnknownCursorError
 from jobs.identifiers import new_id
-from jobs.inputs import CheckedFile
+from jobs.inputs import FileCheckResult
 from jobs.records import FileFilter, FileRecord
 from jobs.repository import deletions, files
 from jobs.service.unneeded import DAY_MS, DeletionReason, record_deletions
 from jobs.specs.fields import FILE_ID_PATTERN
 
-FILE_ID = re.compile(FILE_ID_PATTERN)
+FILE_ID_REGEX = re.compile(FILE_ID_PATTERN)
 
 
-def new_file(
-    project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: CheckedFile | None = None
+def build_file_record(
+    project_id: str, filename: str, purpose: str, size: int, sha256: str, checked: FileCheckResult | None = None
 ) -> FileRecord:
     """Return the record of a new file, including the key under which the store keeps its bytes."""
-    file_id, checked = new_id("file"), checked or CheckedFile()
+    file_id, checked = new_id("file"), checked or FileCheckResult()
     return FileRecord(
         id=file_id,
         project_id=project_id,
@@ -65,12 +65,12 @@ def find_identical(
     """Return the file that an identical request added recently, if any."""
     since = now_ms(connection) - int(within_seconds * 1000)
     found = files.find_same_file(connection, file, since=since)
-    if found is None or _lifetime_ms(found) != (None if lifetime_seconds is None else lifetime_seconds * 1000):
+    if found is None or _get_lifetime_ms(found) != (None if lifetime_seconds is None else lifetime_seconds * 1000):
         return None
     return found
 
 
-def _lifetime_ms(file: FileRecord) -> int | None:
+def _get_lifetime_ms(file: FileRecord) -> int | None:
     return None if file.expires_at is None else file.expires_at - file.created_at
 
 
@@ -94,6 +94,6 @@ def list_page(
     Raises:
         UnknownCursorError: `after` is not a file id. (The id of a deleted file is valid: clients delete while listing.)
     """
-    if after and not FILE_ID.fullmatch(after):
+    if after and not FILE_ID_REGEX.fullmatch(after):
         raise UnknownCursorError(after)
     return files.list_files(connection, project_id, wanted, after=after, limit=limit, now=now_ms(connection))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.database.journal import DAY_MS
 from jobs.errors import NotFoundError
-from jobs.records import Json, SampleRecord, UsageRecord
+from jobs.records import Json, UsageRecord, WorkerSampleRecord
 from jobs.repository import samples, workers
 
 HOUR_MS = 3_600_000
@@ -55,8 +55,8 @@ def list_usage(connection: Connection, project_id: str, days: int) -> list[Usage
     return samples.list_usage(connection, project_id, from_day=today - days + 1)
 
 
-def _merge_samples(found: Sequence[SampleRecord], since: int, points: int) -> MachineHistory:
-    groups: dict[int, list[SampleRecord]] = {}
+def _merge_samples(found: Sequence[WorkerSampleRecord], since: int, points: int) -> MachineHistory:
+    groups: dict[int, list[WorkerSampleRecord]] = {}
     for sample in found:
         groups.setdefault(min((sample.at - since) * points // HOUR_MS, points - 1), []).append(sample)
     devices = {device["uuid"]: device for sample in found for device in sample.devices}

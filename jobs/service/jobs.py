@@ -13,12 +13,12 @@ from jobs.repository import attempts, events, files, models, search
 from jobs.repository import jobs as repository
 from jobs.service.stored_specs import read_spec
 from jobs.service.submission import make_pending_model
-from jobs.service.transitions import advance, lock_job
+from jobs.service.transitions import apply_event, lock_job
 from jobs.settings import Settings
 from jobs.specs import PAUSABLE_KINDS
 from jobs.state import Event, JobState
 
-Job = TypeVar("Job", bound=JobRecord)
+AnyJob = TypeVar("AnyJob", bound=JobRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class JobKey:
 def find(connection: Connection, keys: Sequence[JobKey]) -> list[JobDetails | NotFoundError]:
     """Read the jobs with these keys in one query; return one result per key."""
     found = repository.get_details(connection, {key.job_id for key in keys})
-    return [_get_owned_job(found.get(key.job_id), key) for key in keys]
+    return [_to_job_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def find_records(connection: Connection, keys: Sequence[JobKey]) -> list[JobRecord | NotFoundError]:
     """Read the jobs with these keys in one query, without specs and results; return one entry per key."""
     found = repository.get_many(connection, {key.job_id for key in keys})
-    return [_get_owned_job(found.get(key.job_id), key) for key in keys]
+    return [_to_job_or_error(found.get(key.job_id), key) for key in keys]
 
 
 def get(connection: Connection, key: JobKey) -> JobDetails:
@@ -98,7 +98,7 @@ def cancel(
     job = lock_job(connection, key.job_id, key.project_id)
     check_version(job, versions)
     if job.state not in ("cancelling", "cancelled"):
-        advance(connection, job, Event.CANCEL, now=now_ms(connection), settings=settings)
+        apply_event(connection, job, Event.CANCEL, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
 
@@ -117,7 +117,7 @@ def retry(
     job = lock_job(connection, key.job_id, key.project_id)
     check_version(job, versions)
     now = now_ms(connection)
-    advance(connection, job, Event.RETRY, now=now, settings=settings)
+    apply_event(connection, job, Event.RETRY, now=now, settings=settings)
     spec = read_spec(get(connection, key))
     if spec.produces_model and not models.add(connection, make_pending_model(job.id, job.project_id, spec, now)):
         message = f"model {spec.output_name()!r} now exists; submit the job again with a different output_model"
@@ -137,7 +137,7 @@ def pause(connection: Connection, key: JobKey, settings: Settings) -> JobDetails
     if job.state not in (JobState.PAUSING, JobState.PAUSED):
         if job.kind not in PAUSABLE_KINDS:
             raise ConflictError(f"{job.kind} jobs cannot be paused; only {', '.join(sorted(PAUSABLE_KINDS))} jobs can")
-        advance(connection, job, Event.PAUSE, now=now_ms(connection), settings=settings)
+        apply_event(connection, job, Event.PAUSE, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
 
@@ -150,7 +150,7 @@ def resume(connection: Connection, key: JobKey, settings: Settings) -> JobDetail
     """
     job = lock_job(connection, key.job_id, key.project_id)
     if job.state not in (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING):
-        advance(connection, job, Event.RESUME, now=now_ms(connection), settings=settings)
+        apply_event(connection, job, Event.RESUME, now=now_ms(connection), settings=settings)
     return get(connection, key)
 
 
@@ -197,8 +197,8 @@ def get_artifact(connection: Connection, key: JobKey, path: str) -> ArtifactReco
     return found
 
 
-def _get_owned_job(job: Job | None, key: JobKey) -> Job | NotFoundError:
-    return _unknown_job_error(key) if job is None or job.project_id != key.project_id else job
+def _to_job_or_error(job: AnyJob | None, key: JobKey) -> AnyJob | NotFoundError:
+    return _build_unknown_job_error(key) if job is None or job.project_id != key.project_id else job
 
 
 def require_job(connection: Connection, key: JobKey) -> None:
@@ -208,8 +208,8 @@ def require_job(connection: Connection, key: JobKey) -> None:
         NotFoundError: the project does not have this job.
     """
     if not repository.exists(connection, key.project_id, key.job_id):
-        raise _unknown_job_error(key)
+        raise _build_unknown_job_error(key)
 
 
-def _unknown_job_error(key: JobKey) -> NotFoundError:
+def _build_unknown_job_error(key: JobKey) -> NotFoundError:
     return NotFoundError(f"there is no job {key.job_id}; `GET /v1/jobs` lists your project's jobs")

@@ -23,7 +23,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class LineSearch:
     """A search in a job's output.
 
     Attributes:
@@ -44,7 +44,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class LineMatch:
     """A line that contains the text, with the lines around it."""
 
     line: Line
@@ -64,7 +64,7 @@ class SearchResult:
 
     count: int
     position: int
-    found: Sequence[Match]
+    found: Sequence[LineMatch]
 
 
 def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit: int) -> tuple[int, list[Line]]:
@@ -79,7 +79,7 @@ def read_lines(connection: Connection, key: JobKey, *, first: int | None, limit:
     return total, _read_lines(connection, key.job_id, start, min(total, start + limit - 1))
 
 
-def search_lines(connection: Connection, key: JobKey, wanted: Search) -> SearchResult:
+def search_lines(connection: Connection, key: JobKey, wanted: LineSearch) -> SearchResult:
     """Find the lines that contain the given text.
 
     Raises:
@@ -93,7 +93,7 @@ def search_lines(connection: Connection, key: JobKey, wanted: Search) -> SearchR
     return SearchResult(len(numbers), position, found)
 
 
-def _choose_matches(numbers: Sequence[int], wanted: Search) -> list[int]:
+def _choose_matches(numbers: Sequence[int], wanted: LineSearch) -> list[int]:
     """Return the line numbers of the matches to show, searching from `wanted.start` in `wanted.direction`."""
     if wanted.direction == "next":
         begin = bisect_left(numbers, wanted.start or 1)
@@ -102,11 +102,11 @@ def _choose_matches(numbers: Sequence[int], wanted: Search) -> list[int]:
     return list(reversed(numbers[max(0, end - wanted.limit) : end]))
 
 
-def _read_match(connection: Connection, job_id: str, number: int, context: int) -> Match:
+def _read_match(connection: Connection, job_id: str, number: int, context: int) -> LineMatch:
     lines = _read_lines(connection, job_id, number - context, number + context)
     before = [line for line in lines if line.number < number]
     after = [line for line in lines if line.number > number]
-    return Match(next(line for line in lines if line.number == number), before, after)
+    return LineMatch(next(line for line in lines if line.number == number), before, after)
 
 
 def _read_lines(connection: Connection, job_id: str, first: int, last: int) -> list[Line]:

@@ -25,7 +25,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class MetricWindow:
     """A request for metrics of a run: the names, the steps [start, stop), by default all, and the number of buckets."""
 
     names: Collection[str]
@@ -35,7 +35,7 @@ class Window:
 
 
 @dataclass(slots=True)
-class Series:
+class BucketedSeries:
     """One metric in buckets; all lists have one entry per non-empty bucket."""
 
     name: str
@@ -69,13 +69,13 @@ class DownsampledMetrics:
     last_step: int | None
     start: int
     stop: int
-    series: list[Series]
+    series: list[BucketedSeries]
 
 
 def to_point(reported: Mapping[str, float | None]) -> Point | None:
     """Return the point in a progress report, or None if the report has no step or no metrics."""
     step = reported.get("step")
-    values = {name: _finite(value) for name, value in reported.items() if name not in NON_METRIC_FIELDS}
+    values = {name: _replace_non_finite(value) for name, value in reported.items() if name not in NON_METRIC_FIELDS}
     return Point(int(step), values) if step is not None and values else None
 
 
@@ -88,7 +88,7 @@ def record(connection: Connection, job_id: str, attempt: int, points: Sequence[P
         metrics.save(connection, job_id, rows, attempt=attempt)
 
 
-def read(connection: Connection, key: JobKey, window: Window) -> DownsampledMetrics | None:
+def read(connection: Connection, key: JobKey, window: MetricWindow) -> DownsampledMetrics | None:
     """Return the metrics of a run from the database; None if it has none.
 
     Raises:
@@ -100,8 +100,8 @@ def read(connection: Connection, key: JobKey, window: Window) -> DownsampledMetr
         return None
     names = [span.name for span in spans]
     steps = (min(span.first_step for span in spans), max(span.last_step for span in spans))
-    start, stop = _step_range(window, *steps)
-    chosen = {name: Series(name) for name in names if not window.names or name in window.names}
+    start, stop = _resolve_step_range(window, *steps)
+    chosen = {name: BucketedSeries(name) for name in names if not window.names or name in window.names}
     for row in metrics.downsample(connection, key.job_id, chosen, start=start, stop=stop, buckets=window.buckets):
         chosen[row[0]].add(row[1:])
     return DownsampledMetrics("live", names, *steps, start, stop, list(chosen.values()))
@@ -120,13 +120,13 @@ def parse_series(lines: Iterable[bytes]) -> list[Point]:
     return [point for point in points if point is not None]
 
 
-def downsample_points(points: Sequence[Point], window: Window) -> DownsampledMetrics:
+def downsample_points(points: Sequence[Point], window: MetricWindow) -> DownsampledMetrics:
     """Downsample points in memory the way `read` does in SQL."""
     if not points:
         return DownsampledMetrics("none", [], None, None, window.start or 0, window.stop or 0, [])
     names = sorted({name for point in points for name in point.values})
     steps = (min(point.step for point in points), max(point.step for point in points))
-    start, stop = _step_range(window, *steps)
+    start, stop = _resolve_step_range(window, *steps)
     series = []
     for name in names:
         if not window.names or name in window.names:
@@ -135,11 +135,13 @@ def downsample_points(points: Sequence[Point], window: Window) -> DownsampledMet
     return DownsampledMetrics("artifact", names, *steps, start, stop, series)
 
 
-def _downsample_series(name: str, values: Mapping[int, float | None], start: int, stop: int, buckets: int) -> Series:
+def _downsample_series(
+    name: str, values: Mapping[int, float | None], start: int, stop: int, buckets: int
+) -> BucketedSeries:
     grouped: dict[int, list[int]] = {}
     for step in sorted(values):
         grouped.setdefault((step - start) * buckets // (stop - start), []).append(step)
-    series = Series(name)
+    series = BucketedSeries(name)
     for steps in grouped.values():
         finite = [value for step in steps if (value := values[step]) is not None]
         summary = (min(finite), max(finite), sum(finite) / len(finite)) if finite else (None, None, None)
@@ -147,14 +149,14 @@ def _downsample_series(name: str, values: Mapping[int, float | None], start: int
     return series
 
 
-def _step_range(window: Window, first_step: int, last_step: int) -> tuple[int, int]:
+def _resolve_step_range(window: MetricWindow, first_step: int, last_step: int) -> tuple[int, int]:
     """Return the steps [start, stop) of a window, which is at least one step long."""
     start = first_step if window.start is None else window.start
     stop = last_step + 1 if window.stop is None else window.stop
     return start, max(stop, start + 1)
 
 
-def _finite(value: float | None) -> float | None:
+def _replace_non_finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 

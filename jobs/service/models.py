@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from checkpoint_files import FileError, check_directory
 from jobs.database import now_ms
 from jobs.errors import InvalidRequestError, NameTakenError, NotFoundError, UnknownCursorError
-from jobs.models.directories import Inspection, inspect_directory, resolve_allowed_path
+from jobs.models.directories import InspectedModel, inspect_directory, resolve_allowed_path
 from jobs.records import ModelRecord
 from jobs.repository import models
 from jobs.settings import Settings
@@ -19,10 +19,10 @@ class CheckedDirectory:
     """A directory that may be registered, and its content."""
 
     path: Path
-    found: Inspection
+    found: InspectedModel
 
 
-def check(path: str, settings: Settings) -> CheckedDirectory:
+def check_model_directory(path: str, settings: Settings) -> CheckedDirectory:
     """Check a directory that a user wants to register; slow, so call it outside any transaction.
 
     Raises:

@@ -32,7 +32,7 @@ def get(connection: Connection, key: JobKey, kind: str) -> PublishedJob:
     found = jobs.get(connection, key)
     if found.kind != kind:
         raise NotFoundError(f"there is no {kind} job {key.job_id}", param="job_id")
-    return _with_artifacts(connection, [found])[0]
+    return _attach_artifacts(connection, [found])[0]
 
 
 def list_page(
@@ -45,7 +45,7 @@ def list_page(
     """
     found = jobs.list_page(connection, project_id, wanted, after=after, limit=limit)
     details = repository.get_details(connection, [job.id for job in found])
-    return _with_artifacts(connection, [details[job.id] for job in found if job.id in details])
+    return _attach_artifacts(connection, [details[job.id] for job in found if job.id in details])
 
 
 def list_events(
@@ -72,7 +72,7 @@ def claim_retried_job(
     found = repository.find_by_digest(connection, submission.project_id, kind, digest, since=since)
     if found is None or found.openai is None or found.openai.get("repetition", 0) >= count:
         return None
-    repository.set_openai(connection, found.id, {**found.openai, "repetition": count})
+    repository.set_openai_values(connection, found.id, {**found.openai, "repetition": count})
     return found
 
 
@@ -91,7 +91,7 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
     return found
 
 
-def find_quantized(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
+def find_quantized_model(connection: Connection, project_id: str, name: str, quantization: str, param: str) -> str:
     """Return `name` if that model has this quantization, otherwise the newest model made from it that does.
 
     Raises:
@@ -121,6 +121,6 @@ def parse_event_id(job_id: str, after: str | None) -> int | None:
     return int(number)
 
 
-def _with_artifacts(connection: Connection, found: Sequence[JobDetails]) -> list[PublishedJob]:
+def _attach_artifacts(connection: Connection, found: Sequence[JobDetails]) -> list[PublishedJob]:
     artifacts = removal.list_artifacts(connection, [job.id for job in found]) if found else []
     return [PublishedJob(job, [each for each in artifacts if each.job_id == job.id]) for job in found]

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from jobs.database import now_ms
 from jobs.records import AllocationRecord, WorkerRecord
 from jobs.repository import allocations, workers
-from jobs.scheduling import Device, Holding, Machine, Reservation, Resident
+from jobs.scheduling import Device, HeldResources, Machine, Reservation, ResidentRunner
 from jobs.service.workers import list_alive
 from jobs.settings import Settings
 
@@ -72,7 +72,7 @@ def to_machine(
         labels=dict(worker.labels),
         holdings=tuple(_to_holding(allocation, (models or {}).get(allocation.job_id, "")) for allocation in held),
         expired_lately=expired_lately,
-        residents=tuple(Resident(each["key"], _list_uuids(each["devices"])) for each in worker.models),
+        residents=tuple(ResidentRunner(each["key"], _list_uuids(each["devices"])) for each in worker.models),
         packages=None if packages is None else frozenset(packages),
     )
 
@@ -92,6 +92,6 @@ def _list_uuids(devices: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(str(device["uuid"]) for device in devices)
 
 
-def _to_holding(allocation: AllocationRecord, model: str) -> Holding:
+def _to_holding(allocation: AllocationRecord, model: str) -> HeldResources:
     devices = tuple(Reservation(each["uuid"], each["index"], each["reserved_bytes"]) for each in allocation.devices)
-    return Holding(allocation.job_id, devices, allocation.host_bytes, allocation.exclusive, model)
+    return HeldResources(allocation.job_id, devices, allocation.host_bytes, allocation.exclusive, model)

@@ -8,12 +8,12 @@ from footprint import Footprint
 from jobs.errors import DomainError, InvalidRequestError
 from jobs.repository import jobs
 from jobs.scheduling import Requirement
-from jobs.service.estimates import estimate
+from jobs.service.estimates import estimate_footprint
 from jobs.service.submission import Submission, check_submissions
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class JobPreview:
     """The result of a dry run of a job that would be accepted.
 
     Attributes:
@@ -27,7 +27,7 @@ class Preview:
     queue_position: int
 
 
-def preview(connection: Connection, submission: Submission) -> Preview:
+def preview_submission(connection: Connection, submission: Submission) -> JobPreview:
     """Check a submission without recording it.
 
     Raises:
@@ -38,7 +38,7 @@ def preview(connection: Connection, submission: Submission) -> Preview:
     if isinstance(answer, DomainError):
         raise answer
     try:
-        estimated = estimate(connection, submission.project_id, submission.spec)
+        estimated = estimate_footprint(connection, submission.project_id, submission.spec)
     except InvalidRequestError:
         estimated = None
-    return Preview(required[0], estimated, jobs.count_ahead(connection, submission.spec.priority) + 1)
+    return JobPreview(required[0], estimated, jobs.count_jobs_ahead(connection, submission.spec.priority) + 1)

@@ -25,7 +25,7 @@ def resolve_models(
         UnknownModelError: A model does not exist, or is still being made.
         InvalidRequestError: A model is of a kind that cannot be used in its field, or does not fit the spec.
     """
-    for field, name in spec.model_references().items():
+    for field, name in spec.list_model_references().items():
         _require_ready(field, name, named.get(field))
     if not isinstance(spec, ModelInputSpec):
         return {}
@@ -48,7 +48,7 @@ def require_files(spec: AnySpec, known: Collection[str]) -> None:
     Raises:
         UnknownFileError: A file does not exist.
     """
-    for field, file_id in spec.file_references().items():
+    for field, file_id in spec.list_file_references().items():
         if file_id not in known:
             message = f"there is no file {file_id}; upload it with `POST /v1/files` and submit a new job"
             raise UnknownFileError(message, param=field)

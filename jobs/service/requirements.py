@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from footprint import Footprint, find_smaller_models, find_smaller_trainings, in_gib
+from footprint import Footprint, find_smaller_finetuning_options, find_smaller_models, format_gib
 from jobs.errors import InvalidRequestError
 from jobs.models.directories import GGUF_KIND
 from jobs.records import ModelRecord
@@ -109,18 +109,18 @@ def find_shortage_error(
             f"{able} of {len(machines)} workers could hold a node of this job, but it requires {requirement.nodes}"
         )
         return InvalidRequestError(f"{message} nodes; request fewer or start more workers", param="resources.nodes")
-    return _shortage_error(requirement, machines, named, asked=asked)
+    return _build_shortage_error(requirement, machines, named, asked=asked)
 
 
-def _shortage_error(
+def _build_shortage_error(
     requirement: Requirement, machines: Sequence[Machine], named: Mapping[str, ModelRecord], *, asked: bool
 ) -> InvalidRequestError:
     """Return the error to report if no machine could hold even one node of the job."""
     devices = [(device.get_usable_bytes(requirement), machine) for machine in machines for device in machine.devices]
     size, machine = max(devices, key=lambda each: each[0], default=(0, machines[0]))
     if requirement.devices and size < requirement.device_memory_bytes:
-        needed = f"this job needs at least {in_gib(requirement.device_memory_bytes)} of memory"
-        message = f"{needed}, but the largest device, on {machine.worker_id}, has {in_gib(size)}"
+        needed = f"this job needs at least {format_gib(requirement.device_memory_bytes)} of memory"
+        message = f"{needed}, but the largest device, on {machine.worker_id}, has {format_gib(size)}"
         if asked:
             remedy = "request less, or start a worker with a larger device"
             return InvalidRequestError(f"{message}; {remedy}", param="resources.device_memory_bytes")
@@ -130,8 +130,8 @@ def _shortage_error(
         message = f"no worker has more than {most} devices, but this job requests {requirement.devices}; request fewer"
         return InvalidRequestError(message, param="resources.devices")
     host = max(machine.host_memory_bytes for machine in machines)
-    message = f"this job needs {in_gib(requirement.host_memory_bytes)} of host memory, but no worker has more than"
-    return InvalidRequestError(f"{message} {in_gib(host)}; use a machine with more memory", param="model")
+    message = f"this job needs {format_gib(requirement.host_memory_bytes)} of host memory, but no worker has more than"
+    return InvalidRequestError(f"{message} {format_gib(host)}; use a machine with more memory", param="model")
 
 
 def _asks_for_memory(spec: AnySpec) -> bool:
@@ -149,7 +149,7 @@ def _estimate_requirement(spec: AnySpec, models: Sequence[ModelRecord], *, on_gp
         elif known is None:
             return Requirement(host_memory_bytes=RUNNER_HOST_BYTES, exclusive=True)
         else:
-            steps += spec.footprints(known, on_gpu=on_gpu)
+            steps += spec.estimate_footprints(known, on_gpu=on_gpu)
     on_device = [step for step in steps if step.place == "device"]
     host = max([host, *(step.total for step in steps if step.place == "host")])
     return Requirement(
@@ -165,8 +165,10 @@ def _suggest_remedy(requirement: Requirement, named: Mapping[str, ModelRecord], 
     known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
     if known is None:
         return "use a machine with more memory"
-    ways = find_smaller_trainings if requirement.exclusive else find_smaller_models
+    ways = find_smaller_finetuning_options if requirement.exclusive else find_smaller_models
     fitting = [
-        f"{way}: {in_gib(least)}" for way, least in ways(known.shape, requirement.device_memory_bytes) if least <= size
+        f"{way}: {format_gib(least)}"
+        for way, least in ways(known.shape, requirement.device_memory_bytes)
+        if least <= size
     ]
     return f"what would fit: {', '.join(fitting)}" if fitting else "use a machine with more memory"

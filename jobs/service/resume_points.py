@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from jobs.artifacts import ArtifactStore, published_key
-from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, list_points
+from jobs.artifacts import ArtifactStore, published_model_key
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, list_complete_resume_points
 from jobs.database import now_ms
 from jobs.errors import ConflictError, NameTakenError, NotFoundError
 from jobs.identifiers import new_id
@@ -15,7 +15,7 @@ from jobs.repository import files, models
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
 from jobs.service.transitions import lock_job
-from jobs.service.unneeded import DAY_MS, DeletionReason, list_resumable, record_deletions
+from jobs.service.unneeded import DAY_MS, DeletionReason, list_resumable_attempts, record_deletions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ class Publication:
     key: str
 
 
-def list_attempts(connection: Connection, key: JobKey) -> list[str]:
+def list_attempts_with_points(connection: Connection, key: JobKey) -> list[str]:
     """Return the ids of the attempts at a job whose resume points are kept, oldest first.
 
     Raises:
         NotFoundError: there is no such job.
     """
     tries = [attempt.id for attempt in jobs.list_attempts(connection, key) if attempt.claimed_at is not None]
-    return list_resumable(connection, key.job_id, tries, due=now_ms(connection))
+    return list_resumable_attempts(connection, key.job_id, tries, due=now_ms(connection))
 
 
-def find(
+def find_resume_point(
     store: ArtifactStore, job_id: str, attempt_ids: Sequence[str], step: int
 ) -> tuple[ResumePoint, ResumePointModel]:
     """Return the resume point at a step, and the model in it; reads the store, so call it outside any transaction.
@@ -54,7 +54,7 @@ def find(
         NotFoundError: there is no such resume point; the message lists the existing ones.
         ConflictError: it was saved in shards, which cannot be turned into a model.
     """
-    points = {point.step: point for point in list_points(store, job_id, attempt_ids)}
+    points = {point.step: point for point in list_complete_resume_points(store, job_id, attempt_ids)}
     point = points.get(step)
     if point is None:
         known = (
@@ -69,7 +69,7 @@ def find(
     return point, point.model
 
 
-def begin(
+def begin_publication(
     connection: Connection, key: JobKey, name: str | None, found: tuple[ResumePoint, ResumePointModel]
 ) -> Publication:
     """Prepare a publication; unless the copied files become a model, they are deleted after a day.
@@ -82,8 +82,8 @@ def begin(
     point, model = found
     name = name or f"{key.job_id}-step-{point.step}"
     if models.get_many(connection, key.project_id, [name]):
-        raise _name_taken_error(name)
-    wanted = Publication(name, point, model, published_key(key.job_id, new_id("pub")))
+        raise _build_name_taken_error(name)
+    wanted = Publication(name, point, model, published_model_key(key.job_id, new_id("pub")))
     now = now_ms(connection)
     record_deletions(
         connection, [wanted.key], DeletionReason.UPLOAD, now=now, job_id=key.job_id, not_before=now + DAY_MS
@@ -91,7 +91,7 @@ def begin(
     return wanted
 
 
-def copy(store: ArtifactStore, publication: Publication) -> None:
+def copy_files(store: ArtifactStore, publication: Publication) -> None:
     """Copy the files of the model within the store; this can take a long time.
 
     Raises:
@@ -128,7 +128,7 @@ def publish(connection: Connection, key: JobKey, publication: Publication) -> Mo
         created_at=now,
     )
     if not models.add(connection, record):
-        raise _name_taken_error(publication.name)
+        raise _build_name_taken_error(publication.name)
     made = [
         ArtifactRecord(
             id=new_id("file"),
@@ -152,5 +152,5 @@ def discard_publication(connection: Connection, key: JobKey, publication: Public
     record_deletions(connection, [publication.key], DeletionReason.UPLOAD, now=now, job_id=key.job_id)
 
 
-def _name_taken_error(name: str) -> NameTakenError:
+def _build_name_taken_error(name: str) -> NameTakenError:
     return NameTakenError(f"model {name!r} already exists; choose another id", param="id")

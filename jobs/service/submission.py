@@ -58,14 +58,14 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class SubmittedJob:
     """The job for a submission; `created` is False if an earlier request with the same idempotency key created it."""
 
     job: JobDetails
     created: bool
 
 
-SubmissionResult = Submitted | DomainError
+SubmissionResult = SubmittedJob | DomainError
 
 
 def submit(connection: Connection, submissions: Sequence[Submission]) -> list[SubmissionResult]:
@@ -80,11 +80,11 @@ def submit(connection: Connection, submissions: Sequence[Submission]) -> list[Su
     """
     answers: dict[int, SubmissionResult] = {}
     while waiting := {index: each for index, each in enumerate(submissions) if index not in answers}:
-        answers |= _answer_one_per_key(connection, waiting)
+        answers |= _submit_one_per_key(connection, waiting)
     return [answers[index] for index in range(len(submissions))]
 
 
-def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
+def _submit_one_per_key(connection: Connection, waiting: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
     """Submit the first new request with each idempotency key; return its result and those of repeated requests."""
     answers = _find_replays(connection, waiting)
     first = _choose_first_per_key({index: each for index, each in waiting.items() if index not in answers})
@@ -92,7 +92,9 @@ def _answer_one_per_key(connection: Connection, waiting: Mapping[int, Submission
     # A submission may have been refused only because another process has just accepted the same request and reserved
     # the name of its result, or because it was committed before and only the database's reply was lost.
     refused_submissions = {index: first[index] for index in refused}
-    answers |= refused | _find_stored(connection, refused_submissions) | _find_replays(connection, refused_submissions)
+    answers |= (
+        refused | _find_stored_results(connection, refused_submissions) | _find_replays(connection, refused_submissions)
+    )
     return answers | _record_jobs(connection, {index: first[index] for index in required}, required)
 
 
@@ -117,16 +119,16 @@ def _record_jobs(
     inserted = jobs.insert_new(connection, list(rows.values()))
     made = {index: row for index, row in rows.items() if row["id"] in inserted}
     _insert_related_rows(connection, [(row, submissions[index].spec) for index, row in made.items()], now)
-    return _find_stored(connection, submissions)
+    return _find_stored_results(connection, submissions)
 
 
-def _find_stored(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
+def _find_stored_results(connection: Connection, submissions: Mapping[int, Submission]) -> dict[int, SubmissionResult]:
     """Return the results of the submissions whose jobs are already stored."""
     if not submissions:
         return {}
     stored = jobs.get_details(connection, [each.job_id for each in submissions.values()])
     found = {index: each.job_id for index, each in submissions.items() if each.job_id in stored}
-    return {index: Submitted(stored[job_id], created=True) for index, job_id in found.items()}
+    return {index: SubmittedJob(stored[job_id], created=True) for index, job_id in found.items()}
 
 
 def _build_job_row(submission: Submission, requirement: Requirement, now: int) -> dict[str, Any]:
@@ -157,12 +159,12 @@ def _find_replays(connection: Connection, submissions: Mapping[int, Submission])
     """Return the results of the submissions whose idempotency keys belong to earlier jobs."""
     keyed = {i: (s.project_id, s.idempotency_key) for i, s in submissions.items() if s.idempotency_key}
     known = jobs.get_by_idempotency_keys(connection, set(keyed.values())) if keyed else {}
-    return {index: _answer_replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
+    return {index: _resolve_replay(submissions[index], known[key]) for index, key in keyed.items() if key in known}
 
 
-def _answer_replay(submission: Submission, job: JobDetails) -> SubmissionResult:
+def _resolve_replay(submission: Submission, job: JobDetails) -> SubmissionResult:
     if job.request_digest == submission.request_digest:
-        return Submitted(job, created=job.id == submission.job_id)
+        return SubmittedJob(job, created=job.id == submission.job_id)
     return IdempotencyConflictError(
         f"this Idempotency-Key was already used for a different request (job {job.id}); use a new key",
         param="Idempotency-Key",
@@ -181,15 +183,15 @@ def check_submissions(
         named = _collect_model_names(mine)
         known_models = models.get_many(connection, project_id, named, keep=True) if named else {}
         bases = _find_bases(connection, project_id, known_models)
-        wanted = {file_id for _, spec in mine for file_id in spec.file_references().values()}
+        wanted = {file_id for _, spec in mine for file_id in spec.list_file_references().values()}
         now = now_ms(connection)
         known_files = files.get_files(connection, project_id, wanted, now=now, keep=True) if wanted else {}
         taken = set(known_models)
         for index, spec in mine:
-            if error := _find_fault(spec, known_models, bases, set(known_files), taken):
+            if error := _find_spec_error(spec, known_models, bases, set(known_files), taken):
                 refused[index] = error
                 continue
-            used = {field: known_models[name] for field, name in spec.model_references().items()}
+            used = {field: known_models[name] for field, name in spec.list_model_references().items()}
             made_for = {field: bases[model.base] for field, model in used.items() if model.base in bases}
             found = find_requirement(spec, used, made_for, machines)
             if isinstance(found, DomainError):
@@ -208,18 +210,18 @@ def _find_bases(connection: Connection, project_id: str, named: Mapping[str, Mod
 
 
 def _collect_model_names(mine: Iterable[tuple[int, AnySpec]]) -> set[str]:
-    names = {name for _, spec in mine for name in spec.model_references().values()}
+    names = {name for _, spec in mine for name in spec.list_model_references().values()}
     return names | {name for _, spec in mine if (name := spec.output_name())}
 
 
-def _find_fault(
+def _find_spec_error(
     spec: AnySpec,
     known_models: Mapping[str, ModelRecord],
     bases: Mapping[str, ModelRecord],
     known_files: set[str],
     taken: set[str],
 ) -> DomainError | None:
-    named = {field: known_models[name] for field, name in spec.model_references().items() if name in known_models}
+    named = {field: known_models[name] for field, name in spec.list_model_references().items() if name in known_models}
     made_for = {field: bases[model.base] for field, model in named.items() if model.base and model.base in bases}
     try:
         resolve_models(spec, named, made_for)
@@ -270,7 +272,7 @@ def make_pending_model(job_id: str, project_id: str, spec: AnySpec, now: int) ->
         id=spec.output_name() or job_id,
         kind="checkpoint",
         state="pending",
-        base=spec.model_references().get("model"),
+        base=spec.list_model_references().get("model"),
         job_id=job_id,
         path=None,
         key=None,

@@ -12,7 +12,7 @@ from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
 from jobs.service.unneeded import keep_resume_points, record_unneeded_files
 from jobs.settings import Settings
-from jobs.state import EVENTS_COUNTED_AS_ATTEMPT, Event, JobState, Transition, next_transition
+from jobs.state import EVENTS_COUNTED_AS_ATTEMPT, Event, JobState, Transition, find_transition
 
 
 def lock_job(connection: Connection, job_id: str, project_id: str | None = None) -> JobRecord:
@@ -27,7 +27,7 @@ def lock_job(connection: Connection, job_id: str, project_id: str | None = None)
     return job
 
 
-def advance(
+def apply_event(
     connection: Connection,
     job: JobRecord,
     event: Event,
@@ -43,8 +43,8 @@ def advance(
     Raises:
         IllegalTransitionError: the table has no such transition, or another transaction was faster.
     """
-    row = next_transition(job.state, event, attempts_left=job.has_attempts_left)
-    columns = {**_changed_columns(job, row, now, settings), **(changes or {})}
+    row = find_transition(job.state, event, attempts_left=job.has_attempts_left)
+    columns = {**_build_column_changes(job, row, now, settings), **(changes or {})}
     if not jobs.compare_and_set(connection, job.id, row.source, row.target, columns):
         raise IllegalTransitionError(f"job {job.id} is no longer {row.source}")
     attempt_id = columns.get("attempt_id") or job.attempt_id
@@ -73,7 +73,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
     """Cancel queued jobs that the caller has locked, in bulk rather than one by one."""
     if not waiting:
         return
-    row, ids = next_transition(JobState.QUEUED, Event.CANCEL), [job.id for job in waiting]
+    row, ids = find_transition(JobState.QUEUED, Event.CANCEL), [job.id for job in waiting]
     columns = {"finished_at": now, "waiting": None}
     if jobs.compare_and_set_all(connection, ids, row.source, row.target, columns) != len(ids):
         raise IllegalTransitionError("one of the jobs is no longer queued")
@@ -90,7 +90,7 @@ def end_attempt(
 ) -> JobState:
     """End the current attempt of a locked job without a result; return the job's new state."""
     described = {} if error is None else {"error": dict(error)}
-    return advance(
+    return apply_event(
         connection,
         job,
         event,
@@ -102,7 +102,7 @@ def end_attempt(
     )
 
 
-def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
+def _build_column_changes(job: JobRecord, row: Transition, now: int, settings: Settings) -> dict[str, Any]:
     """Return the column changes that follow from the transition itself."""
     columns: dict[str, Any] = {} if job.waiting is None else {"waiting": None}
     charged = job.charged_attempts + (1 if row.event in EVENTS_COUNTED_AS_ATTEMPT else 0)
@@ -114,7 +114,7 @@ def _changed_columns(job: JobRecord, row: Transition, now: int, settings: Settin
     if row.event is Event.CLAIM and job.started_at is None:
         columns["started_at"] = now
     if row.target is JobState.QUEUED:
-        wait_ms = _backoff_ms(charged, row.event, settings)
+        wait_ms = _compute_backoff_ms(charged, row.event, settings)
         columns |= {"attempt_id": None, "not_before": now + wait_ms, "waiting": _explain_backoff(wait_ms, charged)}
     if row.event is Event.RETRY:
         columns |= {
@@ -135,7 +135,7 @@ def _explain_backoff(wait_ms: int, charged: int) -> dict[str, Any] | None:
     return {"cause": "backoff", "message": message, "worker_id": None, "free_bytes": None, "holders": []}
 
 
-def _backoff_ms(charged: int, event: Event, settings: Settings) -> int:
+def _compute_backoff_ms(charged: int, event: Event, settings: Settings) -> int:
     """Return how many milliseconds a requeued job waits; the time doubles with every counted attempt."""
     if event not in EVENTS_COUNTED_AS_ATTEMPT:
         return 0

@@ -18,7 +18,7 @@ from jobs.state import AttemptState, JobState
 
 DAY_MS = 24 * 3600 * 1000
 # The worker of a lost attempt may keep writing until it checks its lease, well within this many lease periods.
-ZOMBIE_LEASES = 2
+ZOMBIE_LEASE_PERIODS = 2
 
 
 class DeletionReason(StrEnum):
@@ -76,7 +76,7 @@ def record_unneeded_files(
             record_deletions(connection, keys, reason, now=now, job_id=job_id, not_before=not_before)
 
 
-def expect_input(connection: Connection, job_id: str) -> None:
+def reserve_input(connection: Connection, job_id: str) -> None:
     """Schedule a new job's input, before it is stored, for deletion after a day unless the job exists by then."""
     now = now_ms(connection)
     record_deletions(
@@ -94,7 +94,7 @@ def keep_resume_points(connection: Connection, job_id: str) -> None:
     deletions.remove_unclaimed(connection, job_id, DeletionReason.RESUME_POINTS)
 
 
-def list_resumable(
+def list_resumable_attempts(
     connection: Connection, job_id: str, attempt_ids: Sequence[str], *, due: int | None = None
 ) -> list[str]:
     """Return the attempts whose resume points are not scheduled for deletion or, with `due`, not by that time."""
@@ -144,7 +144,7 @@ def _find_unneeded_keys(job_id: str, target: JobState, states: Mapping[str, str]
 
 
 def _get_repeat_time(now: int, settings: Settings) -> int:
-    return now + int(ZOMBIE_LEASES * settings.lease_seconds * 1000)
+    return now + int(ZOMBIE_LEASE_PERIODS * settings.lease_seconds * 1000)
 
 
 def _make_record(

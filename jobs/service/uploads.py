@@ -57,7 +57,7 @@ def create(connection: Connection, project_id: str, new: NewUpload) -> UploadRec
     return upload
 
 
-def expect_part(connection: Connection, project_id: str, upload_id: str) -> UploadPartRecord:
+def reserve_part(connection: Connection, project_id: str, upload_id: str) -> UploadPartRecord:
     """Return the record of a part that is about to be stored; its bytes are deleted once the upload has expired.
 
     Raises:
@@ -154,7 +154,7 @@ def find_file(connection: Connection, upload: UploadRecord) -> FileRecord | None
     return file_rows.get_files(connection, upload.project_id, ids, now=now_ms(connection)).get(upload.file_id or "")
 
 
-def expire(connection: Connection) -> None:
+def delete_expired(connection: Connection) -> None:
     """Delete the rows of uploads that expired more than a day ago."""
     uploads.delete_expired(connection, before=now_ms(connection) - EXPIRED_RETENTION_MS)
 

@@ -34,10 +34,10 @@ def record_heartbeat(connection: Connection, worker: WorkerRecord) -> HeartbeatR
     workers.save(connection, reported)
     samples.add(connection, reported)
     is_drained = workers.get_drain_deadline(connection, worker.id) is not None
-    return HeartbeatReply(is_drained, _list_obsolete(connection, worker.models))
+    return HeartbeatReply(is_drained, _list_obsolete_models(connection, worker.models))
 
 
-def _list_obsolete(connection: Connection, loaded: Sequence[Json]) -> frozenset[str]:
+def _list_obsolete_models(connection: Connection, loaded: Sequence[Json]) -> frozenset[str]:
     """Return the keys of loaded models whose files no longer belong to a model that jobs can name."""
     obsolete = set()
     for each in loaded:

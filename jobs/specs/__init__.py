@@ -15,7 +15,7 @@ from jobs.specs.pull import PullSpec
 from jobs.specs.quantize import QuantizeSpec
 from jobs.specs.resources import Resources
 from jobs.specs.serve import ServeSpec
-from jobs.specs.stored_generate import BatchForm, InlineInput, StoredGenerateSpec, has_long_input, split_off_input
+from jobs.specs.stored_generate import InlineInput, OpenAIBatch, StoredGenerateSpec, has_long_input, split_off_input
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 AnySpec = Annotated[
@@ -43,7 +43,6 @@ __all__ = [
     "STORED_SPEC_ADAPTER",
     "AdapterUse",
     "AnySpec",
-    "BatchForm",
     "ChosenModel",
     "ConvertSpec",
     "EvaluateSpec",
@@ -54,6 +53,7 @@ __all__ = [
     "JobSpec",
     "KnownModel",
     "ModelInputSpec",
+    "OpenAIBatch",
     "PreviewSpec",
     "PullSpec",
     "QuantizeSpec",

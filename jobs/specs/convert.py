@@ -43,8 +43,8 @@ class ConvertSpec(ModelInputSpec, ModelOutputSpec):
             raise ValueError(f"adapter requires the target 'merged', but the target is {self.target!r}; omit adapter")
         return self
 
-    def model_references(self) -> dict[str, str]:
-        """See `JobSpec.model_references`."""
+    def list_model_references(self) -> dict[str, str]:
+        """See `JobSpec.list_model_references`."""
         adapter = {"adapter": self.adapter} if self.adapter else {}
         return {"model": self.model, **adapter}
 
@@ -53,6 +53,6 @@ class ConvertSpec(ModelInputSpec, ModelOutputSpec):
         """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the footprint is always the same
-        """See `JobSpec.footprints`."""
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the footprint is always the same
+        """See `JobSpec.estimate_footprints`."""
         return [estimate_conversion()]

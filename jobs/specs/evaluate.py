@@ -55,13 +55,13 @@ class EvaluateSpec(ModelInputSpec):
             raise ValueError(f"{self.benchmark} does not accept {' or '.join(given)}; leave {them} out")
         return self
 
-    def model_references(self) -> dict[str, str]:
-        """See `JobSpec.model_references`."""
+    def list_model_references(self) -> dict[str, str]:
+        """See `JobSpec.list_model_references`."""
         named = {"model": self.model, "adapter": self.adapter, "compare_with": self.compare_with}
         return {field: name for field, name in named.items() if name is not None}
 
-    def file_references(self) -> dict[str, str]:
-        """See `JobSpec.file_references`."""
+    def list_file_references(self) -> dict[str, str]:
+        """See `JobSpec.list_file_references`."""
         return {"data_file": self.data_file}
 
     @property
@@ -74,8 +74,8 @@ class EvaluateSpec(ModelInputSpec):
         """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
-        """See `JobSpec.footprints`; the keys and values of the examples before a question fill at most one window."""
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+        """See `JobSpec.estimate_footprints`; the keys and values of the examples fill at most one window."""
         window = model.shape.context_length
         shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window
         tokens = max(self.batch_tokens, self.window or window)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from footprint import Footprint, Training, TrainingStrategy, estimate_rank_footprint
+from footprint import Footprint, TrainingSettings, TrainingStrategy, estimate_rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
 from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
 from jobs.specs.known_model import KnownModel
@@ -15,7 +15,7 @@ from jobs.specs.resources import Resources
 from jobs.specs.suitability import ChosenModel, Incompatibility
 
 Strategy = Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3", "zero3-offload"]
-DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # device counts to try if the job does not specify one
+CANDIDATE_DEVICE_COUNTS = (2, 4, 8, 16, 32, 64)  # device counts to try if the job does not specify one
 SHARDING_STAGE = 3  # the first ZeRO stage that shards the weights
 LinearLayerName = Literal["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
 Tracker = Annotated[str, StringConstraints(pattern="^(wandb|mlflow)$")]
@@ -160,8 +160,8 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
             raise ValueError("use_dora and optimizers other than adamw need unsharded weights; use the strategy 'ddp'")
         return self
 
-    def file_references(self) -> dict[str, str]:
-        """See `JobSpec.file_references`."""
+    def list_file_references(self) -> dict[str, str]:
+        """See `JobSpec.list_file_references`."""
         files = {"training_file": self.training_file, "validation_file": self.validation_file}
         files |= {f"training_files.{number}": each.file for number, each in enumerate(self.training_files or ())}
         return {field: file for field, file in files.items() if file is not None}
@@ -195,9 +195,9 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
             )
         return None
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
-        """See `JobSpec.footprints`; "auto" computes in bfloat16 only on a GPU."""
-        training = Training(
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+        """See `JobSpec.estimate_footprints`; "auto" computes in bfloat16 only on a GPU."""
+        training = TrainingSettings(
             method=self.method,
             batch=self.batch_size,
             tokens=min(self.max_length, model.shape.context_length),
@@ -223,7 +223,7 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
         if not sharded or not self._may_shard:
             return chosen
         if self.resources is None or self.resources.devices is None:
-            chosen += [self._with_strategy("fsdp2", devices) for devices in DEVICE_COUNTS]
+            chosen += [self._with_strategy("fsdp2", devices) for devices in CANDIDATE_DEVICE_COUNTS]
         elif self.rank_count > 1:
             chosen.append(self._with_strategy("fsdp2"))
         return [*chosen, self._with_strategy("zero3-offload")] if on_gpu else chosen

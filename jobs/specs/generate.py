@@ -60,16 +60,16 @@ class GenerateSpec(TextGenerationSpec):
             raise ValueError(f"set exactly one of prompts, conversations and input_file; found {found}")
         return self
 
-    def file_references(self) -> dict[str, str]:
-        """See `JobSpec.file_references`."""
+    def list_file_references(self) -> dict[str, str]:
+        """See `JobSpec.list_file_references`."""
         return {"input_file": self.input_file} if self.input_file else {}
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
-        """See `JobSpec.footprints`."""
-        prompts, limit = self._max_prompt_tokens(model.shape.context_length), self.max_new_tokens
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+        """See `JobSpec.estimate_footprints`."""
+        prompts, limit = self._estimate_prompt_tokens(model.shape.context_length), self.max_new_tokens
         return [self.estimate_open_batch(model, prompts, max_new_tokens=limit)]
 
-    def _max_prompt_tokens(self, unknown: int) -> list[int]:
+    def _estimate_prompt_tokens(self, unknown: int) -> list[int]:
         """Return the maximum number of prompt tokens for each completion; a character is rarely more than one token."""
         if self.prompts is not None:
             return [len(prompt) for prompt in self.prompts] * self.n

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_LINE = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})\s+slots=(?P<slots>[1-9][0-9]{0,2})")
+_LINE_PATTERN = re.compile(r"(?P<host>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})\s+slots=(?P<slots>[1-9][0-9]{0,2})")
 
 
 def read_hostfile(text: str) -> Mapping[str, Any]:
@@ -20,7 +20,7 @@ def read_hostfile(text: str) -> Mapping[str, Any]:
         content = line.split("#", 1)[0].strip()
         if not content:
             continue
-        found = _LINE.fullmatch(content)
+        found = _LINE_PATTERN.fullmatch(content)
         if found is None:
             raise ValueError(f"hostfile, line {number}: {content!r} does not have the form 'host slots=N'")
         if found["host"] in hosts:

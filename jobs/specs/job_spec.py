@@ -49,11 +49,11 @@ class JobSpec(StrictModel):
     def source(self) -> str:
         """The model or repository that the job starts from, shown in lists."""
 
-    def model_references(self) -> dict[str, str]:
+    def list_model_references(self) -> dict[str, str]:
         """Return the models that the spec names, by field."""
         return {}
 
-    def file_references(self) -> dict[str, str]:
+    def list_file_references(self) -> dict[str, str]:
         """Return the uploaded files that the spec names, by field."""
         return {}
 
@@ -71,7 +71,7 @@ class JobSpec(StrictModel):
         """The optional Python packages that a worker must have to run the job."""
         return ()
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
         """Return the memory that each step needs for the largest inputs the spec allows; short inputs may need less.
 
         Args:
@@ -104,13 +104,13 @@ class ModelInputSpec(JobSpec):
         """See `JobSpec.source`."""
         return self.model
 
-    def model_references(self) -> dict[str, str]:
-        """See `JobSpec.model_references`."""
+    def list_model_references(self) -> dict[str, str]:
+        """See `JobSpec.list_model_references`."""
         return {"model": self.model}
 
     @abstractmethod
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
-        """See `JobSpec.footprints`."""
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+        """See `JobSpec.estimate_footprints`."""
 
     @property
     def adapter_use(self) -> AdapterUse:

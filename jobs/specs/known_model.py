@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from footprint import Dtype, Precision, Shape, ShapeError
+from footprint import Dtype, ModelShape, Precision, ShapeError
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
     """The shape of a checkpoint and the precision of its weights."""
 
-    shape: Shape
+    shape: ModelShape
     precision: Precision
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self | None:
         """Create a `KnownModel` from the details of a registered model; return None if they are incomplete."""
         try:
-            return cls(Shape.from_config(details), Precision(**details["precision"]))
+            return cls(ModelShape.from_config(details), Precision(**details["precision"]))
         except (ShapeError, KeyError, TypeError):
             return None
 
@@ -29,7 +29,7 @@ class KnownModel:
         Raises:
             ShapeError: The configuration does not describe a Baichuan model.
         """
-        return cls(Shape.from_config(config), Precision.from_config(config))
+        return cls(ModelShape.from_config(config), Precision.from_config(config))
 
     def loaded_precision(self, dtype: Dtype | Literal["auto"]) -> Precision:
         """Return the precision of the weights once loaded with this dtype; "auto" is the checkpoint's own."""

@@ -22,10 +22,10 @@ class PreviewSpec(ModelInputSpec):
     examples: int = Field(3, ge=1, le=10, description="Number of examples to show")
     max_examples: int = Field(10_000, ge=1, le=100_000_000, description="Maximum number of examples to read")
 
-    def file_references(self) -> dict[str, str]:
-        """See `JobSpec.file_references`."""
+    def list_file_references(self) -> dict[str, str]:
+        """See `JobSpec.list_file_references`."""
         return {"training_file": self.training_file}
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
-        """See `JobSpec.footprints`; only the tokenizer is loaded."""
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
+        """See `JobSpec.estimate_footprints`; only the tokenizer is loaded."""
         return []

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.specs.hostfile import read_hostfile
 
-PUBLISHED_NAMES: Mapping[str, str] = {
+FIELD_BY_PUBLISHED_NAME: Mapping[str, str] = {
     "data_path": "training_file",
     "eval_data_path": "validation_file",
     "model_name_or_path": "model",
@@ -69,10 +69,12 @@ def translate_published_names(body: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: A field is given twice, or a published switch has a value that is not possible here.
     """
     ours = {
-        name: value for name, value in body.items() if name not in PUBLISHED_NAMES and name not in TRANSLATED_OPTIONS
+        name: value
+        for name, value in body.items()
+        if name not in FIELD_BY_PUBLISHED_NAME and name not in TRANSLATED_OPTIONS
     }
     for name, value in body.items():
-        if (field := PUBLISHED_NAMES.get(name)) is not None:
+        if (field := FIELD_BY_PUBLISHED_NAME.get(name)) is not None:
             _set_field(ours, name, field, value)
     for switch, apply in _OPTION_TRANSLATORS.items():
         if switch in body:

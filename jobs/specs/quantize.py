@@ -12,7 +12,7 @@ from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import ChosenModel, Incompatibility
 
-REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichuan_core.quantization.quality`
+MAX_REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichuan_core.quantization.quality`
 
 
 class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
@@ -57,8 +57,8 @@ class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
             raise ValueError("quality_text_file is the same as calibration_file; measure on another text")
         return self
 
-    def file_references(self) -> dict[str, str]:
-        """See `JobSpec.file_references`."""
+    def list_file_references(self) -> dict[str, str]:
+        """See `JobSpec.list_file_references`."""
         files = {"quality_text_file": self.quality_text_file, "calibration_file": self.calibration_file}
         return {field: file_id for field, file_id in files.items() if file_id is not None}
 
@@ -73,11 +73,13 @@ class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
             return Incompatibility("model", "is quantized already; use the checkpoint it was made from")
         return None
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
-        """See `JobSpec.footprints`; the report skips measurements that would need more memory."""
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+        """See `JobSpec.estimate_footprints`; the report skips measurements that would need more memory."""
         steps = [estimate_quantization(model.shape, quantize_head=self.quantize_head)]
         if self.calibration:
             steps.append(estimate_calibration(model.shape, sequences=self.calibration_sequences))
         if self.quality_report:
-            steps.append(replace(estimate_scoring(model.shape, model.precision, tokens=REPORT_BATCH_TOKENS), least=0))
+            steps.append(
+                replace(estimate_scoring(model.shape, model.precision, tokens=MAX_REPORT_BATCH_TOKENS), least=0)
+            )
         return steps

@@ -20,7 +20,7 @@ def build_searchable_fields(spec: Mapping[str, Any]) -> str:
 
 def build_search_lines(name: str, value: str) -> list[str]:
     """Return the lines that match a field with this value, as a string or as the number that it represents."""
-    return sorted({f"\n{name}={value}\n", f"\n{name}={_as_number(value)}\n"})
+    return sorted({f"\n{name}={value}\n", f"\n{name}={_normalize_number(value)}\n"})
 
 
 def build_searchable_error(error: Mapping[str, Any] | None) -> str | None:
@@ -52,7 +52,7 @@ def _format_scalar(value: Any) -> str:
     return json.dumps(value)
 
 
-def _as_number(value: str) -> str:
+def _normalize_number(value: str) -> str:
     try:
         return _format_scalar(float(value))
     except (ValueError, OverflowError):

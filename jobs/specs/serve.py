@@ -30,6 +30,6 @@ class ServeSpec(TextGenerationSpec):
     max_attempts: int = Field(2, ge=1, le=10, description="Maximum number of attempts if workers are lost")
     timeout_seconds: int = Field(MONTH_SECONDS, ge=1, le=MONTH_SECONDS, description="How long one attempt may run")
 
-    def footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
-        """See `JobSpec.footprints`; chats may be of any length."""
+    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+        """See `JobSpec.estimate_footprints`; chats may be of any length."""
         return [self.estimate_open_batch(model, [model.shape.context_length] * self.batch_size, max_new_tokens=1)]

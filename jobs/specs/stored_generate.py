@@ -29,7 +29,7 @@ class InlineInput(StrictModel):
     preview: str = Field(description="Beginning of the first prompt, or of the first message")
 
 
-class BatchForm(StrictModel):
+class OpenAIBatch(StrictModel):
     """Marks a job that answers an OpenAI batch and writes its results in OpenAI's format."""
 
     endpoint: Literal["/v1/chat/completions", "/v1/completions"] = Field(description="The url of all lines")
@@ -47,7 +47,7 @@ class StoredGenerateSpec(GenerateSpec):
     input_fields: ClassVar[tuple[str, ...]] = (*GenerateSpec.input_fields, "inline_input")
 
     inline_input: InlineInput | None = None
-    batch: BatchForm | None = None
+    batch: OpenAIBatch | None = None
 
     def with_input(self, files: Mapping[str, Path]) -> Self:
         """See `JobSpec.with_input`."""
@@ -85,12 +85,12 @@ def split_off_input(spec: GenerateSpec) -> SplitSpec:
         count=len(given),
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        preview=_first_text(given)[:MAX_PREVIEW_CHARACTERS],
+        preview=_get_first_text(given)[:MAX_PREVIEW_CHARACTERS],
     )
     rest = spec.model_dump(exclude=only)
     return SplitSpec(StoredGenerateSpec.model_validate({**rest, "inline_input": described}), content)
 
 
-def _first_text(given: list[Any]) -> str:
+def _get_first_text(given: list[Any]) -> str:
     first = given[0]
     return first if isinstance(first, str) else str(first[0]["content"])

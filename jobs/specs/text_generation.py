@@ -5,13 +5,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from footprint import Footprint, estimate_inference, max_kept_prefix_tokens
+from footprint import Footprint, compute_max_cached_prefix_tokens, estimate_inference
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelInputSpec
 from jobs.specs.known_model import KnownModel
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
-BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_core.generation`
+MAX_BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_core.generation`
 
 EngineName = Literal["auto", "transformers", "vllm", "llama_cpp"]
 
@@ -30,8 +30,8 @@ class TextGenerationSpec(ModelInputSpec):
     batch_size: int = Field(32, ge=1, le=256, description="Maximum number of completions that run at the same time")
     dtype: Dtype = "auto"
 
-    def model_references(self) -> dict[str, str]:
-        """See `JobSpec.model_references`."""
+    def list_model_references(self) -> dict[str, str]:
+        """See `JobSpec.list_model_references`."""
         adapter = {"adapter": self.adapter} if self.adapter else {}
         return {"model": self.model, **adapter}
 
@@ -67,8 +67,8 @@ class TextGenerationSpec(ModelInputSpec):
         window = model.shape.context_length
         prompts = [min(window, tokens) for tokens in prompts]
         tokens = min(window, max(prompts) + max_new_tokens)
-        rows = max(1, min(self.batch_size, len(prompts), BATCH_TOKENS // tokens))
-        shared = max_kept_prefix_tokens(prompts, batch_tokens=BATCH_TOKENS)
+        rows = max(1, min(self.batch_size, len(prompts), MAX_BATCH_TOKENS // tokens))
+        shared = compute_max_cached_prefix_tokens(prompts, batch_tokens=MAX_BATCH_TOKENS)
         return estimate_inference(
             model.shape, model.loaded_precision(self.dtype), batch=rows, tokens=tokens, shared=shared
         )

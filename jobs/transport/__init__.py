@@ -7,8 +7,8 @@ from jobs.transport.celery_client import (
     WAKE_KEY,
     BrokerUnreachableError,
     Transport,
-    celery_app,
-    worker_queue,
+    create_celery_app,
+    get_worker_queue_name,
 )
 from jobs.transport.waker import Waker
 
@@ -20,6 +20,6 @@ __all__ = [
     "BrokerUnreachableError",
     "Transport",
     "Waker",
-    "celery_app",
-    "worker_queue",
+    "create_celery_app",
+    "get_worker_queue_name",
 ]

@@ -21,14 +21,14 @@ class BrokerUnreachableError(Exception):
     """Redis is not responding; the job stays in SQL and is sent later."""
 
 
-def worker_queue(worker_id: str) -> str:
+def get_worker_queue_name(worker_id: str) -> str:
     """Return the name of a worker's queue; each message is for the worker that the scheduler chose."""
     return f"worker.{worker_id}"
 
 
-def celery_app(settings: Settings) -> Celery:
+def create_celery_app(settings: Settings) -> Celery:
     """Return the Celery application that senders and workers use."""
-    app = Celery("baichuan", broker=settings.redis)
+    app = Celery("baichuan", broker=settings.effective_redis_url)
     app.conf.update(
         task_ignore_result=True,
         broker_transport="jobs.transport.redis_queues:Transport",
@@ -46,9 +46,9 @@ class Transport:
     """A client of Celery and Redis that sends attempts, wake-ups and announcements, and waits for wake-ups."""
 
     def __init__(self, settings: Settings) -> None:
-        self._celery = celery_app(settings)
+        self._celery = create_celery_app(settings)
         self._redis = redis.Redis.from_url(
-            settings.redis,
+            settings.effective_redis_url,
             socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
             socket_timeout=CONNECT_TIMEOUT_SECONDS + settings.poll_seconds,
         )
@@ -62,7 +62,7 @@ class Transport:
             BrokerUnreachableError: Redis is not responding.
         """
         try:
-            self._celery.send_task(TASK_NAME, args=[attempt_id], queue=worker_queue(worker_id), retry=False)
+            self._celery.send_task(TASK_NAME, args=[attempt_id], queue=get_worker_queue_name(worker_id), retry=False)
         except (OperationalError, redis.RedisError) as error:
             raise BrokerUnreachableError(str(error)) from error
 

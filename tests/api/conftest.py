@@ -17,7 +17,7 @@ from api.main import create_app
 from api.server import build_server_config
 from api.settings import ApiSettings
 from jobs.artifacts import ArtifactStore, Workspace, describe_files, open_store
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.maintenance import Cleaner
 from jobs.service.attempts import ProducedModel
@@ -35,7 +35,7 @@ class Api:
         self.settings = settings
         self.app = app
         self.url = url
-        self.database = Database(settings.database)
+        self.database = Database(settings.effective_database_url)
         self.client = self.client_for(ADMIN_KEY)
 
     @property
@@ -103,7 +103,7 @@ class Api:
     ) -> None:
         """Publish files, those below model/ as a model, and succeed."""
         store, key = self.store, Workspace(job_id, attempt).output
-        folder = store.workspace(key)
+        folder = store.open_workspace(key)
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
@@ -124,7 +124,7 @@ def checkpoint(folder: Path) -> None:
 @contextmanager
 def serving(settings: ApiSettings, app: FastAPI | None = None) -> Iterator[Api]:
     """Migrate, and serve the API from a thread."""
-    prepare(settings, ADMIN_KEY)
+    prepare_deployment(settings, ADMIN_KEY)
     app = app or create_app(settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does this only for its own sockets

@@ -108,7 +108,11 @@ def test_a_file_that_must_match_is_sent_only_as_it_was(stored: tuple[Api, str]) 
     api, address = stored
     path = f"{address}/model/weights.safetensors"
     for tags in ('"other"', f'W/"{HASH}"', "nonsense"):
-        problem_of(api.client.get(path, headers={"If-Match": tags, "Range": "bytes=0-1"}), 412, "precondition_failed")
+        problem_of(
+            api.client.get(path, headers={"If-Match": tags, "Range": "bytes=0-1"}),
+            412,
+            "precondition_failed",
+        )
     for tags in ("*", f'"other", "{HASH}"'):
         assert api.client.get(path, headers={"If-Match": tags}).content == CONTENT
 

@@ -38,7 +38,7 @@ def upload(api: Api, content: bytes, name: str = "p.jsonl", purpose: str = "prom
 def left_behind(api: Api) -> list[Path]:
     """Return the files in the store, including partial uploads, after the leader has processed the deletions."""
     api.clean()
-    return [path for path in Path(api.settings.artifacts).rglob("*") if path.is_file()]
+    return [path for path in Path(api.settings.effective_artifact_root).rglob("*") if path.is_file()]
 
 
 def test_a_file_is_downloaded_unchanged(either_api: Api) -> None:
@@ -212,7 +212,7 @@ def test_no_file_name_escapes_the_store(name: str) -> None:
 
 
 def test_a_store_that_cannot_be_written_is_an_outage_with_a_remedy(api: Api) -> None:
-    store = Path(api.settings.artifacts)
+    store = Path(api.settings.effective_artifact_root)
     incoming = store / "incoming"
     incoming.write_bytes(b"")  # tests run as root, for whom permissions do not apply
     answer = upload(api, b"{}")

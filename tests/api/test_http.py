@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.openapi import SNAPSHOT
+from api.openapi import SNAPSHOT_PATH
 from tests.api.conftest import Api, problem_of
 from tests.api.test_files import upload
 
@@ -165,7 +165,7 @@ def test_a_list_continues_only_after_an_item_that_it_has(either_api: Api) -> Non
 
 
 def test_the_document_names_every_answer() -> None:
-    paths = json.loads(SNAPSHOT.read_text(encoding="utf-8"))["paths"]
+    paths = json.loads(SNAPSHOT_PATH.read_text(encoding="utf-8"))["paths"]
     submit = paths["/v1/jobs"]["post"]["responses"]
     job = submit["202"]["content"]["application/json"]["schema"]
     assert job in submit["200"]["content"]["application/json"]["schema"]["anyOf"]

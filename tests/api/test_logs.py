@@ -10,7 +10,7 @@ from jobs.database import now_ms
 from jobs.repository import events
 from jobs.service import log_lines
 from jobs.service.jobs import JobKey
-from jobs.service.log_lines import Search
+from jobs.service.log_lines import LineSearch
 from tests.api.conftest import Api, problem_of
 
 
@@ -100,7 +100,7 @@ def test_search_finds_what_a_loop_finds(
         from jobs.repository.jobs import get_many  # noqa: PLC0415 - only here
 
         key = JobKey(get_many(connection, [job])[job].project_id, job)
-        wanted = Search(text, start, direction, ignore_case=False, limit=3, context=1)
+        wanted = LineSearch(text, start, direction, ignore_case=False, limit=3, context=1)
         matches = log_lines.search_lines(connection, key, wanted)
     if direction == "next":
         expected = [number for number in found if number >= (start or 1)][:3]

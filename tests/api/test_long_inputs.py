@@ -18,7 +18,7 @@ CONVERSATIONS = [[{"role": "user", "content": "长" * 2000}, {"role": "assistant
 
 def stored_files(api: Api) -> list[str]:
     """Files in the artifact store, by key."""
-    root = Path(api.settings.artifacts)
+    root = Path(api.settings.effective_artifact_root)
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
@@ -116,7 +116,7 @@ def test_a_store_without_room_refuses_the_job(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_written_refuses_the_job(api: Api) -> None:
     api.register_model()
-    incoming = Path(api.settings.artifacts) / "incoming"
+    incoming = Path(api.settings.effective_artifact_root) / "incoming"
     incoming.write_bytes(b"")  # tests run as root, for whom permissions do not apply
     problem_of(send(api, prompts=PROMPTS), 503, "storage_unavailable")
     incoming.unlink()

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.service.metrics import Point, Window, downsample_points, parse_series, record, to_point
+from jobs.service.metrics import MetricWindow, Point, downsample_points, parse_series, record, to_point
 from tests.api.conftest import Api, problem_of
 from tests.jobs.pool import hold
 
@@ -119,7 +119,7 @@ def test_downsampling_in_sql_and_in_memory_agree(
     from jobs.service.jobs import JobKey  # noqa: PLC0415
     from jobs.service.metrics import read as read_sql  # noqa: PLC0415
 
-    job, window = shared_api.submit()["id"], Window([], start, stop, buckets)
+    job, window = shared_api.submit()["id"], MetricWindow([], start, stop, buckets)
     points = [Point(step, {"loss": value}) for step, value in values.items()]
     with shared_api.database.writing() as connection:
         record(connection, job, 1, points)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from tests.api.conftest import ADMIN_KEY, NO_REDIS, checkpoint, small
 from tests.api.test_files import FORM, HEAD, TAIL
 
@@ -23,7 +23,7 @@ PATIENCE = 60
 @contextmanager
 def process(home: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The API in a separate process, and a client."""
-    prepare(small(home), ADMIN_KEY)
+    prepare_deployment(small(home), ADMIN_KEY)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "BAICHUAN_HOME": str(home), "BAICHUAN_PORT": str(port), "REDIS_URL": NO_REDIS}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import Workspace, describe_files
-from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_resume_point, describe_point
+from jobs.artifacts.resume_points import ResumePoint, ResumePointModel, delete_resume_point, write_description
 from jobs.state import Event
 from tests.api.conftest import Api, problem_of, serving, small
 from tests.jobs.pool import hold
@@ -28,13 +28,13 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Api]:
 def save(api: Api, job_id: str, attempt: str, step: int, *, in_shards: bool = False) -> None:
     """Put a resume point into the store, as a runner does."""
     store, workspace = api.store, Workspace(job_id, attempt)
-    folder = store.workspace(workspace.resume_point(step))
+    folder = store.open_workspace(workspace.resume_point_key(step))
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
     model = ResumePointModel("checkpoint", {"bytes": 1002}, describe_files(folder, ("*.json", "*.safetensors")))
     sizes = {name: len(content) for name, content in FILES.items()}
-    store.share(store.hold(workspace.resume_point(step)), workspace.resume_point(step))
-    describe_point(store, ResumePoint(job_id, attempt, step, 1_000, sizes, None if in_shards else model))
+    store.share(store.hold(workspace.resume_point_key(step)), workspace.resume_point_key(step))
+    write_description(store, ResumePoint(job_id, attempt, step, 1_000, sizes, None if in_shards else model))
 
 
 def publish(api: Api, job_id: str, step: int, **body: str) -> int:
@@ -68,7 +68,7 @@ def test_a_running_job_publishes_and_continues(stored: Api) -> None:
     artifacts = stored.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]
     (weights,) = [each["path"] for each in artifacts if each["path"].startswith("published/")][1:]
     assert stored.client.get(f"/v1/jobs/{job}/artifacts/{weights}").content == WEIGHTS
-    folder = stored.store.local_path(f"jobs/{job}/{weights.split('/')[1]}")
+    folder = stored.store.fetch_path(f"jobs/{job}/{weights.split('/')[1]}")
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     for artifact in artifacts:
         assert stored.client.get("/v1/files", params={"after": artifact["id"]}).status_code == 200
@@ -126,4 +126,4 @@ def test_a_point_that_is_replaced_meanwhile_leaves_nothing(stored: Api, monkeypa
     found = problem_of(stored.client.post(f"/v1/jobs/{job}/resume-points/10/publish"), 409, "conflict")
     assert "was replaced by a new one" in found["detail"]
     stored.clean()
-    assert stored.store.sizes(f"jobs/{job}") == {}
+    assert stored.store.list_sizes(f"jobs/{job}") == {}

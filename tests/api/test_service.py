@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.openapi import SNAPSHOT, render_document
+from api.openapi import SNAPSHOT_PATH, render_document
 from jobs.records import KeyRecord, WorkerRecord
 from jobs.service import keys, workers
 from tests.api.conftest import ADMIN_KEY, Api, problem_of
@@ -135,13 +135,13 @@ def test_the_documentation_needs_nothing_from_the_internet(shared_api: Api) -> N
 
 
 def test_the_openapi_document_equals_its_snapshot() -> None:
-    assert render_document() == SNAPSHOT.read_text(encoding="utf-8"), (
+    assert render_document() == SNAPSHOT_PATH.read_text(encoding="utf-8"), (
         "run `python -m api.openapi` and review the difference"
     )
 
 
 def test_every_operation_names_its_errors_and_asks_for_a_key() -> None:
-    document = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+    document = json.loads(SNAPSHOT_PATH.read_text(encoding="utf-8"))
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             assert "application/problem+json" in operation["responses"]["default"]["content"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from baichuan_core import load_model, load_tokenizer
 from baichuan_core.generation import GenerationOptions
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSettings
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from tests.baichuan_core.generation.driving import run
 
@@ -32,7 +32,7 @@ def main(checkpoint: str, more: str) -> None:
     """Answer."""
     torch.set_num_threads(1)
     model, tokenizer = load_model(checkpoint, dtype="float32", device="cpu"), load_tokenizer(checkpoint)
-    greedy = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+    greedy = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
     requests = [EncodedRequest(i, 0, (10 + i, 20 + i, 30 + i), LONGEST, i, greedy) for i in range(ROWS)]
     settings = GenerationOptions(batch_size=ROWS, batch_tokens=2 * ROWS * LONGEST)
     engine = NativeEngine(model, tokenizer, settings, frozenset(range(model.config.vocab_size)))

@@ -12,7 +12,7 @@ import pytest
 from baichuan_core import FinetuningOptions
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 from jobs.specs import FinetuneSpec
-from jobs.specs.published_finetuning import PUBLISHED_NAMES, TRANSLATED_OPTIONS
+from jobs.specs.published_finetuning import FIELD_BY_PUBLISHED_NAME, TRANSLATED_OPTIONS
 
 pytestmark = pytest.mark.slow  # runs the whole guide
 
@@ -40,5 +40,5 @@ def test_the_guide_names_every_option() -> None:
     assert (FinetuneSpec.model_fields.keys() - OF_EVERY_KIND) <= named
     assert {field.name for field in fields(FinetuningOptions)} - {"device"} <= named
     command = set(re.findall(r"--([a-z0-9_]+)", text))
-    assert PUBLISHED_NAMES.keys() <= named
+    assert FIELD_BY_PUBLISHED_NAME.keys() <= named
     assert set(TRANSLATED_OPTIONS) <= named | command

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import baichuan_core
-from baichuan_core.likelihood import held_out_text
+from baichuan_core.likelihood import load_held_out_text
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
 pytestmark = pytest.mark.slow  # runs the whole guide
@@ -21,7 +21,7 @@ def test_the_guide_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     make_tiny_checkpoint(tmp_path / "Baichuan2-7B-Chat")
     shutil.copyfile(CONVERSATIONS, "conversations.json")
     shutil.make_archive("ceval-exam", "zip", Path(__file__).parents[1] / "data" / "benchmarks" / "ceval")
-    Path("text.txt").write_text(held_out_text(), encoding="utf-8")
+    Path("text.txt").write_text(load_held_out_text(), encoding="utf-8")
     snippets = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(snippets) == 21
     notebook: dict[str, Any] = {}

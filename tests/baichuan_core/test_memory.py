@@ -27,20 +27,20 @@ from baichuan_core.free_memory import total_bytes
 from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from baichuan_core.host_memory import cgroup_free_bytes, cgroup_limits
-from baichuan_core.likelihood import next_token_log_likelihoods, perplexity, text_windows
+from baichuan_core.likelihood import compute_next_token_log_likelihoods, perplexity, split_into_windows
 from baichuan_core.memory import (
     PRESETS,
     Footprint,
+    ModelShape,
     Precision,
-    Shape,
-    Training,
+    TrainingSettings,
     cache_bytes,
+    compute_max_cached_prefix_tokens,
     estimate_finetuning,
     estimate_inference,
     estimate_scoring,
     free_bytes,
-    max_kept_prefix_tokens,
-    peak_memory,
+    measure_peak_memory,
     read_config,
     require_memory,
 )
@@ -58,8 +58,8 @@ SMALL: dict[str, Any] = {"vocab_size": 1024, "hidden_size": 256, "intermediate_s
 FAMILIES: dict[str, dict[str, Any]] = {"rope": {"max_position_embeddings": 2048}, "alibi": {"model_max_length": 2048}}
 
 
-def shape_of(checkpoint: Path) -> Shape:
-    return Shape.from_config(read_config(checkpoint))
+def shape_of(checkpoint: Path) -> ModelShape:
+    return ModelShape.from_config(read_config(checkpoint))
 
 
 def held_bytes(model: torch.nn.Module) -> int:
@@ -129,7 +129,7 @@ def test_cache_and_activations_of_a_forward_pass(checkpoints: Callable[..., Path
     ids = torch.randint(5, 4000, (2, 1024))
     with torch.inference_mode():
         model(ids[:, :8])  # computed once: the norms of the head
-        with peak_memory("cpu") as peak:
+        with measure_peak_memory("cpu") as peak:
             outputs = model.model(ids, use_cache=True)
     cache = sum(tensor.nbytes for layer in outputs.past_key_values.layers for tensor in (layer.keys, layer.values))
     assert cache == cache_bytes(shape, precision, batch=2, tokens=1024)
@@ -153,10 +153,10 @@ def test_a_generate_run_whose_prompts_share_a_prefix(checkpoints: Callable[..., 
         complete(NativeEngine(model, generator.tokenizer, setup.settings, setup.end_token_ids), requests)
 
     answer(encoded[:1])
-    with peak_memory("cpu") as peak:  # measures this thread only, and `generate` computes in another one
+    with measure_peak_memory("cpu") as peak:  # measures this thread only, and `generate` computes in another one
         answer(encoded)
     prompt = len(encoded[0].prompt_ids)
-    shared = max_kept_prefix_tokens([prompt] * 3, batch_tokens=options.batch_tokens)
+    shared = compute_max_cached_prefix_tokens([prompt] * 3, batch_tokens=options.batch_tokens)
     needs = estimate_inference(shape_of(checkpoint), Precision("float32"), batch=2, tokens=prompt + 4, shared=shared)
     assert needs.total == pytest.approx(peak.bytes, rel=WITHIN)
 
@@ -195,7 +195,7 @@ def test_a_training_run(
     shared = {"method": method, "gradient_checkpointing": gradient_checkpointing}
     measured = trained_bytes(tmp_path, checkpoint, accumulation=accumulation, dtype=dtype, **shared)
     precision = replace(Precision.from_config(read_config(checkpoint)), dtype=dtype)
-    training = Training(**shared, batch=4, tokens=256, accumulation=accumulation, on_gpu=False)
+    training = TrainingSettings(**shared, batch=4, tokens=256, accumulation=accumulation, on_gpu=False)
     assert estimate_finetuning(shape_of(checkpoint), precision, training).total == pytest.approx(measured, rel=WITHIN)
 
 
@@ -220,7 +220,7 @@ def test_adapters_on_other_layers(
         tmp_path, checkpoint, accumulation=1, dtype=dtype, method="lora", gradient_checkpointing=False,
         lora_target_modules=targets,
     )  # fmt: skip
-    training = Training(
+    training = TrainingSettings(
         method="lora", batch=4, tokens=256, gradient_checkpointing=False, lora_targets=targets, on_gpu=False
     )
     predicted = estimate_finetuning(shape_of(checkpoint), Precision(dtype), training).total
@@ -237,7 +237,7 @@ def test_adapters_on_other_layers_of_a_4_bit_base(
         tmp_path, tmp_path / "base", accumulation=1, dtype="bfloat16", method="lora", gradient_checkpointing=True,
         lora_target_modules=targets,
     )  # fmt: skip
-    training = Training(method="lora", batch=4, tokens=256, lora_targets=targets, on_gpu=False)
+    training = TrainingSettings(method="lora", batch=4, tokens=256, lora_targets=targets, on_gpu=False)
     precision = Precision.from_config(read_config(tmp_path / "base"))
     predicted = estimate_finetuning(shape_of(tmp_path / "base"), precision, training).total
     assert predicted == pytest.approx(measured, rel=WITHIN)
@@ -251,7 +251,7 @@ def trained_bytes(tmp_path: Path, checkpoint: Path, *, accumulation: int, dtype:
     chosen = FinetuningOptions(
         **options, batch_size=4, gradient_accumulation_steps=accumulation, epochs=1, max_length=256, dtype=dtype
     )
-    with peak_memory("cpu") as peak:
+    with measure_peak_memory("cpu") as peak:
         finetune(checkpoint, tmp_path / "data.json", tmp_path / "out", chosen, checkpoints=tmp_path / "checkpoints")
     return peak.bytes
 
@@ -266,7 +266,7 @@ def test_a_training_run_whose_loss_has_several_chunks(
     measured = trained_bytes(
         tmp_path, checkpoint, accumulation=1, dtype=dtype, method=method, gradient_checkpointing=False
     )
-    training = Training(method=method, batch=4, tokens=256, gradient_checkpointing=False, on_gpu=False)
+    training = TrainingSettings(method=method, batch=4, tokens=256, gradient_checkpointing=False, on_gpu=False)
     predicted = estimate_finetuning(shape_of(checkpoint), Precision(dtype), training).total
     assert predicted == pytest.approx(measured, rel=WITHIN)
 
@@ -279,9 +279,9 @@ def test_chunks_of_the_loss_are_those_of_the_model() -> None:
 def test_scoring_a_text(checkpoints: Callable[..., Path], family: str) -> None:
     checkpoint = checkpoints(family, sizes={**MIDDLE, "num_hidden_layers": 1})
     model = load_model(checkpoint, device="cpu")
-    windows = text_windows(list(range(5, 4000)) * 3, length=256, stride=256)[:40]
+    windows = split_into_windows(list(range(5, 4000)) * 3, length=256, stride=256)[:40]
     perplexity(model, windows[:1])
-    with peak_memory("cpu") as peak:
+    with measure_peak_memory("cpu") as peak:
         perplexity(model, windows, batch_tokens=40 * 256)
     needs = estimate_scoring(shape_of(checkpoint), Precision("float32"), tokens=40 * 256)
     assert needs.total == pytest.approx(held_bytes(model) + peak.bytes, rel=WITHIN)
@@ -292,9 +292,9 @@ def test_examples_before_questions_stay_below_the_estimate(checkpoints: Callable
     checkpoint = checkpoints(family)
     model = load_model(checkpoint, device="cpu")
     prompts = [[*range(5, 1505), *range(number, number + 20)] for number in range(100, 108)]
-    next_token_log_likelihoods(model, [[7, 8]], [9])
-    with peak_memory("cpu") as peak:
-        next_token_log_likelihoods(model, prompts, [9], batch_tokens=8192)
+    compute_next_token_log_likelihoods(model, [[7, 8]], [9])
+    with measure_peak_memory("cpu") as peak:
+        compute_next_token_log_likelihoods(model, prompts, [9], batch_tokens=8192)
     needs = estimate_scoring(shape_of(checkpoint), Precision("float32"), tokens=8192, shared=1500)
     assert needs.cache < peak.bytes <= needs.cache + needs.activations
 

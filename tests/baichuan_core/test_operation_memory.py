@@ -14,8 +14,8 @@ import torch
 from baichuan_core import BaichuanConfig, BaichuanForCausalLM, QuantizationOptions, quantize
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from footprint import (
+    ModelShape,
     Precision,
-    Shape,
     estimate_calibration,
     estimate_conversion,
     estimate_inference,
@@ -42,8 +42,8 @@ def make_checkpoint(folder: Path, *, vocab_size: int = 1024, **sizes: Any) -> Pa
     return folder
 
 
-def shape_of(checkpoint: Path) -> Shape:
-    return Shape.from_config(read_config(checkpoint))
+def shape_of(checkpoint: Path) -> ModelShape:
+    return ModelShape.from_config(read_config(checkpoint))
 
 
 @pytest.fixture

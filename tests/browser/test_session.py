@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, expect
 
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from tests.api.conftest import ADMIN_KEY, NO_REDIS, Api, checkpoint, small
 from tests.browser.site import Site
 from tests.workers.deployment import free_port, wait_for
@@ -58,7 +58,7 @@ def start_api(home: Path, port: int) -> subprocess.Popen[bytes]:
 
 def test_the_page_reconnects_after_the_api_has_restarted(browser: Browser, tmp_path: Path) -> None:
     settings, port = small(tmp_path / "home"), free_port()
-    prepare(settings, ADMIN_KEY)
+    prepare_deployment(settings, ADMIN_KEY)
     checkpoint(settings.allowed_model_roots[0] / "base")
     process = start_api(settings.home, port)
     site = Site(browser, f"http://127.0.0.1:{port}")

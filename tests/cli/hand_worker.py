@@ -17,7 +17,7 @@ class HandWorker:
 
     def __init__(self, home: Path) -> None:
         self._settings = Settings(home=home)
-        self._database = Database(self._settings.database)
+        self._database = Database(self._settings.effective_database_url)
 
     def begin(self, job: str) -> str:
         """Take a queued job; returns the attempt's id."""
@@ -34,7 +34,7 @@ class HandWorker:
     def succeed(self, job: str, attempt: str, files: Mapping[str, bytes]) -> None:
         """Publish files, and end the job."""
         store, key = open_store(self._settings), Workspace(job, attempt).output
-        folder = store.workspace(key)
+        folder = store.open_workspace(key)
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)

@@ -51,7 +51,7 @@ def test_a_log_is_rotated_while_its_program_writes(tmp_path: Path, monkeypatch: 
     try:
         rotations: set[str] = set()
         while len(rotations) < 3:
-            supervisor.check()
+            supervisor.check_children()
             if older.exists():
                 rotations.add(older.read_text().partition("\n")[0])
             time.sleep(0.01)
@@ -59,7 +59,7 @@ def test_a_log_is_rotated_while_its_program_writes(tmp_path: Path, monkeypatch: 
         while not log.read_text():
             time.sleep(0.01)
         assert number_of(log) > number_of(older)
-        assert child.tail().startswith("line ")
+        assert child.read_log_tail().startswith("line ")
     finally:
         child.kill()
 
@@ -73,7 +73,7 @@ def watch_for(supervisor: Supervisor, seconds: float) -> None:
     """Watch the children, as `up` does while it serves."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        supervisor.check()
+        supervisor.check_children()
         time.sleep(0.02)
 
 

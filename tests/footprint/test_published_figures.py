@@ -2,7 +2,7 @@
 
 import pytest
 
-from footprint import GIB, PRESETS, Precision, Training, estimate_finetuning, in_gib
+from footprint import GIB, PRESETS, Precision, TrainingSettings, estimate_finetuning, format_gib
 
 BFLOAT16 = Precision()
 INT8 = Precision(quantization="int8")
@@ -37,19 +37,21 @@ def test_parameters_are_those_of_the_published_checkpoints() -> None:
 
 def test_full_training_takes_sixteen_bytes_per_parameter_and_lora_very_few() -> None:
     shape = PRESETS["baichuan2-7b"]
-    short = Training(tokens=64)
+    short = TrainingSettings(tokens=64)
     full = estimate_finetuning(shape, BFLOAT16, short)
     assert (full.total, full.least) == (16 * shape.parameters, 16 * shape.parameters)
-    adapter = estimate_finetuning(shape, BFLOAT16, Training(method="lora", tokens=64, lora_rank=1))
+    adapter = estimate_finetuning(shape, BFLOAT16, TrainingSettings(method="lora", tokens=64, lora_rank=1))
     assert adapter.least - BFLOAT16.weight_bytes(shape) == 16 * shape.layers * 4 * shape.hidden_size
 
 
 def test_batches_of_one_step_keep_the_gradients_of_those_before() -> None:
     shape, long = PRESETS["baichuan2-7b"], 8192
-    one = estimate_finetuning(shape, BFLOAT16, Training(tokens=long, gradient_checkpointing=False))
-    two = estimate_finetuning(shape, BFLOAT16, Training(tokens=long, gradient_checkpointing=False, accumulation=2))
+    one = estimate_finetuning(shape, BFLOAT16, TrainingSettings(tokens=long, gradient_checkpointing=False))
+    two = estimate_finetuning(
+        shape, BFLOAT16, TrainingSettings(tokens=long, gradient_checkpointing=False, accumulation=2)
+    )
     assert (one.gradients, two.total - one.total) == (0, 4 * shape.parameters)
 
 
 def test_bytes_are_formatted() -> None:
-    assert in_gib(13_980_000_000) == "13.02 GiB"
+    assert format_gib(13_980_000_000) == "13.02 GiB"

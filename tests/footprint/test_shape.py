@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baichuan_core import BaichuanConfig
-from footprint import PRESETS, Precision, Shape, ShapeError, read_config
+from footprint import PRESETS, ModelShape, Precision, ShapeError, read_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES: dict[str, Any] = {
@@ -48,7 +48,7 @@ def test_the_family_is_inferred_like_in_the_engine(
         "tie_word_embeddings": tie_word_embeddings,
     }
     given_fields = {name: value for name, value in content.items() if value is not None}
-    shape, config = Shape.from_config(given_fields), BaichuanConfig(**given_fields)
+    shape, config = ModelShape.from_config(given_fields), BaichuanConfig(**given_fields)
     assert shape.position_embedding == config.position_embedding
     assert shape.norm_head == (config.norm_head is not False)
     assert shape.context_length == config.model_max_length
@@ -58,7 +58,7 @@ def test_the_family_is_inferred_like_in_the_engine(
 @pytest.mark.parametrize("family", ["baichuan1-7b", "baichuan1-13b", "baichuan2-7b", "baichuan2-13b"])
 def test_published_layouts_are_read(family: str) -> None:
     config = read_config(GOLDEN / family)
-    assert Shape.from_config(config).position_embedding == PRESETS[family.replace("1-", "-")].position_embedding
+    assert ModelShape.from_config(config).position_embedding == PRESETS[family.replace("1-", "-")].position_embedding
     assert read_config(GOLDEN / family / "config.json") == config
 
 
@@ -93,12 +93,12 @@ def test_the_precision_is_read_from_a_checkpoint(settings: dict[str, Any], expec
 )
 def test_impossible_sizes_are_named(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ShapeError, match=says):
-        Shape.from_config({**SIZES, **changes})
+        ModelShape.from_config({**SIZES, **changes})
 
 
 def test_missing_fields_are_named(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match=r"config\.json has no intermediate_size"):
-        Shape.from_config({name: size for name, size in SIZES.items() if name != "intermediate_size"})
+        ModelShape.from_config({name: size for name, size in SIZES.items() if name != "intermediate_size"})
     with pytest.raises(ShapeError, match=r"config\.json is missing"):
         read_config(tmp_path)
     for content, says in (("{", "not valid JSON"), (json.dumps([]), "must contain a JSON object")):

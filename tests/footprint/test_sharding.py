@@ -9,9 +9,9 @@ from footprint import (
     PRESETS,
     TRAINING_STRATEGIES,
     Cluster,
+    ModelShape,
     Precision,
-    Shape,
-    Training,
+    TrainingSettings,
     TrainingStrategy,
     choose_strategy,
     estimate_finetuning,
@@ -21,8 +21,8 @@ from footprint import (
 
 SEVEN = PRESETS["baichuan2-7b"]
 MIXED = Precision("bfloat16")
-FULL = Training(method="full", batch=1, tokens=512)
-LORA = Training(method="lora", batch=1, tokens=512)
+FULL = TrainingSettings(method="full", batch=1, tokens=512)
+LORA = TrainingSettings(method="lora", batch=1, tokens=512)
 
 
 def gpus(count: int, gib: int, *, host_gib: int = 512, nodes: int = 1) -> Cluster:
@@ -48,7 +48,9 @@ def test_memory_per_rank_equals_the_published_table() -> None:
 @pytest.mark.parametrize("training", [FULL, LORA])
 @pytest.mark.parametrize("precision", [MIXED, Precision("float32")])
 @pytest.mark.parametrize("strategy", TRAINING_STRATEGIES)
-def test_more_ranks_never_need_more(strategy: TrainingStrategy, precision: Precision, training: Training) -> None:
+def test_more_ranks_never_need_more(
+    strategy: TrainingStrategy, precision: Precision, training: TrainingSettings
+) -> None:
     needed = [
         estimate_rank_footprint(SEVEN, precision, training, strategy, ranks).device.total for ranks in (2, 4, 8, 64)
     ]
@@ -72,7 +74,7 @@ def test_more_ranks_never_need_more(strategy: TrainingStrategy, precision: Preci
         (FULL, Cluster(1, 0, 1024 * GIB, on_gpu=False), "single"),
     ],
 )
-def test_the_first_strategy_that_fits_is_chosen(training: Training, cluster: Cluster, strategy: str) -> None:
+def test_the_first_strategy_that_fits_is_chosen(training: TrainingSettings, cluster: Cluster, strategy: str) -> None:
     choice = choose_strategy(SEVEN, MIXED, training, cluster)
     assert choice is not None
     assert choice.strategy == strategy
@@ -117,7 +119,7 @@ def test_a_run_that_does_not_fit_is_explained_with_alternatives() -> None:
         assert part in text
     assert "fsdp2 on" in text
     assert "method lora on" in text
-    tiny = Shape(8192, 22_016, 80, 64, 64_000)
+    tiny = ModelShape(8192, 22_016, 80, 64, 64_000)
     assert explain_insufficient_memory(tiny, MIXED, FULL, gpus(1, 2, host_gib=8)).endswith(
         "use machines with more memory"
     )

@@ -11,12 +11,12 @@ from obstore.store import S3Store
 
 from footprint import Precision
 from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.records import JobDetails, ModelRecord
 from jobs.repository import models
 from jobs.service import keys
-from jobs.service.submission import Submission, Submitted, submit
+from jobs.service.submission import Submission, SubmittedJob, submit
 from jobs.settings import Settings
 from jobs.specs import SPEC_ADAPTER
 
@@ -44,8 +44,8 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     """The migrated database of that deployment."""
-    prepare(settings)
-    opened = Database(settings.database)
+    prepare_deployment(settings)
+    opened = Database(settings.effective_database_url)
     yield opened
     opened.close()
 
@@ -119,7 +119,7 @@ class Deployment:
         """Submit one job that must be accepted."""
         with self.database.writing() as connection:
             answer = submit(connection, [self.submission(**fields)])[0]
-        assert isinstance(answer, Submitted), answer
+        assert isinstance(answer, SubmittedJob), answer
         return answer.job
 
 

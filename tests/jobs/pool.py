@@ -9,7 +9,7 @@ from jobs.records import WorkerRecord
 from jobs.scheduling import NodePlacement, Placement
 from jobs.service import workers
 from jobs.service.attempts import HeldAttempt, claim
-from jobs.service.dispatching import dispatch
+from jobs.service.dispatching import dispatch_job
 from jobs.settings import Settings
 from jobs.specs import KINDS
 
@@ -26,7 +26,7 @@ def add_worker(
 
 def dispatch_to(connection: Connection, job_id: str, worker_id: str, settings: Settings) -> str | None:
     """Begin an attempt on a worker without devices."""
-    return dispatch(connection, Placement(job_id, (NodePlacement(worker_id, (), 0),)), settings)
+    return dispatch_job(connection, Placement(job_id, (NodePlacement(worker_id, (), 0),)), settings)
 
 
 def start_on(connection: Connection, job_id: str, worker_id: str, settings: Settings) -> str:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from jobs.artifacts import ArtifactStore, DirectoryStore, ObjectStore, Workspace, describe_files
 from jobs.database.tables import Deletion, Job
-from jobs.maintenance import BulkOperationRunner, Cleaner, reap
+from jobs.maintenance import BulkOperationRunner, Cleaner, reap_overdue_attempts
 from jobs.records import JobFilter, JobRecord
 from jobs.repository import allocations
 from jobs.service import bulk, deletions, files
@@ -47,15 +47,15 @@ class Site:
     def write(self, job_id: str, attempt_id: str) -> None:
         """Write files like a runner."""
         space = Workspace(job_id, attempt_id)
-        model = self.store.workspace(space.output) / "model"
+        model = self.store.open_workspace(space.output) / "model"
         model.mkdir(exist_ok=True)
         (model / "config.json").write_bytes(b"{}")
         (model.parent / "report.json").write_bytes(b"{}")
-        (self.store.workspace(space.checkpoints) / "state").write_bytes(b"1")
+        (self.store.open_workspace(space.checkpoints) / "state").write_bytes(b"1")
 
     def succeed(self, job_id: str, attempt_id: str) -> None:
         key = Workspace(job_id, attempt_id).output
-        stored = describe_files(self.store.workspace(key))
+        stored = describe_files(self.store.open_workspace(key))
         self.store.publish(key)
         with self.database.writing() as connection:
             assert hold(connection, attempt_id, "w1", self.settings).succeed({"ok": True}, stored, MODEL)
@@ -73,7 +73,7 @@ class Site:
     def lose(self, attempt_id: str) -> None:
         with self.database.writing() as connection:
             allocations.update(connection, attempt_id, {"deadline": 1})
-        reap(self.database, self.settings)
+        reap_overdue_attempts(self.database, self.settings)
 
     def cancel(self, job_id: str) -> None:
         with self.database.writing() as connection:
@@ -129,9 +129,9 @@ class Site:
 
 
 def add_file(site: Site, name: str, lifetime_seconds: int | None = None) -> str:
-    source = site.store.scratch() / name
+    source = site.store.open_scratch_folder() / name
     source.write_bytes(b"{}")
-    record = files.new_file(site.project_id, name, "prompts", 2, "0" * 64)
+    record = files.build_file_record(site.project_id, name, "prompts", 2, "0" * 64)
     with site.database.writing() as connection:
         files.reserve_file(connection, record)
     site.store.put(source, record.key)
@@ -145,7 +145,7 @@ def delete_all(site: Site, **wanted: Any) -> tuple[int, int, int]:
     chosen = JobFilter(**wanted)
     with site.database.writing() as connection:
         matched = bulk.count(connection, site.project_id, "delete", chosen)
-        operation = bulk.request(connection, site.project_id, "delete", chosen, {}, matched)
+        operation = bulk.record_operation(connection, site.project_id, "delete", chosen, {}, matched)
     BulkOperationRunner(site.database, site.settings).run_until_done()
     with site.database.reading() as connection:
         done = bulk.get(connection, site.project_id, operation.id)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobs.database import Database
 from jobs.errors import NotFoundError
-from jobs.maintenance.reaper import reap
+from jobs.maintenance.reaper import reap_overdue_attempts
 from jobs.records import AllocationRecord, JobRecord
 from jobs.repository import allocations
 from jobs.scheduling import NodePlacement, Placement, Reservation
@@ -16,7 +16,7 @@ from jobs.service import attempts, workers
 from jobs.service import jobs as service
 from jobs.service.attempts import ClaimStatus, Directive, HeldAttempt
 from jobs.service.claims import Claim
-from jobs.service.dispatching import dispatch
+from jobs.service.dispatching import dispatch_job
 from jobs.service.jobs import JobKey
 from jobs.service.pool import read_machines
 from jobs.settings import Settings
@@ -36,7 +36,7 @@ class Gang:
         self.job_id = deployment.submit().id
         nodes = tuple(NodePlacement(name, (DEVICE,), 0) for name in names)
         with self.database.writing() as connection:
-            attempt_id = dispatch(connection, Placement(self.job_id, nodes), self.settings)
+            attempt_id = dispatch_job(connection, Placement(self.job_id, nodes), self.settings)
         assert attempt_id is not None
         self.attempt_id = attempt_id
 
@@ -51,7 +51,7 @@ class Gang:
     def let_run_out(self, worker: str) -> None:
         with self.database.writing() as connection:
             allocations.update(connection, self.attempt_id, {"deadline": 1}, worker_id=worker)
-        reap(self.database, self.settings)
+        reap_overdue_attempts(self.database, self.settings)
 
     def peek(self, worker: str) -> Directive:
         with self.database.reading() as connection:
@@ -133,7 +133,7 @@ def test_allocations_of_an_attempt_are_released_when_it_ends(deployment: Deploym
     job = deployment.submit()
     with deployment.database.writing() as connection:
         nodes = (NodePlacement("w1", (DEVICE,), 500),)
-        attempt_id = str(dispatch(connection, Placement(job.id, nodes), deployment.settings))
+        attempt_id = str(dispatch_job(connection, Placement(job.id, nodes), deployment.settings))
         (machine,) = read_machines(connection, deployment.settings)
         assert [(held.job_id, held.devices, held.host_bytes) for held in machine.holdings] == [(job.id, (DEVICE,), 500)]
         attempts.claim(connection, attempt_id, "w1", deployment.settings)

@@ -22,7 +22,7 @@ def elsewhere(store: ArtifactStore, tmp_path: Path) -> ArtifactStore:
 
 
 def write_output(store: ArtifactStore) -> None:
-    folder = store.workspace(KEY)
+    folder = store.open_workspace(KEY)
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_bytes(b"{}")
     (folder / "big.bin").write_bytes(bytes(range(256)) * 10_000)
@@ -31,7 +31,7 @@ def write_output(store: ArtifactStore) -> None:
 
 def test_output_of_an_attempt_is_read_on_another_machine(store: ArtifactStore, tmp_path: Path) -> None:
     write_output(store)
-    described = {file.path: file for file in describe_files(store.workspace(KEY))}
+    described = {file.path: file for file in describe_files(store.open_workspace(KEY))}
     store.publish(KEY)
     other = elsewhere(store, tmp_path)
     big = described["big.bin"]
@@ -39,19 +39,19 @@ def test_output_of_an_attempt_is_read_on_another_machine(store: ArtifactStore, t
     assert b"".join(other.read(f"{KEY}/big.bin", 255, 258)) == b"\xff\x00\x01"
     assert b"".join(other.read(f"{KEY}/empty.txt", 0, 0)) == b""
     assert sorted(described) == ["big.bin", "empty.txt", "model/config.json"]
-    folder = other.local_path(f"{KEY}/model")
+    folder = other.fetch_path(f"{KEY}/model")
     assert (folder / "config.json").read_bytes() == b"{}"
-    assert other.local_path(f"{KEY}/model") == folder
+    assert other.fetch_path(f"{KEY}/model") == folder
 
 
 def test_an_upload_is_moved_in_and_deleted(store: ArtifactStore, tmp_path: Path) -> None:
-    source = store.scratch() / "upload"
+    source = store.open_scratch_folder() / "upload"
     source.write_bytes(b"data")
     store.put(source, "files/file-1")
     assert not source.exists()
     other = elsewhere(store, tmp_path)
     assert b"".join(other.read("files/file-1", 0, 4)) == b"data"
-    assert other.local_path("files/file-1").read_bytes() == b"data"
+    assert other.fetch_path("files/file-1").read_bytes() == b"data"
     other.delete("files/file-1")
     other.delete("files/file-1")
     with pytest.raises(FileNotFoundError):
@@ -65,7 +65,7 @@ def test_many_runners_fetch_the_same_folder_at_once(store: ArtifactStore, tmp_pa
 
     def fetch(_number: int) -> list[StoredFile]:
         together.wait()
-        return describe_files(other.local_path(KEY))
+        return describe_files(other.fetch_path(KEY))
 
     with ThreadPoolExecutor(6) as pool:
         seen = list(pool.map(fetch, range(6)))
@@ -77,7 +77,7 @@ def test_many_runners_fetch_the_same_folder_at_once(store: ArtifactStore, tmp_pa
 
 def test_deleting_a_folder_leaves_its_neighbours(store: ArtifactStore, tmp_path: Path) -> None:
     for name in ("jobs/a", "jobs/ab"):
-        (store.workspace(name) / "file").write_bytes(b"x")
+        (store.open_workspace(name) / "file").write_bytes(b"x")
         store.publish(name)
     store.delete("jobs/a")
     other = elsewhere(store, tmp_path)
@@ -89,7 +89,7 @@ def test_deleting_a_folder_leaves_its_neighbours(store: ArtifactStore, tmp_path:
 @pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd", "."])
 def test_no_key_escapes_the_directory(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="points outside"):
-        DirectoryStore(tmp_path / "store").local_path(key)
+        DirectoryStore(tmp_path / "store").fetch_path(key)
 
 
 def test_the_setting_chooses_the_store(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def publish_attempts(store: ArtifactStore, count: int) -> list[str]:
     """Results of a thousand bytes each."""
     keys = [Workspace("job-1", f"att-{number}").output for number in range(count)]
     for key in keys:
-        (store.workspace(key) / "data").write_bytes(bytes(1000))
+        (store.open_workspace(key) / "data").write_bytes(bytes(1000))
         store.publish(key)
     return keys
 
@@ -111,22 +111,22 @@ def test_the_cache_evicts_the_least_recently_used_folders(s3_store: ObjectStore,
     keys = publish_attempts(s3_store, 4)
     for position, key in enumerate((keys[1], keys[2], keys[3], keys[0])):
         reader = ObjectStore(s3_store._backend, tmp_path / "machine", limit=2500)
-        folder = reader.local_path(key)
+        folder = reader.fetch_path(key)
         os.utime(folder.parent, (position, position))
         del reader  # so nobody uses it
     machine = ObjectStore(s3_store._backend, tmp_path / "machine", limit=2500)
     machine.tidy()
     left = {key for key in keys if (tmp_path / "machine" / "fetched" / key).exists()}
     assert left == {keys[0], keys[3]}
-    assert (machine.local_path(keys[1]) / "data").read_bytes() == bytes(1000)
+    assert (machine.fetch_path(keys[1]) / "data").read_bytes() == bytes(1000)
 
 
 @pytest.mark.integration
 def test_the_cache_keeps_folders_that_a_process_uses(s3_store: ObjectStore, tmp_path: Path) -> None:
     first, second = publish_attempts(s3_store, 2)
     user = ObjectStore(s3_store._backend, tmp_path / "machine", limit=1)
-    used = user.local_path(first)
-    ObjectStore(s3_store._backend, tmp_path / "machine").local_path(second)
+    used = user.fetch_path(first)
+    ObjectStore(s3_store._backend, tmp_path / "machine").fetch_path(second)
     ObjectStore(s3_store._backend, tmp_path / "machine", limit=1).tidy()
     assert (used / "data").exists()
     assert not (tmp_path / "machine" / "fetched" / second).exists()
@@ -136,7 +136,7 @@ def test_the_cache_keeps_folders_that_a_process_uses(s3_store: ObjectStore, tmp_
 
 
 def test_abandoned_uploads_are_deleted_and_running_ones_are_not(store: ArtifactStore, tmp_path: Path) -> None:
-    dead, living = store.scratch() / "upload-dead", store.scratch() / "upload-living"
+    dead, living = store.open_scratch_folder() / "upload-dead", store.open_scratch_folder() / "upload-living"
     arriving = [tmp_path / "cache" / "fetched" / "files" / f"file-1.arriving-{name}" for name in ("dead", "living")]
     for path in (dead, living, *arriving):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from sqlalchemy import Connection
 
 from jobs.artifacts import StoredFile
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.database.tables import Job, Model
 from jobs.errors import ConflictError, DomainError
-from jobs.maintenance.reaper import reap
+from jobs.maintenance.reaper import reap_overdue_attempts
 from jobs.records import JobDetails
 from jobs.repository import allocations
 from jobs.repository import attempts as rows
@@ -75,7 +75,7 @@ class Pool:
         """Expire the attempt and run the reaper."""
         with self.database.writing() as connection:
             allocations.update(connection, attempt_id, {"deadline": 1})
-        reap(self.database, self.settings)
+        reap_overdue_attempts(self.database, self.settings)
 
     def job(self, job_id: str) -> JobDetails:
         with self.database.reading() as connection:
@@ -252,7 +252,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         deployed = Settings(home=self.home, backoff_seconds=0)
-        self.deployment = Deployment(Database(deployed.database), deployed)
+        self.deployment = Deployment(Database(deployed.effective_database_url), deployed)
         self.pool = Pool(self.deployment)
         self.known: list[str] = []
         self.published: dict[str, int] = {}
@@ -336,7 +336,7 @@ class AnyOrder(RuleBasedStateMachine):
 @pytest.mark.slow
 def test_no_order_of_events_breaks_a_job(tmp_path: Path) -> None:
     AnyOrder.home = tmp_path
-    prepare(Settings(home=tmp_path))
+    prepare_deployment(Settings(home=tmp_path))
     run_state_machine_as_test(
         AnyOrder,
         settings=settings(

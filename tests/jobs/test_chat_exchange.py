@@ -9,14 +9,14 @@ from jobs.chats import serving
 from jobs.chats.messages import (
     REPLIES_ADAPTER,
     Abort,
-    Alive,
-    Ask,
     Call,
+    ChatEnded,
+    ChatRefused,
+    ChatRequest,
+    ChatsAlive,
+    ChatStarted,
     Delta,
-    Ended,
-    Refused,
     Reply,
-    Started,
     call_queue_key,
 )
 from jobs.chats.serving import ChatExchange, ServedAttempt
@@ -57,8 +57,13 @@ def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) 
     with opened(redis_server) as (attempt_id, served, calls):
         mine, theirs = one.ask(attempt_id, prompt="a"), other.ask(attempt_id, prompt="b")
         wait_for("both calls", lambda: len(calls) == 2)
-        assert {call.id for call in calls if isinstance(call, Ask)} == {mine, theirs}
-        news: list[Reply] = [Started(mine, 0, 1), Started(theirs, 0, 1), Delta(mine, 1, 0, "é"), Ended(mine, 2)]
+        assert {call.id for call in calls if isinstance(call, ChatRequest)} == {mine, theirs}
+        news: list[Reply] = [
+            ChatStarted(mine, 0, 1),
+            ChatStarted(theirs, 0, 1),
+            Delta(mine, 1, 0, "é"),
+            ChatEnded(mine, 2),
+        ]
         served.forward(news)
         assert REPLIES_ADAPTER.dump_json(one.finish(mine)[0]) == REPLIES_ADAPTER.dump_json([news[0], *news[2:]])
         other.read_until(lambda: theirs in other.alive)
@@ -66,8 +71,8 @@ def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) 
         served.forward([Delta(mine, 3, 0, "after the end")])
         other.abort(attempt_id, theirs)
         wait_for("the abort", lambda: Abort(theirs) in calls)
-        served.forward([Ended(theirs, 1)])
-        assert not any(not isinstance(reply, Alive) for reply in [*one.read(0.2), *other.read(0.2)])
+        served.forward([ChatEnded(theirs, 1)])
+        assert not any(not isinstance(reply, ChatsAlive) for reply in [*one.read(0.2), *other.read(0.2)])
 
 
 def test_the_chats_of_a_lost_process_are_aborted(redis_server: RedisServer) -> None:
@@ -85,10 +90,10 @@ def test_the_end_of_an_attempt_ends_its_chats(redis_server: RedisServer) -> None
         begun, waiting = asker.ask(attempt_id, prompt="a"), asker.ask(attempt_id, prompt="b")
         asker.redis.rpush(call_queue_key(attempt_id), "no call")
         wait_for("the calls", lambda: len(calls) == 2)
-        served.forward([Started(begun, 0, 1)])
+        served.forward([ChatStarted(begun, 0, 1)])
         served.close("failed", "killed")
-        assert asker.last(begun) == Refused(begun, 1, "failed", "killed")
-        assert asker.last(waiting) == Refused(waiting, 0, "failed", "killed")
+        assert asker.last(begun) == ChatRefused(begun, 1, "failed", "killed")
+        assert asker.last(waiting) == ChatRefused(waiting, 0, "failed", "killed")
         late = asker.ask(attempt_id, prompt="c")
         assert asker.last(late).reason == "leaving"
         assert len(calls) == 2

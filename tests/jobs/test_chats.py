@@ -62,7 +62,7 @@ def test_a_fine_tuned_model_is_its_base_with_an_adapter(deployment: Deployment) 
             chats.get_serving_status(connection, deployment.project_id, spec)
             for spec in (SERVE, both, ServeSpec(kind="serve", model="base/tuned"))
         ]
-        job = chats.ensure_served(connection, Submission(deployment.project_id, both), places[1].model_key)
+        job = chats.ensure_serve_job(connection, Submission(deployment.project_id, both), places[1].model_key)
     assert places[0].model_key != places[1].model_key == places[2].model_key
     assert job.requirement["model"] == places[1].model_key
 
@@ -71,7 +71,7 @@ def test_one_job_serves_a_model(deployment: Deployment) -> None:
     def ensure() -> str:
         with deployment.database.writing() as connection:
             key = chats.get_serving_status(connection, deployment.project_id, SERVE).model_key
-            return chats.ensure_served(connection, Submission(deployment.project_id, SERVE), key).id
+            return chats.ensure_serve_job(connection, Submission(deployment.project_id, SERVE), key).id
 
     add_worker(deployment.database, "w1")
     first = ensure()

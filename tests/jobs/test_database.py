@@ -11,7 +11,7 @@ from tests.jobs.conftest import Deployment
 
 def with_option(deployment: Deployment, option: str) -> Database:
     """The deployment's database, with an option of PostgreSQL in its URL."""
-    url = sa.make_url(deployment.settings.database).update_query_dict({"options": f"-c {option}"})
+    url = sa.make_url(deployment.settings.effective_database_url).update_query_dict({"options": f"-c {option}"})
     return Database(url.render_as_string(hide_password=False))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from jobs.artifacts import DirectoryStore
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.database.tables import Job
 from jobs.errors import DomainError, NotFoundError
@@ -154,8 +154,10 @@ def test_needed_files_are_kept_and_all_others_deleted(tmp_path: Path) -> None:
         nonlocal made
         made += 1
         chosen = Settings(home=tmp_path / str(made), backoff_seconds=0)
-        prepare(chosen)
-        return Site(Deployment(Database(chosen.database), chosen), DirectoryStore(tmp_path / f"store{made}"))
+        prepare_deployment(chosen)
+        return Site(
+            Deployment(Database(chosen.effective_database_url), chosen), DirectoryStore(tmp_path / f"store{made}")
+        )
 
     run_state_machine_as_test(
         lambda: Deleting(make),  # type: ignore[arg-type] # any callable that makes one will do

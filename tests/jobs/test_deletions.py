@@ -248,9 +248,9 @@ def test_files_in_use_are_kept_even_if_they_expire(site: Site, kind: str) -> Non
 
 
 def test_bytes_of_an_upload_that_never_got_its_row_are_deleted(site: Site) -> None:
-    source = site.store.scratch() / "x"
+    source = site.store.open_scratch_folder() / "x"
     source.write_bytes(b"{}")
-    record = files.new_file(site.project_id, "x", "prompts", 2, "0" * 64)
+    record = files.build_file_record(site.project_id, "x", "prompts", 2, "0" * 64)
     with site.database.writing() as connection:
         files.reserve_file(connection, record)
     site.store.put(source, record.key)

@@ -23,7 +23,7 @@ from jobs.service.attempts import Directive
 from jobs.service.jobs import JobKey
 from jobs.settings import Settings
 from jobs.state import JobState
-from jobs.transport import BrokerUnreachableError, Transport, Waker, worker_queue
+from jobs.transport import BrokerUnreachableError, Transport, Waker, get_worker_queue_name
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import add_worker, hold
 
@@ -45,7 +45,7 @@ def settings(tmp_path: Any, broker: Any) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> redis.Redis:
-    return redis.Redis.from_url(settings.redis)
+    return redis.Redis.from_url(settings.effective_redis_url)
 
 
 def job_of(deployment: Deployment, job_id: str) -> JobRecord:
@@ -63,8 +63,8 @@ def test_jobs_go_to_free_slots_by_priority_and_no_further(
     assert dispatcher.dispatch_waiting() == 1
     assert dispatcher.dispatch_waiting() == 0
     assert (job_of(deployment, high.id).state, job_of(deployment, low.id).state) == ("dispatched", "queued")
-    assert client.llen(worker_queue("w1")) == 1
-    assert client.llen(worker_queue("drained")) == 0
+    assert client.llen(get_worker_queue_name("w1")) == 1
+    assert client.llen(get_worker_queue_name("drained")) == 0
 
 
 def test_only_one_of_two_leads_and_the_other_takes_over(deployment: Deployment, settings: Settings) -> None:
@@ -140,7 +140,7 @@ def test_a_worker_without_connection_to_the_broker_does_not_lose_a_job(
     dispatcher = Dispatcher(settings.model_copy(update={"pickup_seconds": 0.001}))
     assert dispatcher.dispatch_waiting() == 1
     while job_of(deployment, job.id).state is JobState.DISPATCHED:
-        dispatcher.repair()
+        dispatcher.end_overdue_attempts()
     assert dispatcher.dispatch_waiting() == 1
     with deployment.database.reading() as connection:
         tried = service.list_attempts(connection, JobKey(deployment.project_id, job.id))

@@ -15,7 +15,7 @@ from jobs.repository import jobs as repository
 from jobs.service import jobs, keys
 from jobs.service.attempts import peek_directive
 from jobs.service.jobs import JobKey
-from jobs.service.submission import Submission, Submitted, submit
+from jobs.service.submission import Submission, SubmittedJob, submit
 from jobs.specs import GenerateSpec, StoredGenerateSpec, split_off_input
 from jobs.state import Event
 from tests.jobs.conftest import Deployment
@@ -94,9 +94,9 @@ def test_a_spec_with_separate_input_is_required_by_its_lengths_and_claimed_witho
     with deployment.database.writing() as connection:
         first, second = submit(connection, [light, whole])
         again = submit(connection, [replace(whole, idempotency_key="once", job_id="job-again")])[0]
-    assert isinstance(first, Submitted)
-    assert isinstance(second, Submitted)
-    assert isinstance(again, Submitted)
+    assert isinstance(first, SubmittedJob)
+    assert isinstance(second, SubmittedJob)
+    assert isinstance(again, SubmittedJob)
     assert first.job.requirement == second.job.requirement
     assert (again.job, again.created) == (first.job, False)
     assert (first.job.source_model, first.job.labels, first.job.spec["prompts"]) == ("base", {"team": "a"}, None)
@@ -110,7 +110,7 @@ def claimed_spec(deployment: Deployment, job: JobDetails) -> StoredGenerateSpec:
     add_worker(deployment.database, "w1", slots=2)
     with deployment.database.writing() as connection:
         attempt = start_on(connection, job.id, "w1", deployment.settings)
-        claim = hold(connection, attempt, "w1", deployment.settings).make_claim()
+        claim = hold(connection, attempt, "w1", deployment.settings).build_claim()
     assert claim is not None
     assert isinstance(claim.spec, StoredGenerateSpec)
     return claim.spec

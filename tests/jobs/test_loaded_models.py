@@ -5,9 +5,9 @@ from typing import Any
 
 from jobs.records import ModelRecord, WorkerRecord
 from jobs.repository import jobs as job_rows
-from jobs.scheduling import LoadedModel, NodePlacement, Placement, Reservation, Resident
+from jobs.scheduling import LoadedModel, NodePlacement, Placement, Reservation, ResidentRunner
 from jobs.service import workers
-from jobs.service.dispatching import dispatch
+from jobs.service.dispatching import dispatch_job
 from jobs.service.pool import read_machines
 from jobs.service.requirements import derive_requirement
 from jobs.specs import KINDS, SPEC_ADAPTER
@@ -75,9 +75,9 @@ def test_the_scheduler_sees_residents_and_which_jobs_use_them(deployment: Deploy
         stored = job_rows.get_many(connection, [job.id])[job.id].requirement
         workers.record_heartbeat(connection, worker(LoadedModel("p", "base", "/models/base", "auto")))
         place = (Reservation("cpu-0", 0, 1000),)
-        dispatch(connection, Placement(job.id, (NodePlacement("w", place, 0),)), deployment.settings)
+        dispatch_job(connection, Placement(job.id, (NodePlacement("w", place, 0),)), deployment.settings)
         (machine,) = read_machines(connection, deployment.settings)
-    assert machine.residents == (Resident(LoadedModel("p", "base", "/models/base", "auto").key, ("cpu-0",)),)
+    assert machine.residents == (ResidentRunner(LoadedModel("p", "base", "/models/base", "auto").key, ("cpu-0",)),)
     assert [holding.model for holding in machine.holdings] == [stored["model"]]
     assert stored["model"]
 

@@ -16,7 +16,7 @@ from jobs.database.batching import CallBatcher
 from jobs.errors import OutcomeUnknownError
 from jobs.records import JobFilter, JobRecord
 from jobs.service import jobs, submission
-from jobs.service.submission import Submission, Submitted, submit
+from jobs.service.submission import Submission, SubmittedJob, submit
 from tests.jobs.answer_dropping_proxy import answer_dropping_proxy
 from tests.jobs.conftest import Deployment
 
@@ -69,7 +69,7 @@ def test_a_submission_makes_one_job(deployment: Deployment) -> None:
     submissions = [deployment.submission(), deployment.submission(key="k"), deployment.submission(output_model="made")]
     answers = run_calls(batcher, *submitting(*submissions))
     assert losing.lost == 1
-    assert all(isinstance(answer, Submitted) and answer.created for answer in answers), answers
+    assert all(isinstance(answer, SubmittedJob) and answer.created for answer in answers), answers
     assert {answer.job.id for answer in answers} == {job.id for job in stored(deployment)}
     assert len(stored(deployment)) == 3
 
@@ -110,7 +110,7 @@ def test_a_network_that_drops_the_response(deployment: Deployment) -> None:
         batcher = CallBatcher("test", database.writing, repeatable=[submit])
         (answer,) = run_calls(batcher, *submitting(deployment.submission()))
         assert proxy.dropped == 1
-        assert isinstance(answer, Submitted), answer
+        assert isinstance(answer, SubmittedJob), answer
         assert [job.id for job in stored(deployment)] == [answer.job.id]
         database.close()
 

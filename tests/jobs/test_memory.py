@@ -7,14 +7,14 @@ import pytest
 from footprint import (
     PRESETS,
     Precision,
-    Training,
+    TrainingSettings,
+    compute_max_cached_prefix_tokens,
     estimate_calibration,
     estimate_conversion,
     estimate_finetuning,
     estimate_inference,
     estimate_quantization,
     estimate_scoring,
-    max_kept_prefix_tokens,
 )
 from jobs.specs import KINDS, SPEC_ADAPTER, KnownModel
 
@@ -37,7 +37,7 @@ FEWEST_FIELDS: dict[str, dict[str, Any]] = {
 
 def footprints(kind: str, **fields: Any) -> Any:
     named = {} if kind == "pull" else {"model": "m"}
-    return SPEC_ADAPTER.validate_python({"kind": kind, **named, **fields}).footprints(MODEL)
+    return SPEC_ADAPTER.validate_python({"kind": kind, **named, **fields}).estimate_footprints(MODEL)
 
 
 def footprint(kind: str, **fields: Any) -> Any:
@@ -53,7 +53,7 @@ def test_every_kind_has_an_estimate(kind: str) -> None:
 
 def test_the_estimate_of_each_kind_matches_its_steps() -> None:
     fields = {"training_file": FILE, "batch_size": 3, "max_length": 300, "gradient_accumulation_steps": 2}
-    training = Training(batch=3, tokens=300, gradient_checkpointing=False, accumulation=2)
+    training = TrainingSettings(batch=3, tokens=300, gradient_checkpointing=False, accumulation=2)
     assert footprint("finetune", method="full", **fields) == estimate_finetuning(SHAPE, Precision(), training)
     assert footprint("convert", target="baichuan1") == estimate_conversion()
     asked = {"data_file": FILE, "batch_tokens": 5000, "dtype": "float32"}
@@ -96,10 +96,10 @@ def test_generation_counts_the_rows_that_run_at_once() -> None:
 
 
 def test_shared_prefixes_count_as_the_engine_keeps_them() -> None:
-    assert max_kept_prefix_tokens([900], batch_tokens=1000) == 0
-    assert max_kept_prefix_tokens([900, 100, 50], batch_tokens=1000) == 150  # two branching points
-    assert max_kept_prefix_tokens([90] * 9, batch_tokens=1000) == 250
-    assert max_kept_prefix_tokens([900] * 9, batch_tokens=1000) == 900  # one is kept however long it is
+    assert compute_max_cached_prefix_tokens([900], batch_tokens=1000) == 0
+    assert compute_max_cached_prefix_tokens([900, 100, 50], batch_tokens=1000) == 150  # two branching points
+    assert compute_max_cached_prefix_tokens([90] * 9, batch_tokens=1000) == 250
+    assert compute_max_cached_prefix_tokens([900] * 9, batch_tokens=1000) == 900  # one is kept however long it is
 
 
 @pytest.mark.parametrize("details", [{}, {"hidden_size": 64}, {"precision": None}, {"precision": {"dtype": "odd"}}])

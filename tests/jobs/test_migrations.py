@@ -5,7 +5,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from jobs.database import Database, alembic_config
+from jobs.database import Database, build_alembic_config
 from jobs.database.tables import Base
 from jobs.repository import jobs
 from jobs.service.stored_specs import read_spec
@@ -42,13 +42,13 @@ def test_queued_jobs_are_found_by_index_in_their_order(database: Database) -> No
 
 
 def test_downgrade_and_upgrade(settings: Settings) -> None:
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     assert not database.is_migrated()
     database.migrate()
     database.migrate()
     assert database.is_migrated()
     with database.engine.connect() as connection:
-        command.downgrade(alembic_config(connection), "base")
+        command.downgrade(build_alembic_config(connection), "base")
     assert set(sa.inspect(database.engine).get_table_names()) <= {"alembic_version"}
     database.migrate()
     assert database.is_migrated()
@@ -56,9 +56,9 @@ def test_downgrade_and_upgrade(settings: Settings) -> None:
 
 
 def test_data_of_the_first_schema_survives_upgrade_and_downgrade(settings: Settings) -> None:
-    database = Database(settings.database)
+    database = Database(settings.effective_database_url)
     with database.engine.connect() as connection:
-        command.upgrade(alembic_config(connection), "0001")
+        command.upgrade(build_alembic_config(connection), "0001")
     with database.writing() as connection:
         for statement in FIRST_SCHEMA_ROWS:
             connection.execute(sa.text(statement))
@@ -76,7 +76,7 @@ def test_data_of_the_first_schema_survives_upgrade_and_downgrade(settings: Setti
         assert isinstance(spec, StoredGenerateSpec)
         assert (spec.prompts, spec.with_input({}).prompts) == (["hello"], ["hello"])
     with database.engine.connect() as connection:
-        command.downgrade(alembic_config(connection), "0001")
+        command.downgrade(build_alembic_config(connection), "0001")
     with database.reading() as connection:
         kept = connection.execute(sa.text("SELECT id, deadline, state FROM attempts ORDER BY id")).all()
         assert [tuple(row) for row in kept] == [("att-1", 500, "running"), ("att-2", 0, "lost")]

@@ -55,7 +55,7 @@ def test_published_names_are_aliases(published: dict[str, Any], ours: dict[str, 
 def test_several_files_have_weights() -> None:
     files = [{"file": FILE}, {"file": OTHER_FILE, "weight": 0.5}]
     made = spec(training_file=None, training_files=files)
-    assert made.file_references() == {"training_files.0": FILE, "training_files.1": OTHER_FILE}
+    assert made.list_file_references() == {"training_files.0": FILE, "training_files.1": OTHER_FILE}
     assert [each.weight for each in made.training_files or ()] == [1.0, 0.5]
 
 

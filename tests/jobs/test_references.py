@@ -14,12 +14,12 @@ from jobs.repository import files, models
 from jobs.service import attempts
 from jobs.service.claims import Claim
 from jobs.service.references import resolve_models
-from jobs.service.submission import Submission, Submitted, submit
+from jobs.service.submission import Submission, SubmittedJob, submit
 from jobs.specs import KINDS as ALL_KINDS
 from jobs.specs import SPEC_ADAPTER, AnySpec
 from tests.jobs.conftest import Deployment
 from tests.jobs.pool import dispatch_to
-from workers.preparation import prepare
+from workers.preparation import prepare_context
 
 FILE = "file-" + "0" * 26
 KINDS: dict[str, dict[str, Any]] = {
@@ -56,9 +56,9 @@ def pool(deployment: Deployment) -> Deployment:
             model("llama", "llama", "plain"),
         ):
             assert models.add(connection, record)
-            store.workspace(record.key or "")
+            store.open_workspace(record.key or "")
         files.add_file(connection, FileRecord(FILE, project, "a.zip", "user_data", "files/a", 1, "0" * 64, 1, None))
-    (store.workspace("files") / "a").touch()
+    (store.open_workspace("files") / "a").touch()
     deployment.submit(output_model="unfinished")
     return deployment
 
@@ -170,8 +170,10 @@ def test_every_accepted_combination_is_accepted_by_the_runner(pool: Deployment) 
     specs = list(every_combination())
     with pool.database.writing() as connection:
         answers = submit(connection, [Submission(pool.project_id, spec) for spec in specs])
-    accepted = [answer.job for answer in answers if isinstance(answer, Submitted)]
+    accepted = [answer.job for answer in answers if isinstance(answer, SubmittedJob)]
     assert {job.kind for job in accepted} == set(ALL_KINDS)
     assert len(specs) - len(accepted) > 1000
     for job in accepted:
-        prepare(claim_job(pool, job.id), open_store(pool.settings), pool.settings.allowed_model_roots, ignore_progress)
+        prepare_context(
+            claim_job(pool, job.id), open_store(pool.settings), pool.settings.allowed_model_roots, ignore_progress
+        )

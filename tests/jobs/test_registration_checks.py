@@ -41,14 +41,14 @@ def write_adapter(folder: Path, shapes: dict[str, tuple[int, ...]], **changes: A
 
 def refusal(folder: Path, settings: Settings) -> str:
     with pytest.raises(InvalidRequestError) as caught:
-        models.check(str(folder), settings)
+        models.check_model_directory(str(folder), settings)
     return str(caught.value)
 
 
 def test_whole_directories_are_accepted(folder: Path, settings: Settings) -> None:
-    assert models.check(str(folder), settings).found.kind == "checkpoint"
+    assert models.check_model_directory(str(folder), settings).found.kind == "checkpoint"
     adapter = write_adapter(folder.parent / "adapter", MATRICES)
-    assert models.check(str(adapter), settings).found.kind == "adapter"
+    assert models.check_model_directory(str(adapter), settings).found.kind == "adapter"
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
@@ -70,7 +70,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 )
 def test_a_clear_configuration_is_accepted(folder: Path, settings: Settings, changes: dict[str, Any]) -> None:
     rewrite(folder, **changes)
-    assert models.check(str(folder), settings).found.details["norm_head"] is False
+    assert models.check_model_directory(str(folder), settings).found.details["norm_head"] is False
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_template_elsewhere_is_not_read(folder: Path, settings: Settings, tmp_
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "a.jinja").symlink_to(tmp_path / "secret")
     with pytest.raises(PathNotAllowedError):
-        models.check(str(folder), settings)
+        models.check_model_directory(str(folder), settings)
 
 
 def cut(folder: Path) -> None:

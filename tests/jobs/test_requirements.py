@@ -14,7 +14,7 @@ from jobs.repository import models
 from jobs.scheduling import Device, Machine, Requirement
 from jobs.service import workers
 from jobs.service.files import add as add_file
-from jobs.service.files import new_file
+from jobs.service.files import build_file_record
 from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, derive_requirement
 from jobs.service.submission import Submission, submit
 from jobs.specs import KINDS, SPEC_ADAPTER, KnownModel
@@ -145,7 +145,7 @@ def test_a_job_larger_than_any_device_is_rejected_with_what_would_fit(deployment
 
 
 def test_a_tracker_whose_package_no_worker_has_is_rejected(deployment: Deployment) -> None:
-    data = new_file(deployment.project_id, "chats.json", "fine-tune", 1, "0" * 64)
+    data = build_file_record(deployment.project_id, "chats.json", "fine-tune", 1, "0" * 64)
     with deployment.database.writing() as connection:
         add_file(connection, data)
     fields: dict[str, Any] = {"kind": "finetune", "training_file": data.id, "report_to": ["wandb"]}

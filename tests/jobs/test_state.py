@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import IllegalTransitionError
-from jobs.state import TRANSITIONS, Event, JobState, next_transition
+from jobs.state import TRANSITIONS, Event, JobState, find_transition
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "state_machine.md"
 
@@ -27,9 +27,9 @@ def test_at_most_one_row_applies(state: JobState, event: Event, attempts_left: b
     rows = [row for row in TRANSITIONS if row.source is state and row.event is event]
     if not rows:
         with pytest.raises(IllegalTransitionError, match=f"cannot {event} a job that is {state}"):
-            next_transition(state, event, attempts_left=attempts_left)
+            find_transition(state, event, attempts_left=attempts_left)
         return
-    assert next_transition(state, event, attempts_left=attempts_left) in rows
+    assert find_transition(state, event, attempts_left=attempts_left) in rows
     guards = [row.guard for row in rows]
     assert len(guards) == len(set(guards))
 
@@ -47,5 +47,5 @@ def test_every_state_that_is_not_final_can_reach_a_final_one(state: JobState) ->
 
 def test_a_running_job_survives_every_kind_of_lost_worker() -> None:
     for event in (Event.LOSE, Event.RELEASE):
-        assert next_transition(JobState.RUNNING, event, attempts_left=True).target is JobState.QUEUED
-    assert next_transition(JobState.RUNNING, Event.RELEASE, attempts_left=False).target is JobState.QUEUED
+        assert find_transition(JobState.RUNNING, event, attempts_left=True).target is JobState.QUEUED
+    assert find_transition(JobState.RUNNING, Event.RELEASE, attempts_left=False).target is JobState.QUEUED

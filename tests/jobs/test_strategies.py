@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from footprint import Shape, Training, estimate_rank_footprint
+from footprint import ModelShape, TrainingSettings, estimate_rank_footprint
 from jobs.errors import InvalidRequestError
 from jobs.records import ModelRecord
 from jobs.scheduling import Device, Machine, Requirement
@@ -37,8 +37,10 @@ def find(
 def least_bytes(strategy: Any, ranks: int) -> int:
     model = KnownModel.from_details(CONFIG)
     assert model is not None
-    training = Training(method="full", batch=1, tokens=512, on_gpu=True)
-    return estimate_rank_footprint(Shape.from_config(CONFIG), model.precision, training, strategy, ranks).device.least
+    training = TrainingSettings(method="full", batch=1, tokens=512, on_gpu=True)
+    return estimate_rank_footprint(
+        ModelShape.from_config(CONFIG), model.precision, training, strategy, ranks
+    ).device.least
 
 
 def test_a_device_that_is_large_enough_is_the_only_one() -> None:

@@ -17,7 +17,7 @@ from jobs.records import JobFilter, ModelRecord
 from jobs.repository import models
 from jobs.service import jobs as service
 from jobs.service.jobs import JobKey
-from jobs.service.submission import Submission, Submitted, submit
+from jobs.service.submission import Submission, SubmittedJob, submit
 from jobs.specs import SPEC_ADAPTER, QuantizeSpec
 from tests.jobs.conftest import Deployment
 
@@ -41,7 +41,7 @@ def test_a_pulled_model_is_made_from_no_other(deployment: Deployment) -> None:
     with deployment.database.writing() as connection:
         first, second = submit(connection, [Submission(deployment.project_id, spec) for _ in range(2)])
         made = models.get_many(connection, deployment.project_id, ["tiny"])["tiny"]
-    assert isinstance(first, Submitted)
+    assert isinstance(first, SubmittedJob)
     assert (first.job.source_model, first.job.output_model) == ("baichuan-inc/Tiny", "tiny")
     assert (made.state, made.base, made.job_id) == ("pending", None, first.job.id)
     assert isinstance(second, NameTakenError)
@@ -73,9 +73,9 @@ def test_the_same_key_gives_the_same_job_and_another_request_is_refused(deployme
             ],
         )
         later = submit(connection, [deployment.submission("once")])[0]
-    assert isinstance(first, Submitted)
-    assert isinstance(same, Submitted)
-    assert isinstance(later, Submitted)
+    assert isinstance(first, SubmittedJob)
+    assert isinstance(same, SubmittedJob)
+    assert isinstance(later, SubmittedJob)
     assert first.created
     assert not same.created
     assert first.job.id == same.job.id == later.job.id
@@ -87,7 +87,7 @@ def test_a_retry_does_not_conflict_with_the_name_of_its_result(deployment: Deplo
         answers = submit(connection, [deployment.submission("once", output_model="small") for _ in range(2)])
         answers += submit(connection, [deployment.submission("once", output_model="small")])
         rival = submit(connection, [deployment.submission("other", output_model="small")])[0]
-    assert [answer.created for answer in answers if isinstance(answer, Submitted)] == [True, False, False]
+    assert [answer.created for answer in answers if isinstance(answer, SubmittedJob)] == [True, False, False]
     assert isinstance(rival, NameTakenError)
 
 
@@ -141,16 +141,16 @@ def test_a_refused_request_leaves_its_key_unused(deployment: Deployment) -> None
             connection, [deployment.submission("once", model="missing"), deployment.submission("once")]
         )
     assert isinstance(refused, UnknownModelError)
-    assert isinstance(accepted, Submitted)
+    assert isinstance(accepted, SubmittedJob)
     assert accepted.created
 
 
 @pytest.mark.parametrize("output_model", [None, "small"])
 def test_many_clients_with_one_key_make_one_job(deployment: Deployment, output_model: str | None) -> None:
-    def client(_number: int) -> Submitted:
+    def client(_number: int) -> SubmittedJob:
         with deployment.database.writing() as connection:
             answer = submit(connection, [deployment.submission("shared", output_model=output_model)])[0]
-        assert isinstance(answer, Submitted)
+        assert isinstance(answer, SubmittedJob)
         return answer
 
     with ThreadPoolExecutor(8) as pool:
@@ -173,7 +173,7 @@ def test_invalid_submissions_do_not_affect_the_others_of_their_batch(deployment:
                 deployment.submission(),
             ],
         )
-    expected = [UnknownModelError, Submitted, NameTakenError, UnknownFileError, NameTakenError, Submitted]
+    expected = [UnknownModelError, SubmittedJob, NameTakenError, UnknownFileError, NameTakenError, SubmittedJob]
     assert [type(answer) for answer in answers] == expected
     assert answers[0].param == "model"  # type: ignore[union-attr]
     assert "POST /v1/files" in str(answers[3])

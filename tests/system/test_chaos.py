@@ -219,7 +219,7 @@ def check(service: Deployment, job_id: str, expected: str) -> None:
     assert [change["from"] for change in states[1:]] == [change["to"] for change in states[:-1]]
     artifacts = service.artifacts(job_id)
     assert {artifact.attempt_id for artifact in artifacts.values()} == {job.attempt_id}
-    stored = describe_files(service.store.local_path(f"jobs/{job_id}/{job.attempt_id}/output"))
+    stored = describe_files(service.store.fetch_path(f"jobs/{job_id}/{job.attempt_id}/output"))
     assert {(file.path, file.sha256) for file in stored} == {(a.path, a.sha256) for a in artifacts.values()}
     if job.kind == "generate":
         assert answers(service, job_id) == expected

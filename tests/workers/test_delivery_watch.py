@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from jobs.transport import TASK_NAME, WAKE_KEY, worker_queue
+from jobs.transport import TASK_NAME, WAKE_KEY, get_worker_queue_name
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from workers.delivery_watch import DeliveryWatch
 
@@ -108,16 +108,16 @@ def test_a_worker_gives_up_when_new_connections_do_not_help() -> None:
     calls: list[str] = []
     ear = DeliveryWatch(lambda: calls.append("reconnect"), lambda: calls.append("give up"), lambda: now)
     now += 10
-    ear.check(None)
-    ear.check(20)  # sent before the worker began to listen
+    ear.check_delivery(None)
+    ear.check_delivery(20)  # sent before the worker began to listen
     assert calls == []
-    ear.check(5)
-    ear.check(5)  # the same attempt: sent before the new connection
+    ear.check_delivery(5)
+    ear.check_delivery(5)  # the same attempt: sent before the new connection
     assert calls == ["reconnect"]
-    ear.note_message()
+    ear.record_message()
     for _ in range(4):
         now += 10
-        ear.check(5)
+        ear.check_delivery(5)
     assert calls == ["reconnect", "reconnect", "reconnect", "give up"]
     assert ear.is_lost
 
@@ -133,7 +133,7 @@ def test_a_message_that_waits_while_redis_dies_does_not_block_the_worker(
     attempt = service.attempts(long)[0].id
     send(own_redis, message(attempt))
     with client_of(own_redis) as client:
-        wait_for("the message to be fetched", lambda: client.llen(worker_queue("w")) == 0)
+        wait_for("the message to be fetched", lambda: client.llen(get_worker_queue_name("w")) == 0)
     own_redis.stop()
     service.wait(long)
     wait_for("the second message", lambda: f"{attempt}: skipped" in service.log_of("w"))
@@ -153,7 +153,7 @@ def client_of(server: RedisServer) -> redis.Redis:
 def send(server: RedisServer, *messages: str | bytes) -> None:
     """Put something into the queue of worker `w`."""
     with client_of(server) as client:
-        client.lpush(worker_queue("w"), *messages)
+        client.lpush(get_worker_queue_name("w"), *messages)
 
 
 def message(attempt_id: object, task: object = TASK_NAME, **changes: object) -> str:
@@ -166,7 +166,7 @@ def message(attempt_id: object, task: object = TASK_NAME, **changes: object) -> 
             "headers": {"lang": "py", "task": task, "id": "m", "root_id": "m", "argsrepr": "", "kwargsrepr": ""},
             "properties": {
                 "delivery_tag": "t",
-                "delivery_info": {"exchange": "", "routing_key": worker_queue("w")},
+                "delivery_info": {"exchange": "", "routing_key": get_worker_queue_name("w")},
                 "body_encoding": None,
             },
             **changes,
@@ -204,7 +204,7 @@ def test_garbage_in_the_queue_is_dropped(service: Deployment, own_redis: RedisSe
     for garbage in GARBAGE:
         send(own_redis, garbage)
     with client_of(own_redis) as client:
-        wait_for("an empty queue", lambda: client.llen(worker_queue("w")) == 0)
+        wait_for("an empty queue", lambda: client.llen(get_worker_queue_name("w")) == 0)
     job_id = small_job(service)
     service.wait(job_id)
     assert len(service.attempts(job_id)) == 1
@@ -217,10 +217,10 @@ def test_keys_of_the_wrong_type_are_deleted(service: Deployment, own_redis: Redi
     service.wait(small_job(service))
     with client_of(own_redis) as client:
         names = [key.decode() for key in client.keys("*")]
-        for name in {*names, worker_queue("w"), WAKE_KEY, f"_kombu.binding.{worker_queue('w')}"}:
+        for name in {*names, get_worker_queue_name("w"), WAKE_KEY, f"_kombu.binding.{get_worker_queue_name('w')}"}:
             client.delete(name)
             client.set(name, "no list")
-        wait_for("the queue's key to be deleted", lambda: not client.exists(worker_queue("w")))
+        wait_for("the queue's key to be deleted", lambda: not client.exists(get_worker_queue_name("w")))
         wait_for("the dispatcher's key to be deleted", lambda: client.type(WAKE_KEY) != b"string")
     service.wait(small_job(service))
     assert process.poll() is None

@@ -48,10 +48,10 @@ def test_our_errors_keep_their_message_and_others_name_their_type() -> None:
 
 
 def test_a_runner_that_dies_may_be_tried_again() -> None:
-    killed = failures.make_death_failure(-9)
+    killed = failures.make_runner_exit_failure(-9)
     assert (killed.code, killed.permanent) == ("runner_killed", False)
     assert "SIGKILL" in killed.message
-    assert failures.make_death_failure(3).code == "runner_died"
+    assert failures.make_runner_exit_failure(3).code == "runner_died"
 
 
 def test_a_message_fits_every_database_whatever_it_quotes() -> None:

@@ -11,7 +11,7 @@ from baichuan_core.finetuning.options import PRESETS
 from jobs.specs import FinetuneSpec
 from jobs.specs.published_finetuning import PRESETS as JOB_PRESETS
 from workers.handlers import finetune as handler
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 NAMES = {"lr_scheduler": "scheduler"}
 NOT_IN_A_SPEC = {"device"}  # chosen by the worker
@@ -34,7 +34,7 @@ def test_jobs_and_the_library_have_the_same_presets(name: str) -> None:
     spec = FinetuneSpec.model_validate(
         {"kind": "finetune", "model": "m", "training_file": "file-" + "0" * 26, "preset": name}
     )
-    assert handler.make_options(spec) == FinetuningOptions.preset(name)
+    assert handler.make_options(spec) == FinetuningOptions.from_preset(name)
     assert PRESETS.keys() == JOB_PRESETS.keys()
 
 
@@ -49,7 +49,7 @@ def test_a_job_without_settings_trains_with_the_defaults(tmp_path: Path, monkeyp
         raise TrainedError
 
     monkeypatch.setattr(handler, "finetune", note)
-    context = Context({"model": tmp_path}, {"training_file": tmp_path}, tmp_path, tmp_path, [], lambda _: None)
+    context = HandlerContext({"model": tmp_path}, {"training_file": tmp_path}, tmp_path, tmp_path, [], lambda _: None)
     with pytest.raises(TrainedError):
         handler.run(default_spec(), context)
     assert trained == [FinetuningOptions()]
@@ -70,5 +70,5 @@ def test_files_with_weights_are_passed_on(tmp_path: Path, monkeypatch: pytest.Mo
     spec = FinetuneSpec.model_validate({"kind": "finetune", "model": "m", "training_files": files})
     paths = {"training_files.0": tmp_path / "a", "training_files.1": tmp_path / "b"}
     with pytest.raises(TrainedError):
-        handler.run(spec, Context({"model": tmp_path}, paths, tmp_path, tmp_path, [], lambda _: None))
+        handler.run(spec, HandlerContext({"model": tmp_path}, paths, tmp_path, tmp_path, [], lambda _: None))
     assert given == [{tmp_path / "a": 1.0, tmp_path / "b": 3.0}]

@@ -11,7 +11,7 @@ from baichuan_core import BaichuanError, Progress
 from jobs.specs import GenerateSpec
 from jobs.specs.generate import Message
 from workers.handlers import generate as handler
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 SPEC: dict[str, Any] = {"kind": "generate", "model": "tiny", "prompts": ["一", "hello", "b"], "max_new_tokens": 8}
 
@@ -20,11 +20,13 @@ class WorkerLostError(Exception):
     """The attempt's worker is lost."""
 
 
-def context(tmp_path: Path, model: Path, name: str, earlier: list[Path], report: Any = lambda _: None) -> Context:
+def context(
+    tmp_path: Path, model: Path, name: str, earlier: list[Path], report: Any = lambda _: None
+) -> HandlerContext:
     output, checkpoints = tmp_path / name / "output", tmp_path / name / "checkpoints"
     output.mkdir(parents=True)
     checkpoints.mkdir()
-    return Context({"model": model}, {}, output, checkpoints, earlier, report)
+    return HandlerContext({"model": model}, {}, output, checkpoints, earlier, report)
 
 
 @pytest.mark.slow

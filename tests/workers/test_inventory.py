@@ -83,7 +83,7 @@ def no_hidden_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_metric_of_a_device_is_reported() -> None:
     recorded = RecordedNvml(processes=[(os.getpid(), 10 * GB), (1, 19 * GB)])
-    first, second = inventory(recorded).devices(runners={os.getpgid(0)})
+    first, second = inventory(recorded).list_devices(runners={os.getpgid(0)})
     assert first == {
         "type": "cuda",
         "index": 0,
@@ -101,7 +101,7 @@ def test_every_metric_of_a_device_is_reported() -> None:
 
 
 def test_a_device_that_others_use_is_seen_by_the_scheduler() -> None:
-    devices = inventory(RecordedNvml()).devices()
+    devices = inventory(RecordedNvml()).list_devices()
     worker = WorkerRecord("w", "h", 1, "active", ["generate"], 4, devices, 1, 1, host={"memory_bytes": 64 * GB})
     busy, idle = to_machine(worker).devices
     assert (busy.is_used_by_others, busy.used_by_others_bytes) == (True, 30 * GB)
@@ -109,20 +109,20 @@ def test_a_device_that_others_use_is_seen_by_the_scheduler() -> None:
 
 
 def test_a_machine_without_a_driver_is_one_device_with_memory_and_cores() -> None:
-    (cpu,) = inventory(RecordedNvml(driver=False)).devices()
+    (cpu,) = inventory(RecordedNvml(driver=False)).list_devices()
     assert (cpu["type"], cpu["cores"]) == ("cpu", len(os.sched_getaffinity(0)))
     assert cpu["memory_bytes"] > 0
 
 
 def test_slots_suit_the_devices_unless_they_are_set() -> None:
-    assert inventory(RecordedNvml(driver=False)).choose_slots(0) == 1
-    assert inventory(RecordedNvml()).choose_slots(0) == 8
-    assert inventory(RecordedNvml()).choose_slots(3) == 3
+    assert inventory(RecordedNvml(driver=False)).choose_slot_count(0) == 1
+    assert inventory(RecordedNvml()).choose_slot_count(0) == 8
+    assert inventory(RecordedNvml()).choose_slot_count(3) == 3
 
 
 def test_declared_devices_replace_what_is_found_and_keep_what_is_measured() -> None:
     declared = [DeclaredDevice(type="cuda", index=1, uuid="GPU-22222222", name="lent", memory_bytes=2 * GB)]
-    (device,) = inventory(RecordedNvml(), declared).devices()
+    (device,) = inventory(RecordedNvml(), declared).list_devices()
     assert (device["name"], device["memory_bytes"], device["capability"]) == ("lent", 2 * GB, "7.5")
 
 

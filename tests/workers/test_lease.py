@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.bootstrap import prepare
+from jobs.bootstrap import prepare_deployment
 from jobs.database import Database
 from jobs.records import ModelRecord
 from jobs.repository import models
@@ -32,14 +32,14 @@ WORKER = WorkerSettings(id="w", directive_seconds=0.05, progress_seconds=0.1)
 def settings(tmp_path: Path) -> Settings:
     """Short leases."""
     made = Settings(home=tmp_path, lease_seconds=2, heartbeat_seconds=0.2)
-    prepare(made)
+    prepare_deployment(made)
     return made
 
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     """The database of the worker."""
-    opened = Database(settings.database)
+    opened = Database(settings.effective_database_url)
     yield opened
     opened.close()
 
@@ -53,7 +53,7 @@ def claim(settings: Settings, database: Database) -> Claim:
         models.add(connection, model)
         spec = SPEC_ADAPTER.validate_python({"kind": "quantize", "model": "m"})
         (answer,) = submission.submit(connection, [submission.Submission(key.project_id, spec)])
-        assert isinstance(answer, submission.Submitted)
+        assert isinstance(answer, submission.SubmittedJob)
         attempt_id = dispatch_to(connection, answer.job.id, "w", settings)
         assert attempt_id is not None
         claimed = attempts.claim(connection, attempt_id, "w", settings)
@@ -160,7 +160,7 @@ def test_the_end_is_recorded_together_with_the_last_lines(claim: Claim, database
     with lease_on(claim, database, settings) as lease:
         lease.stop()
         lease.record_lines("stderr", ["last words"])
-        lease.settle(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.FAIL))
+        lease.end_attempt(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.FAIL))
     assert logged(claim, database)[-1] == ("log", {"stream": "stderr", "lines": ["last words"]})
 
 
@@ -173,10 +173,10 @@ def test_every_logged_step_is_recorded_even_through_an_outage(
             lease.record_point(Point(2, {"loss": None}))
             time.sleep(0.3)
         lease.record_point(Point(3, {"loss": 1.0}))
-        lease.settle(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.RELEASE))
+        lease.end_attempt(lambda connection: hold(connection, claim.attempt.id, "w", settings).end(Event.RELEASE))
     key = JobKey(claim.job.project_id, claim.job.id)
     with database.reading() as connection:
-        found = metrics.read(connection, key, metrics.Window([], None, None, 10))
+        found = metrics.read(connection, key, metrics.MetricWindow([], None, None, 10))
     assert found is not None
     (loss,) = found.series
     assert (loss.first_step, loss.mean, loss.nan) == ([1, 2, 3], [2.0, None, 1.0], [0, 1, 0])

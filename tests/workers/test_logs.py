@@ -30,6 +30,6 @@ def test_an_endless_line_is_cut() -> None:
 
 def test_beyond_the_budget_one_note_and_no_more() -> None:
     budget = LogBudget(10)
-    assert budget.admit(["1234", "5678"]) == ["1234", "5678"]
-    assert budget.admit(["9", "0"]) == ["[output beyond 10 bytes is omitted]"]
-    assert budget.admit(["more"]) == []
+    assert budget.limit_lines(["1234", "5678"]) == ["1234", "5678"]
+    assert budget.limit_lines(["9", "0"]) == ["[output beyond 10 bytes is omitted]"]
+    assert budget.limit_lines(["more"]) == []

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from baichuan_core import GenerationOptions, InsufficientMemoryError, MemoryOccupiedError, memory
-from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource
+from baichuan_core.checkpoint import NATIVE_ENGINE, ModelCache, ModelSource
 from baichuan_core.progress import Progress
 from baichuan_core.quantization import quality
 from jobs.specs import SPEC_ADAPTER, quantize, split_off_input, text_generation
 from workers.failures import make_failure
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 from workers.memory import require_memory
 
 FILE = "file-" + "0" * 26
@@ -23,11 +23,11 @@ def ignore(_progress: Progress) -> None:
     """Ignore progress."""
 
 
-def context_of(folder: Path, **sizes: int) -> Context:
+def context_of(folder: Path, **sizes: int) -> HandlerContext:
     """Return the context of a job on a model of these sizes, without weights, because nothing may be loaded."""
     known = {"hidden_size": 4096, "intermediate_size": 11_008, "num_attention_heads": 32, "vocab_size": 125_696}
     (folder / "config.json").write_text(json.dumps({**known, **sizes}))
-    return Context({"model": folder}, {}, folder, folder, [], ignore)
+    return HandlerContext({"model": folder}, {}, folder, folder, [], ignore)
 
 
 def spec_of(**fields: Any) -> Any:
@@ -64,7 +64,7 @@ def test_a_model_to_compare_with_must_fit_as_well(tmp_path: Path) -> None:
         {"kind": "evaluate", "model": "a", "compare_with": "b", "benchmark": "perplexity", "data_file": FILE}
     )
     with pytest.raises(InsufficientMemoryError, match="the operation needs at least"):
-        require_memory(spec, Context(models, {}, tmp_path, tmp_path, [], ignore))
+        require_memory(spec, HandlerContext(models, {}, tmp_path, tmp_path, [], ignore))
 
 
 def test_memory_that_may_not_be_enough_is_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,8 +89,8 @@ def _endless() -> Any:
 
 
 def test_steps_are_counted_with_the_batches_that_the_engine_runs() -> None:
-    assert quality.BATCH_TOKENS == quantize.REPORT_BATCH_TOKENS
-    assert GenerationOptions().batch_tokens == text_generation.BATCH_TOKENS
+    assert quality.BATCH_TOKENS == quantize.MAX_REPORT_BATCH_TOKENS
+    assert GenerationOptions().batch_tokens == text_generation.MAX_BATCH_TOKENS
 
 
 def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_damaged_configuration_is_left_to_the_engine(tmp_path: Path) -> None:
     require_memory(spec_of(), context)
 
 
-def loaded_from(folder: Path) -> ModelKeeper:
-    models = ModelKeeper()
+def loaded_from(folder: Path) -> ModelCache:
+    models = ModelCache()
     models.get_or_start(ModelSource(folder), NATIVE_ENGINE, lambda: "a model")
     return models
 

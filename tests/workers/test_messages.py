@@ -7,9 +7,9 @@ from jobs.artifacts import StoredFile
 from jobs.results import ConvertResult
 from jobs.service.attempts import ProducedModel
 from tests.workers.test_preparation import BASE, claim_of
-from workers.environment import build_device_variables, build_runner_environment, hub_token, select_store_variables
+from workers.environment import build_device_variables, build_runner_environment, get_hub_token, select_store_variables
 from workers.failures import Failure
-from workers.handlers.contract import Outcome
+from workers.handlers.contract import HandlerOutcome
 from workers.messages import (
     Assignment,
     Failed,
@@ -43,7 +43,7 @@ def test_messages_arrive_as_they_were_sent() -> None:
     for sent in (
         Progressed(0.5, "training", {"loss": 1.5, "speed": None}),
         Failed(Failure("code", "first line\nsecond line \N{GRINNING FACE}", permanent=True)),
-        Finished(Outcome(result, model), [StoredFile("a", 1, "0" * 64)]),
+        Finished(HandlerOutcome(result, model), [StoredFile("a", 1, "0" * 64)]),
     ):
         line = encode_message(sent)
         assert line.count(b"\n") == 1
@@ -67,7 +67,7 @@ def test_a_runner_gets_what_computing_needs_and_no_secret() -> None:
     more = build_runner_environment(environment | {"WANDB_API_KEY": "k", "MLFLOW_TRACKING_URI": "u"}, ("WANDB_*",))
     assert "WANDB_API_KEY" in more
     assert "MLFLOW_TRACKING_URI" not in more
-    assert (hub_token(environment), hub_token({"HF_TOKEN": " "})) == ("secret", None)
+    assert (get_hub_token(environment), get_hub_token({"HF_TOKEN": " "})) == ("secret", None)
     assert select_store_variables(environment) == {"AWS_SECRET_ACCESS_KEY": "secret"}
 
 

@@ -15,7 +15,7 @@ from jobs.settings import Settings
 from jobs.specs import STORED_SPEC_ADAPTER, AnySpec, GenerateSpec, split_off_input
 from jobs.state import JobState
 from workers.handlers.contract import import_handler
-from workers.preparation import prepare, require_disk_space
+from workers.preparation import prepare_context, require_disk_space
 
 BASE = ModelRecord("p", "base", "checkpoint", "ready", None, None, None, "jobs/a/b/output/model", {}, 1)
 ADAPTER = replace(BASE, id="lora", kind="adapter", base="base", key="jobs/c/d/output/model")
@@ -70,20 +70,20 @@ def store(tmp_path: Path) -> DirectoryStore:
     """A store that holds the base and the adapter."""
     made = DirectoryStore(tmp_path / "artifacts")
     for model in (BASE, ADAPTER):
-        (made.workspace(model.key or "") / "model.safetensors").write_bytes(b"x" * 1000)
+        (made.open_workspace(model.key or "") / "model.safetensors").write_bytes(b"x" * 1000)
     return made
 
 
 def test_an_adapter_stands_for_its_base_and_itself(store: DirectoryStore, tmp_path: Path) -> None:
     claim = claim_of({"model": ADAPTER}, {"model": BASE})
-    context = prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
-    assert context.models == {"model": store.local_path(BASE.key or ""), "adapter": store.local_path(ADAPTER.key or "")}
+    context = prepare_context(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
+    assert context.models == {"model": store.fetch_path(BASE.key or ""), "adapter": store.fetch_path(ADAPTER.key or "")}
 
 
 def test_checkpoints_of_earlier_attempts_are_found(store: DirectoryStore, tmp_path: Path) -> None:
-    context = prepare(claim_of({"model": BASE}), store, Settings(home=tmp_path).allowed_model_roots, ignore)
-    assert context.earlier_checkpoints == [store.local_path("jobs/job-1/att-1/checkpoints")]
-    assert context.output == store.local_path("jobs/job-1/att-2/output")
+    context = prepare_context(claim_of({"model": BASE}), store, Settings(home=tmp_path).allowed_model_roots, ignore)
+    assert context.earlier_checkpoints == [store.fetch_path("jobs/job-1/att-1/checkpoints")]
+    assert context.output == store.fetch_path("jobs/job-1/att-2/output")
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_models_that_changed_since_the_submission_are_refused(
     claim: Claim, message: str, store: DirectoryStore, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
+        prepare_context(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
 
 
 def test_a_file_that_was_deleted_is_named(store: DirectoryStore, tmp_path: Path) -> None:
     file_id = "file-" + "0" * 26
     claim = claim_of({"model": BASE}, kind="generate", input_file=file_id)
     with pytest.raises(InvalidRequestError, match=f"there is no file {file_id}"):
-        prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
+        prepare_context(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore)
 
 
 def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_path: Path) -> None:
@@ -116,16 +116,18 @@ def test_an_input_in_the_store_is_read_and_checked(store: DirectoryStore, tmp_pa
     key = input_key(claim.job.id)
 
     def find() -> AnySpec:
-        return claim.spec.with_input(prepare(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore).files)
+        return claim.spec.with_input(
+            prepare_context(claim, store, Settings(home=tmp_path).allowed_model_roots, ignore).files
+        )
 
     with pytest.raises(InvalidRequestError, match="the prompts of job job-1 are no longer stored"):
         find()
-    store.local_path(key).parent.mkdir(parents=True)
-    store.local_path(key).write_bytes(separated.content)
+    store.fetch_path(key).parent.mkdir(parents=True)
+    store.fetch_path(key).write_bytes(separated.content)
     restored = find()
     assert isinstance(restored, GenerateSpec)
     assert restored.model_dump(exclude={"inline_input", "batch"}) == whole.model_dump()
-    store.local_path(key).write_bytes(separated.content.replace(b"y", b"z"))
+    store.fetch_path(key).write_bytes(separated.content.replace(b"y", b"z"))
     with pytest.raises(InvalidRequestError, match="the prompts of job job-1 were changed in the artifact store"):
         find()
 
@@ -136,14 +138,14 @@ def test_registered_directories_are_checked_again(store: DirectoryStore, tmp_pat
     settings = Settings(home=tmp_path / "home", model_roots=(tmp_path / "models",))
     claim = claim_of({"model": replace(BASE, key=None, path=str(elsewhere))})
     with pytest.raises(PathNotAllowedError):
-        prepare(claim, store, settings.allowed_model_roots, ignore)
+        prepare_context(claim, store, settings.allowed_model_roots, ignore)
 
 
 def test_missing_disk_space_is_reported_in_bytes(store: DirectoryStore, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, free_space_reserve_bytes=2**60)
     claim = claim_of({"model": BASE}, kind="convert", target="safetensors")
     spec = claim.spec
-    prepared = prepare(claim, store, settings.allowed_model_roots, ignore)
+    prepared = prepare_context(claim, store, settings.allowed_model_roots, ignore)
     context = replace(prepared, reserve_bytes=settings.free_space_reserve_bytes)
     with pytest.raises(InsufficientStorageError, match=f"needs about {2**60 + 1000} bytes of disk"):
         require_disk_space(spec, import_handler(spec), context, store)

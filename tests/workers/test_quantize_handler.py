@@ -12,7 +12,7 @@ from footprint import GIB, PRESETS, Precision
 from jobs.specs import QuantizeSpec
 from jobs.specs.known_model import KnownModel
 from workers.handlers import quantize as handler
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 SPEC: dict[str, Any] = {
     "kind": "quantize",
@@ -28,11 +28,13 @@ class WorkerLostError(Exception):
     """The attempt's worker is lost."""
 
 
-def context(folder: Path, model: Path, earlier: list[Path], report: Any = lambda _: None, **files: Path) -> Context:
+def context(
+    folder: Path, model: Path, earlier: list[Path], report: Any = lambda _: None, **files: Path
+) -> HandlerContext:
     output, checkpoints = folder / "output", folder / "checkpoints"
     output.mkdir(parents=True)
     checkpoints.mkdir()
-    return Context({"model": model}, files, output, checkpoints, earlier, report)
+    return HandlerContext({"model": model}, files, output, checkpoints, earlier, report)
 
 
 @pytest.mark.slow
@@ -96,11 +98,11 @@ def test_invalid_specs(fields: dict[str, Any], message: str) -> None:
 
 def test_both_files_are_fetched() -> None:
     spec = QuantizeSpec(**SPEC, calibration_file=FILE, quality_text_file=OTHER)
-    assert spec.file_references() == {"calibration_file": FILE, "quality_text_file": OTHER}
+    assert spec.list_file_references() == {"calibration_file": FILE, "quality_text_file": OTHER}
 
 
 def test_calibration_of_13b_fits_a_gpu_of_24_gb() -> None:
     model = KnownModel(PRESETS["baichuan2-13b"], Precision())
-    _, needs, _ = QuantizeSpec(**{**SPEC, "calibration_sequences": 32}).footprints(model)
+    _, needs, _ = QuantizeSpec(**{**SPEC, "calibration_sequences": 32}).estimate_footprints(model)
     assert needs.place == "device"
     assert 6 * GIB < needs.total < 22 * GIB

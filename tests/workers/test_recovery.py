@@ -13,8 +13,8 @@ import pytest
 from examples.tiny_checkpoint import CONVERSATIONS
 from jobs.records import WorkerRecord
 from jobs.service import submission, workers
-from jobs.service.submission import Submission, Submitted
-from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
+from jobs.service.submission import Submission, SubmittedJob
+from jobs.specs import GenerateSpec, OpenAIBatch, StoredGenerateSpec
 from tests.jobs.pool import CPU
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from tests.workers.test_control import is_gone, runner_of
@@ -105,10 +105,10 @@ def test_each_request_of_a_batch_is_answered_once_although_its_worker_was_killed
     uploaded = service.upload(tmp_path / "batch.jsonl", "batch")
     fields = {"input_file": uploaded.id, "max_new_tokens": tokens, "batch_size": at_once}
     spec = GenerateSpec.model_validate({"kind": "generate", "model": "tiny", **fields})
-    stored = StoredGenerateSpec(**spec.model_dump(), batch=BatchForm(endpoint="/v1/completions", model="tiny"))
+    stored = StoredGenerateSpec(**spec.model_dump(), batch=OpenAIBatch(endpoint="/v1/completions", model="tiny"))
     with service.database.writing() as connection:
         (answer,) = submission.submit(connection, [Submission(service.project_id, spec, stored_spec=stored)])
-    assert isinstance(answer, Submitted)
+    assert isinstance(answer, SubmittedJob)
     folder = service.settings.home / "artifacts" / "jobs" / answer.job.id
 
     def has_answers() -> bool:

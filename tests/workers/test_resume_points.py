@@ -10,7 +10,7 @@ import pytest
 
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from jobs.artifacts import ArtifactStore, ObjectStore, Workspace
-from jobs.artifacts.resume_points import list_points
+from jobs.artifacts.resume_points import list_complete_resume_points
 from tests.jobs.conftest import s3_endpoint, s3_store, store
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
 from workers.resume_points import ResumePoints
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save(store: ArtifactStore, workspace: Workspace, step: int, checkpoint: Path) -> Path:
     """Write a resume point as the Trainer does."""
-    folder = store.workspace(workspace.checkpoints) / f"checkpoint-{step}"
+    folder = store.open_workspace(workspace.checkpoints) / f"checkpoint-{step}"
     folder.mkdir()
     for file in checkpoint.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -42,9 +42,9 @@ def test_points_are_shared_in_the_background_and_fetched_elsewhere(
     mine = Workspace("job-1", "att-1")
     points = ResumePoints(store, mine, [])
     for step in (10, 20):
-        points.share(save(store, mine, step, checkpoint))
+        points.schedule_upload(save(store, mine, step, checkpoint))
         points.flush()
-    found = list_points(store, "job-1", ["att-1"])
+    found = list_complete_resume_points(store, "job-1", ["att-1"])
     assert [point.step for point in found] == [10, 20]
     model = found[1].model
     assert model is not None
@@ -60,27 +60,27 @@ def test_points_are_shared_in_the_background_and_fetched_elsewhere(
 def test_incomplete_points_are_ignored(store: ArtifactStore, checkpoint: Path) -> None:
     mine = Workspace("job-1", "att-1")
     points = ResumePoints(store, mine, [])
-    store.share(store.hold(_key(save(store, mine, 5, checkpoint), mine)), mine.resume_point(5))
-    assert list_points(store, "job-1", ["att-1"]) == []  # without a description
-    points.share(save(store, mine, 10, checkpoint))
+    store.share(store.hold(_key(save(store, mine, 5, checkpoint), mine)), mine.resume_point_key(5))
+    assert list_complete_resume_points(store, "job-1", ["att-1"]) == []  # without a description
+    points.schedule_upload(save(store, mine, 10, checkpoint))
     points.flush()
-    store.delete(f"{mine.resume_point(10)}/optimizer.pt")
-    assert list_points(store, "job-1", ["att-1"]) == []  # a file is missing
+    store.delete(f"{mine.resume_point_key(10)}/optimizer.pt")
+    assert list_complete_resume_points(store, "job-1", ["att-1"]) == []  # a file is missing
 
 
 def test_rotated_points_are_deleted_from_the_store(s3_store: ObjectStore, checkpoint: Path) -> None:
     mine = Workspace("job-1", "att-1")
     points = ResumePoints(s3_store, mine, [])
     first = save(s3_store, mine, 10, checkpoint)
-    points.share(first)
+    points.schedule_upload(first)
     points.flush()
     for file in first.iterdir():
         file.unlink()
     first.rmdir()
-    points.share(save(s3_store, mine, 20, checkpoint))
+    points.schedule_upload(save(s3_store, mine, 20, checkpoint))
     points.flush()
-    assert [point.step for point in list_points(s3_store, "job-1", ["att-1"])] == [20]
-    assert not any("checkpoint-10" in path for path in s3_store.sizes("jobs/job-1"))
+    assert [point.step for point in list_complete_resume_points(s3_store, "job-1", ["att-1"])] == [20]
+    assert not any("checkpoint-10" in path for path in s3_store.list_sizes("jobs/job-1"))
 
 
 def test_the_newest_point_in_the_store_stays_until_the_next_one_is_there(
@@ -97,14 +97,14 @@ def test_the_newest_point_in_the_store_stays_until_the_next_one_is_there(
 
     monkeypatch.setattr(s3_store, "_upload", upload_slowly)
     first = save(s3_store, mine, 10, checkpoint)
-    points.share(first)
+    points.schedule_upload(first)
     began.wait()
     for file in first.iterdir():
         file.unlink()
     first.rmdir()
     may_upload.set()
     points.flush()
-    assert [point.step for point in list_points(s3_store, "job-1", ["att-1"])] == [10]
+    assert [point.step for point in list_complete_resume_points(s3_store, "job-1", ["att-1"])] == [10]
 
 
 def test_training_does_not_wait_for_a_slow_store(
@@ -121,17 +121,17 @@ def test_training_does_not_wait_for_a_slow_store(
     monkeypatch.setattr(s3_store, "_upload", upload_slowly)
     for step in (10, 20, 30):
         folder = save(s3_store, mine, step, checkpoint)
-        points.share(folder)
+        points.schedule_upload(folder)
         wait_for("the upload to begin", lambda: points._is_busy)
         if step == 10:
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()
-    assert list_points(s3_store, "job-1", ["att-1"]) == []
+    assert list_complete_resume_points(s3_store, "job-1", ["att-1"]) == []
     may_upload.set()
     points.flush()
-    assert [point.step for point in list_points(s3_store, "job-1", ["att-1"])] == [30]
-    assert not list(s3_store.scratch().iterdir())
+    assert [point.step for point in list_complete_resume_points(s3_store, "job-1", ["att-1"])] == [30]
+    assert not list(s3_store.open_scratch_folder().iterdir())
 
 
 def test_a_store_that_fails_does_not_end_the_training(
@@ -141,12 +141,12 @@ def test_a_store_that_fails_does_not_end_the_training(
     points = ResumePoints(s3_store, mine, [])
     with monkeypatch.context() as broken:
         broken.setattr(s3_store, "_upload", lambda *_: (_ for _ in ()).throw(OSError("no network")))
-        points.share(save(s3_store, mine, 10, checkpoint))
+        points.schedule_upload(save(s3_store, mine, 10, checkpoint))
         points.flush()
     assert "resume point 10 could not be stored: no network" in capsys.readouterr().out
-    points.share(save(s3_store, mine, 20, checkpoint))
+    points.schedule_upload(save(s3_store, mine, 20, checkpoint))
     points.flush()
-    assert [point.step for point in list_points(s3_store, "job-1", ["att-1"])] == [20]
+    assert [point.step for point in list_complete_resume_points(s3_store, "job-1", ["att-1"])] == [20]
 
 
 def _key(folder: Path, workspace: Workspace) -> str:
@@ -197,7 +197,7 @@ def test_another_machine_continues_with_its_own_disk(service: Deployment, conver
 
     def shared() -> list[int]:
         tried = [attempt.id for attempt in service.attempts(job_id)]
-        return [point.step for point in list_points(service.store, job_id, tried)]
+        return [point.step for point in list_complete_resume_points(service.store, job_id, tried)]
 
     wait_for("a resume point in the store", shared)
     service.end("first", signal.SIGKILL)

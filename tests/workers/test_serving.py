@@ -16,7 +16,7 @@ from baichuan_core.generation import (
     TextGenerator,
     generate,
 )
-from jobs.chats.messages import ChoiceEnded, Ended, Refused, Started
+from jobs.chats.messages import ChatEnded, ChatRefused, ChatStarted, ChoiceEnded
 from jobs.service.serving_attempts import find_serving_attempts
 from tests.workers.chatting import Asker, asking, start_serving
 from tests.workers.deployment import Deployment, RedisServer, deployment, wait_for
@@ -85,7 +85,7 @@ def test_answers_are_those_of_the_engine(
     for request, replies in zip(requests, asker.finish(*chats), strict=True):
         expected = list(generator.submit(GenerationRequest(**request)))
         completions = {one.sample: one for one in expected if isinstance(one, Completion)}
-        assert isinstance(replies[0], Started)
+        assert isinstance(replies[0], ChatStarted)
         assert replies[0].prompt_tokens == completions[0].prompt_tokens
         ended = {reply.choice: reply for reply in replies if isinstance(reply, ChoiceEnded)}
         for sample, completion in completions.items():
@@ -96,7 +96,7 @@ def test_answers_are_those_of_the_engine(
             assert all(len(chance.alternatives) == request["logprobs"] for chance in chances)
             assert ended[sample].finish_reason == completion.finish_reason
             assert ended[sample].completion_tokens == completion.completion_tokens
-        assert isinstance(replies[-1], Ended)
+        assert isinstance(replies[-1], ChatEnded)
     assert any(isinstance(one, TextDelta) for one in expected)
 
 
@@ -114,7 +114,7 @@ def test_an_invalid_request_names_its_parameter(
     asker: Asker, invalid_at: str, request_fields: dict[str, Any], param: str
 ) -> None:
     refused = asker.last(asker.ask(invalid_at, **request_fields))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ChatRefused)
     assert (refused.reason, refused.param) == ("invalid", param), refused
 
 
@@ -134,8 +134,8 @@ def test_a_full_runner_is_busy_until_a_chat_is_aborted(asker: Asker, served: tup
     refused = asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2))
     assert (refused.reason, refused.number) == ("busy", 0)
     asker.abort(attempt_id, long)
-    assert isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2)), Ended)
-    assert not isinstance(asker.replies[long][-1], Ended | Refused)
+    assert isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2)), ChatEnded)
+    assert not isinstance(asker.replies[long][-1], ChatEnded | ChatRefused)
 
 
 def test_a_killed_runner_is_reported_and_replaced(service: Deployment, asker: Asker, served: tuple[str, str]) -> None:
@@ -156,7 +156,7 @@ def test_a_killed_runner_is_reported_and_replaced(service: Deployment, asker: As
 def test_an_idle_job_succeeds_and_the_next_one_starts_warm(service: Deployment, asker: Asker) -> None:
     first, attempt_id = start_serving(service, model="tiny", idle_seconds=4)
     chat = asker.ask(attempt_id, messages=QUESTION, max_new_tokens=4)
-    assert isinstance(asker.last(chat), Ended)
+    assert isinstance(asker.last(chat), ChatEnded)
     done = service.wait(first)
     assert done.result is not None
     assert (done.result["chats"], done.result["refused"], done.result["engine"]) == (1, 0, "transformers")
@@ -197,8 +197,8 @@ def test_a_generate_job_answers_chats_beside_its_prompts(
     (expected,) = generator.complete([GenerationRequest(**asked)])
     for chat, replies in zip(chats, short, strict=True):
         assert "".join(delta.text for delta in asker.deltas(chat)) == expected.text
-        assert isinstance(replies[-1], Ended)
-    assert isinstance(last[-1], Ended)
+        assert isinstance(replies[-1], ChatEnded)
+    assert isinstance(last[-1], ChatEnded)
     done = service.wait(job_id)
     assert done.result is not None
     assert done.result["completions"] == len(prompts)
@@ -229,13 +229,13 @@ def test_a_draining_worker_finishes_its_chats_and_takes_no_more(service: Deploym
     service.running["d"].send_signal(signal.SIGTERM)
 
     def is_refused() -> bool:
-        return isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=1)), Refused)
+        return isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=1)), ChatRefused)
 
     wait_for("a refusal", is_refused)
-    assert {reply.reason for replies in asker.replies.values() for reply in replies if isinstance(reply, Refused)} == {
-        "leaving"
-    }
-    assert isinstance(asker.last(long), Ended)
+    assert {
+        reply.reason for replies in asker.replies.values() for reply in replies if isinstance(reply, ChatRefused)
+    } == {"leaving"}
+    assert isinstance(asker.last(long), ChatEnded)
     assert service.end("d") == 0
     assert service.wait(job_id, "queued").error is None
     service.cancel(job_id)

@@ -37,7 +37,7 @@ class Machine:
         with self.deployment.database.writing() as connection:
             attempt_id = start_on(connection, job.id, "w1", self.deployment.settings)
         space = Workspace(job.id, attempt_id)
-        (self.store.workspace(space.checkpoints) / "state").write_bytes(b"1")
+        (self.store.open_workspace(space.checkpoints) / "state").write_bytes(b"1")
         return space
 
     def end(self, space: Workspace, event: Event) -> JobState:

@@ -9,7 +9,7 @@ from baichuan_core.checkpoint import NATIVE_ENGINE
 from baichuan_core.generation import GenerationOptions, TextGenerator
 from workers.handlers.chat_channel import ChatChannel
 from workers.handlers.chat_server import ChatServer
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 MAX_COMPLETIONS = 8  # maximum number of open completions of chats, because they slow the job down
 MAX_BATCH_TOKENS = 8_192  # maximum number of tokens of these completions; see `GenerationOptions.batch_tokens`
@@ -17,7 +17,7 @@ DRAIN_TIMEOUT_SECONDS = 60.0  # how long open chats may delay the end of the job
 
 
 @contextmanager
-def answering_chats(generator: TextGenerator, context: Context) -> Iterator[None]:
+def answering_chats(generator: TextGenerator, context: HandlerContext) -> Iterator[None]:
     """Answer chats while the block runs; at its end, refuse new ones and finish open ones.
 
     No chats are answered if the engine cannot run a second batch: llama.cpp and vLLM would have to restart for a longer

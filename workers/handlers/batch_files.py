@@ -10,14 +10,14 @@ from typing import Any
 from baichuan_core.generation import BatchLine, GenerationRequest
 from jobs.identifiers import new_id
 from jobs.results import GenerateResult
-from jobs.specs import BatchForm
+from jobs.specs import OpenAIBatch
 
 OUTPUT_FILE = "batch_output.jsonl"
 ERROR_FILE = "batch_errors.jsonl"
 CHAT_ENDPOINT = "/v1/chat/completions"
 
 
-class Batch:
+class BatchRequests:
     """The requests of a batch that can be answered, and the reasons why others cannot.
 
     Attributes:
@@ -39,12 +39,12 @@ class Batch:
         self.errors |= {self._lines[index].custom_id: reason for index, reason in reasons.items()}
         self._lines = [line for index, line in enumerate(self._lines) if index not in reasons]
 
-    def custom_id(self, index: int) -> str:
+    def get_custom_id(self, index: int) -> str:
         """Return the custom_id of the request with this index in `requests`."""
         return self._lines[index].custom_id
 
 
-def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterable[str]) -> None:
+def write_batch_results(output: Path, batch: BatchRequests, form: OpenAIBatch, completions: Iterable[str]) -> None:
     """Write the output file and the error file into a folder, except a file that would be empty.
 
     Args:
@@ -57,7 +57,7 @@ def write_batch(output: Path, batch: Batch, form: BatchForm, completions: Iterab
     _write_lines(output / ERROR_FILE, (_make_error(*each) for each in batch.errors.items()))
 
 
-def make_unanswered_result(batch: Batch) -> GenerateResult:
+def make_unanswered_result(batch: BatchRequests) -> GenerateResult:
     """Return the result of a batch in which no request could be answered."""
     return GenerateResult(
         requests=0,
@@ -84,14 +84,14 @@ def _write_lines(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(lines)
 
 
-def _make_answers(batch: Batch, form: BatchForm, completions: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _make_answers(batch: BatchRequests, form: OpenAIBatch, completions: Iterable[str]) -> Iterator[dict[str, Any]]:
     parsed = (json.loads(line) for line in completions)
     for index, samples in groupby(parsed, key=lambda line: line["index"]):
         body = _make_body(form, list(samples))
-        yield _make_line(batch.custom_id(index), {"status_code": 200, "request_id": new_id("req"), "body": body})
+        yield _make_line(batch.get_custom_id(index), {"status_code": 200, "request_id": new_id("req"), "body": body})
 
 
-def _make_body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _make_body(form: OpenAIBatch, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a chat completion or a text completion in OpenAI's format."""
     is_chat = form.endpoint == CHAT_ENDPOINT
     prompt_tokens = samples[0]["prompt_tokens"]
@@ -101,7 +101,7 @@ def _make_body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[st
         "object": "chat.completion" if is_chat else "text_completion",
         "created": int(time.time()),
         "model": form.model,
-        "choices": [_chat_choice(sample) if is_chat else _text_choice(sample) for sample in samples],
+        "choices": [_make_chat_choice(sample) if is_chat else _make_text_choice(sample) for sample in samples],
         "usage": {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
@@ -110,7 +110,7 @@ def _make_body(form: BatchForm, samples: Sequence[Mapping[str, Any]]) -> dict[st
     }
 
 
-def _chat_choice(sample: Mapping[str, Any]) -> dict[str, Any]:
+def _make_chat_choice(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "index": sample["sample"],
         "message": {"role": "assistant", "content": sample["completion"], "refusal": None},
@@ -119,7 +119,7 @@ def _chat_choice(sample: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text_choice(sample: Mapping[str, Any]) -> dict[str, Any]:
+def _make_text_choice(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "index": sample["sample"],
         "text": sample["completion"],

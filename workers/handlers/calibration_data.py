@@ -7,12 +7,12 @@ from baichuan_core.quantization import Calibration
 from baichuan_core.text_file import read_text_file
 from baichuan_core.tokenizer import choose_chat_format, read_generation_settings
 from jobs.specs import QuantizeSpec
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 JSON_PREFIXES = ("[", "{")
 
 
-def read_calibration(spec: QuantizeSpec, context: Context) -> Calibration:
+def read_calibration(spec: QuantizeSpec, context: HandlerContext) -> Calibration:
     """Return the calibration data that a spec names, or the built-in text.
 
     Raises:

@@ -23,7 +23,7 @@ class ChatChannel:
         self._on_call = on_call
         self._announce(True)
 
-    def refuse_new(self) -> None:
+    def reject_new_chats(self) -> None:
         """Announce that the attempt accepts no new chats; open chats continue."""
         self._announce(False)
 

@@ -20,7 +20,18 @@ from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.logprobs import format_openai_logprobs
 from baichuan_core.generation.requests import OPTION_NAMES
 from baichuan_core.out_of_memory import is_out_of_memory
-from jobs.chats.messages import Abort, Ask, Call, ChoiceEnded, Delta, Ended, Refused, Reply, Started, TokenLogprob
+from jobs.chats.messages import (
+    Abort,
+    Call,
+    ChatEnded,
+    ChatRefused,
+    ChatRequest,
+    ChatStarted,
+    ChoiceEnded,
+    Delta,
+    Reply,
+    TokenLogprob,
+)
 from workers.handlers.chat_channel import ChatChannel
 
 OPTION_PATTERN = re.compile(rf"\b({'|'.join(OPTION_NAMES)})\b")
@@ -76,7 +87,7 @@ class ChatServer:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
         """Accept chats while the block runs; those still open at its end are dropped."""
-        self._channel.open(self._receive_soon)
+        self._channel.open(self._schedule_call)
         try:
             yield self
         finally:
@@ -99,36 +110,36 @@ class ChatServer:
     async def drain(self) -> None:
         """Refuse new chats, and wait until all open ones have ended."""
         self._is_leaving = True
-        self._channel.refuse_new()
+        self._channel.reject_new_chats()
         while self._tasks:
             await asyncio.wait(self._tasks.values())
 
-    def _receive_soon(self, call: Call) -> None:
+    def _schedule_call(self, call: Call) -> None:
         with suppress(RuntimeError):  # the event loop is closed; the worker refuses the chat
-            self._loop.call_soon_threadsafe(self._receive, call)
+            self._loop.call_soon_threadsafe(self._receive_call, call)
 
-    def _receive(self, call: Call) -> None:
+    def _receive_call(self, call: Call) -> None:
         if isinstance(call, Abort):
             if (task := self._tasks.get(call.id)) is not None:
                 task.cancel()
                 # Make room at once for a call that arrives together with the abort.
                 self._completions.pop(call.id, None)
         elif refused := self._find_refusal(call):
-            self._count(refused=1)
-            self._send_soon(refused)
+            self._add_to_counts(refused=1)
+            self._schedule_reply(refused)
         else:
             self._completions[call.id] = _count_choices(call.request)
-            task = self._loop.create_task(self._answer(call))
+            task = self._loop.create_task(self._answer_chat(call))
             self._tasks[call.id] = task
             task.add_done_callback(lambda _: self._forget_chat(call.id))
 
-    def _find_refusal(self, ask: Ask) -> Refused | None:
+    def _find_refusal(self, ask: ChatRequest) -> ChatRefused | None:
         if self._is_leaving:
-            return Refused(ask.id, 0, "leaving", "the job that answers chats is ending or being moved")
+            return ChatRefused(ask.id, 0, "leaving", "the job that answers chats is ending or being moved")
         count, running = _count_choices(ask.request), sum(self._completions.values())
         if running and running + count > self._limit:
             message = f"the runner already has {running} open completions, and accepts at most {self._limit}"
-            return Refused(ask.id, 0, "busy", message)
+            return ChatRefused(ask.id, 0, "busy", message)
         return None
 
     def _forget_chat(self, chat_id: str) -> None:
@@ -136,28 +147,28 @@ class ChatServer:
         self._completions.pop(chat_id, None)
         self._idle_since = time.monotonic()
 
-    async def _answer(self, ask: Ask) -> None:
+    async def _answer_chat(self, ask: ChatRequest) -> None:
         numbers = iter(range(2**62))
         stream: CompletionStream | None = None
         try:
-            stream = await self._loop.run_in_executor(self._encoder, self._submit, ask.request)
-            self._count(prompt_tokens=stream.prompt_tokens)
-            self._send_soon(Started(ask.id, next(numbers), stream.prompt_tokens))
+            stream = await self._loop.run_in_executor(self._encoder, self._submit_request, ask.request)
+            self._add_to_counts(prompt_tokens=stream.prompt_tokens)
+            self._schedule_reply(ChatStarted(ask.id, next(numbers), stream.prompt_tokens))
             async for event in stream:
-                self._send_soon(self._to_reply(event, ask.id, next(numbers)))
-            self._count(chats=1)
-            self._send_soon(Ended(ask.id, next(numbers)))
+                self._schedule_reply(self._to_reply(event, ask.id, next(numbers)))
+            self._add_to_counts(chats=1)
+            self._schedule_reply(ChatEnded(ask.id, next(numbers)))
         except asyncio.CancelledError:
-            self._count(aborted=1)
+            self._add_to_counts(aborted=1)
             raise
         except Exception as error:  # noqa: BLE001 - the client must learn of any failure
-            self._count(refused=1)
-            self._send_soon(self._make_refusal(error, ask, next(numbers), has_begun=stream is not None))
+            self._add_to_counts(refused=1)
+            self._schedule_reply(self._make_refusal(error, ask, next(numbers), has_begun=stream is not None))
         finally:
             if stream is not None:
                 stream.cancel()
 
-    def _submit(self, fields: Mapping[str, Any]) -> CompletionStream:
+    def _submit_request(self, fields: Mapping[str, Any]) -> CompletionStream:
         known = dict(fields)
         if known.get("logit_bias") is not None:
             known["logit_bias"] = {int(token): bias for token, bias in known["logit_bias"].items()}
@@ -166,25 +177,25 @@ class ChatServer:
     def _to_reply(self, event: TextDelta | Completion, chat_id: str, number: int) -> Reply:
         if isinstance(event, TextDelta):
             return Delta(chat_id, number, event.sample, event.text, self._convert_logprobs(event.logprobs))
-        self._count(completion_tokens=event.completion_tokens)
+        self._add_to_counts(completion_tokens=event.completion_tokens)
         return ChoiceEnded(chat_id, number, event.sample, event.finish_reason, event.completion_tokens)
 
     def _convert_logprobs(self, logprobs: Sequence[TokenLogprobs]) -> list[TokenLogprob]:
         content = format_openai_logprobs(self._generator.tokenizer, logprobs)["content"] if logprobs else []
         return [_to_token_logprob(entry) for entry in content]
 
-    def _make_refusal(self, error: Exception, ask: Ask, number: int, *, has_begun: bool) -> Refused:
+    def _make_refusal(self, error: Exception, ask: ChatRequest, number: int, *, has_begun: bool) -> ChatRefused:
         message = str(error).removeprefix(f"{REQUEST_ERROR_PREFIX}: ")
         if not has_begun and isinstance(error, PromptError | UnsupportedError):
             named = OPTION_PATTERN.search(message)
             source = "messages" if ask.request.get("messages") is not None else "prompt"
-            return Refused(ask.id, number, "invalid", message, named[1] if named else source)
+            return ChatRefused(ask.id, number, "invalid", message, named[1] if named else source)
         if not isinstance(error, BaichuanError) and not is_out_of_memory(error):
             self._failure = error
             message = f"{type(error).__name__}: {message}"
-        return Refused(ask.id, number, "failed", message)
+        return ChatRefused(ask.id, number, "failed", message)
 
-    def _send_soon(self, reply: Reply) -> None:
+    def _schedule_reply(self, reply: Reply) -> None:
         """Schedule a reply to be sent soon, together with all others that are ready by then."""
         self._outgoing.append(reply)
         now = self._loop.time()
@@ -200,7 +211,7 @@ class ChatServer:
         replies, self._outgoing = self._outgoing, []
         self._channel.send(replies)
 
-    def _count(self, **more: int) -> None:
+    def _add_to_counts(self, **more: int) -> None:
         self.counts = replace(self.counts, **{name: getattr(self.counts, name) + n for name, n in more.items()})
 
 

@@ -14,7 +14,7 @@ from workers.handlers.chat_channel import ChatChannel
 from workers.resume_points import ResumePoints
 
 if TYPE_CHECKING:
-    from baichuan_core.checkpoint import ModelKeeper
+    from baichuan_core.checkpoint import ModelCache
 
 R_co = TypeVar("R_co", bound=Result, covariant=True)
 
@@ -39,7 +39,7 @@ class HandlerPlacement:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class HandlerContext:
     """The inputs that a spec names for its handler, and the folders for the handler's output.
 
     Attributes:
@@ -66,7 +66,7 @@ class Context:
     checkpoints: Path
     earlier_checkpoints: Sequence[Path]
     report: ProgressCallback
-    loaded: "ModelKeeper | None" = None
+    loaded: "ModelCache | None" = None
     resume_points: ResumePoints | None = None
     should_pause: Callable[[], bool] = lambda: False
     should_make_room: Callable[[], bool] = lambda: False
@@ -82,7 +82,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[R_co]):
+class HandlerOutcome(Generic[R_co]):
     """The result of a job, in addition to the files in `output`."""
 
     result: R_co
@@ -96,11 +96,11 @@ class DevicesReleasedError(Exception):
 class Handler(Protocol):
     """The interface that the handler modules in this folder implement."""
 
-    def run(self, spec: Any, context: Context) -> Outcome[AnyResult]:
+    def run(self, spec: Any, context: HandlerContext) -> HandlerOutcome[AnyResult]:
         """Run the job."""
         ...
 
-    def output_bytes(self, spec: Any, checkpoint_bytes: int) -> int:
+    def estimate_output_bytes(self, spec: Any, checkpoint_bytes: int) -> int:
         """Estimate the bytes that will be written for a checkpoint of this size."""
         ...
 

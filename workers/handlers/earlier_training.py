@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workers.handlers.contract import Context
+from workers.handlers.contract import HandlerContext
 
 LINKS_FOLDER = "earlier"
 STATE_FILE = "trainer_state.json"
 
 
-def find_resume_point(context: Context) -> Path | None:
+def find_resume_point(context: HandlerContext) -> Path | None:
     """Return the newest resume point of all earlier attempts, linked next to the best one; None if there are none.
 
     Resume points on this machine are preferred, because they may be newer than the uploaded ones.

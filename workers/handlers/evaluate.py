@@ -13,15 +13,15 @@ from baichuan_core.evaluation import (
 )
 from jobs.results import BenchmarkResult, PerplexityResult
 from jobs.specs import EvaluateSpec
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import HandlerContext, HandlerOutcome
 
 
-def output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
+def estimate_output_bytes(_spec: EvaluateSpec, _checkpoint_bytes: int) -> int:
     """Return 0, because metrics and answers take little space."""
     return 0
 
 
-def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | PerplexityResult]:
+def run(spec: EvaluateSpec, context: HandlerContext) -> HandlerOutcome[BenchmarkResult | PerplexityResult]:
     """Write evaluation.json, evaluation.md and, for a benchmark, answers.jsonl."""
     name = f"{spec.model} + {spec.adapter}" if spec.adapter else spec.model
     model = EvaluatedModel(context.models["model"], context.models.get("adapter"), name)
@@ -37,7 +37,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | Perpl
             models=context.loaded,
             on_progress=context.report,
         )
-        return Outcome(PerplexityResult(**asdict(measured)))
+        return HandlerOutcome(PerplexityResult(**asdict(measured)))
     options = BenchmarkOptions(
         benchmark=spec.benchmark,
         split=spec.split,
@@ -58,7 +58,7 @@ def run(spec: EvaluateSpec, context: Context) -> Outcome[BenchmarkResult | Perpl
         models=context.loaded,
         on_progress=context.report,
     )
-    return Outcome(BenchmarkResult(**_summarize(report)))
+    return HandlerOutcome(BenchmarkResult(**_summarize(report)))
 
 
 def _summarize(report: BenchmarkReport) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from baichuan_core.finetuning.distributed import Distribution
 from baichuan_core.finetuning.resume_points import ignore_resume_point
 from jobs.results import FinetuneResult
 from jobs.specs import FinetuneSpec
-from workers.handlers.contract import Context, HandlerPlacement, Outcome
+from workers.handlers.contract import HandlerContext, HandlerOutcome, HandlerPlacement
 from workers.handlers.earlier_training import find_resume_point
 from workers.handlers.produced import describe_produced_model
 
@@ -17,12 +17,12 @@ SPEC_FIELD_BY_OPTION = {"lr_scheduler": "scheduler"}  # the spec's names for lib
 OPTIONS_SET_BY_WORKER = ("device",)
 
 
-def output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
+def estimate_output_bytes(spec: FinetuneSpec, checkpoint_bytes: int) -> int:
     """Estimate the output size: a full fine-tune writes the whole model; an adapter is small."""
     return checkpoint_bytes if spec.method == "full" else 0
 
 
-def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
+def run(spec: FinetuneSpec, context: HandlerContext) -> HandlerOutcome[FinetuneResult]:
     """Train, continuing from the newest resume point of an earlier attempt, and write the result as a model."""
     points = context.resume_points
     try:
@@ -37,14 +37,14 @@ def run(spec: FinetuneSpec, context: Context) -> Outcome[FinetuneResult]:
             records=context.output / RECORDS_FOLDER,
             distribution=make_distribution(spec, context.placement),
             should_pause=context.should_pause,
-            on_resume_point=points.share if points else ignore_resume_point,
+            on_resume_point=points.schedule_upload if points else ignore_resume_point,
             on_progress=context.report,
         )
     finally:
         if points:
             points.flush()  # even after a failure, so that another machine can continue from the newest point
     model = describe_produced_model(context) if context.placement.node == 0 else None
-    return Outcome(FinetuneResult(**asdict(report)), model)
+    return HandlerOutcome(FinetuneResult(**asdict(report)), model)
 
 
 def make_distribution(spec: FinetuneSpec, placement: HandlerPlacement) -> Distribution:
@@ -60,7 +60,7 @@ def make_distribution(spec: FinetuneSpec, placement: HandlerPlacement) -> Distri
     )
 
 
-def _find_training_data(spec: FinetuneSpec, context: Context) -> Path | dict[Path | str, float]:
+def _find_training_data(spec: FinetuneSpec, context: HandlerContext) -> Path | dict[Path | str, float]:
     """Return the training file, or several training files with their weights."""
     if spec.training_files is None:
         return context.files["training_file"]

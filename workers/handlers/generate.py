@@ -15,21 +15,21 @@ from baichuan_core.generation import (
     read_requests,
 )
 from jobs.results import GenerateResult
-from jobs.specs import BatchForm, GenerateSpec, StoredGenerateSpec
+from jobs.specs import GenerateSpec, OpenAIBatch, StoredGenerateSpec
 from workers.handlers.background_chats import answering_chats
-from workers.handlers.batch_files import Batch, make_unanswered_result, write_batch
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.batch_files import BatchRequests, make_unanswered_result, write_batch_results
+from workers.handlers.contract import HandlerContext, HandlerOutcome
 
 COMPLETIONS_FILE = "completions.jsonl"
 FINISHED_LINES_FILE = "completions.partial.jsonl"
 
 
-def output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
+def estimate_output_bytes(_spec: GenerateSpec, _checkpoint_bytes: int) -> int:
     """Return 0, because text takes little space."""
     return 0
 
 
-def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
+def run(spec: GenerateSpec, context: HandlerContext) -> HandlerOutcome[GenerateResult]:
     """Write completions.jsonl, one line per completion, in prompt order, reusing completions of earlier attempts.
 
     For an OpenAI API batch, write its output and error files instead.
@@ -39,11 +39,11 @@ def run(spec: GenerateSpec, context: Context) -> Outcome[GenerateResult]:
     report = _generate(
         spec, _read_requests(spec.with_input(context.files), context), context.output / COMPLETIONS_FILE, context
     )
-    return Outcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))
+    return HandlerOutcome(GenerateResult(**asdict(report), tokens_per_second=report.tokens_per_second))
 
 
-def _run_batch(spec: GenerateSpec, form: BatchForm, context: Context) -> Outcome[GenerateResult]:
-    batch = Batch(read_batch(context.files["input_file"]))
+def _run_batch(spec: GenerateSpec, form: OpenAIBatch, context: HandlerContext) -> HandlerOutcome[GenerateResult]:
+    batch = BatchRequests(read_batch(context.files["input_file"]))
     completions = context.checkpoints / COMPLETIONS_FILE
     try:
         report = _generate(spec, batch.requests, completions, context)
@@ -51,18 +51,18 @@ def _run_batch(spec: GenerateSpec, form: BatchForm, context: Context) -> Outcome
         model, adapter = context.models["model"], context.models.get("adapter")
         batch.reject(find_unanswerable_requests(model, batch.requests, _make_options(spec), adapter=adapter))
         if not batch.requests:
-            write_batch(context.output, batch, form, ())
-            return Outcome(make_unanswered_result(batch))
+            write_batch_results(context.output, batch, form, ())
+            return HandlerOutcome(make_unanswered_result(batch))
         report = _generate(spec, batch.requests, completions, context)
     with completions.open(encoding="utf-8") as lines:
-        write_batch(context.output, batch, form, lines)
+        write_batch_results(context.output, batch, form, lines)
     completions.unlink()
     figures = asdict(report) | {"tokens_per_second": report.tokens_per_second, "rejected": len(batch.errors)}
-    return Outcome(GenerateResult(**figures))
+    return HandlerOutcome(GenerateResult(**figures))
 
 
 def _generate(
-    spec: GenerateSpec, requests: Sequence[GenerationRequest], output: Path, context: Context
+    spec: GenerateSpec, requests: Sequence[GenerationRequest], output: Path, context: HandlerContext
 ) -> GenerationReport:
     return generate(
         context.models["model"],
@@ -95,12 +95,12 @@ def _make_options(spec: GenerateSpec) -> GenerationOptions:
     )
 
 
-def _find_finished_lines(context: Context) -> Path | None:
+def _find_finished_lines(context: HandlerContext) -> Path | None:
     files = (folder / FINISHED_LINES_FILE for folder in context.earlier_checkpoints)
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_requests(spec: GenerateSpec, context: Context) -> list[GenerationRequest]:
+def _read_requests(spec: GenerateSpec, context: HandlerContext) -> list[GenerationRequest]:
     if spec.prompts is not None:
         return [GenerationRequest(prompt=text, place=f"prompts[{i}]") for i, text in enumerate(spec.prompts)]
     if spec.conversations is not None:

@@ -4,15 +4,15 @@ from baichuan_core.finetuning import DatasetPreview, preview_dataset
 from jobs.results import PreviewResult
 from jobs.results.preview import MAX_SHOWN_TOKENS, LengthCount, PreviewExample, PreviewToken
 from jobs.specs import PreviewSpec
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import HandlerContext, HandlerOutcome
 
 
-def output_bytes(_spec: PreviewSpec, _checkpoint_bytes: int) -> int:
+def estimate_output_bytes(_spec: PreviewSpec, _checkpoint_bytes: int) -> int:
     """Return 0, because nothing is written."""
     return 0
 
 
-def run(spec: PreviewSpec, context: Context) -> Outcome[PreviewResult]:
+def run(spec: PreviewSpec, context: HandlerContext) -> HandlerOutcome[PreviewResult]:
     """Encode the data as a fine-tune would, and return a summary."""
     preview = preview_dataset(
         context.models["model"],
@@ -21,7 +21,7 @@ def run(spec: PreviewSpec, context: Context) -> Outcome[PreviewResult]:
         examples=spec.examples,
         max_examples=spec.max_examples,
     )
-    return Outcome(_summarize(preview))
+    return HandlerOutcome(_summarize(preview))
 
 
 def _summarize(preview: DatasetPreview) -> PreviewResult:

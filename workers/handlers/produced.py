@@ -2,10 +2,10 @@
 
 from jobs.models.directories import inspect_directory
 from jobs.service.attempts import ProducedModel
-from workers.handlers.contract import MODEL_FOLDER, Context
+from workers.handlers.contract import MODEL_FOLDER, HandlerContext
 
 
-def describe_produced_model(context: Context) -> ProducedModel:
+def describe_produced_model(context: HandlerContext) -> ProducedModel:
     """Return a description of the model in the output folder, inferred from its files.
 
     Raises:

@@ -3,19 +3,19 @@
 from baichuan_core.hub import Hub, pull
 from jobs.results import PullResult
 from jobs.specs import PullSpec
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import HandlerContext, HandlerOutcome
 from workers.handlers.produced import describe_produced_model
 
 DOWNLOADS_FOLDER = "download"
 MAX_SHOWN_FILES = 200
 
 
-def output_bytes(_spec: PullSpec, _checkpoint_bytes: int) -> int:
+def estimate_output_bytes(_spec: PullSpec, _checkpoint_bytes: int) -> int:
     """Return 0, because only the hub knows the size; the engine checks it once the hub has answered."""
     return 0
 
 
-def run(spec: PullSpec, context: Context) -> Outcome[PullResult]:
+def run(spec: PullSpec, context: HandlerContext) -> HandlerOutcome[PullResult]:
     """Write the downloaded checkpoint as a model, reusing the files that earlier attempts have downloaded."""
     report = pull(
         spec.repository,
@@ -38,4 +38,4 @@ def run(spec: PullSpec, context: Context) -> Outcome[PullResult]:
         skipped=len(report.skipped),
         skipped_files=list(report.skipped[:MAX_SHOWN_FILES]),
     )
-    return Outcome(result, describe_produced_model(context))
+    return HandlerOutcome(result, describe_produced_model(context))

@@ -17,7 +17,7 @@ from baichuan_core.quantization import (
 from jobs.results import QuantizationQuality, QuantizeResult
 from jobs.specs import QuantizeSpec
 from workers.handlers.calibration_data import read_calibration
-from workers.handlers.contract import Context, Outcome
+from workers.handlers.contract import HandlerContext, HandlerOutcome
 from workers.handlers.produced import describe_produced_model
 
 PROGRESS_AFTER_QUANTIZING = 0.5  # fraction of the job that is done when the quality report begins
@@ -25,7 +25,7 @@ PROGRESS_AFTER_CALIBRATING = 0.9
 BLOCKS_FOLDER = "calibration"
 
 
-def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
+def estimate_output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
     """Estimate the minimum output size: a quarter of the input (4 of 16 bits); the engine makes an exact check later.
 
     A calibration keeps its finished blocks until it ends, and its report needs an uncalibrated copy for comparison.
@@ -33,7 +33,7 @@ def output_bytes(spec: QuantizeSpec, checkpoint_bytes: int) -> int:
     return checkpoint_bytes // 4 * (1 + spec.calibration + (spec.calibration and spec.quality_report))
 
 
-def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
+def run(spec: QuantizeSpec, context: HandlerContext) -> HandlerOutcome[QuantizeResult]:
     """Write the quantized checkpoint as a model, and a report on the quality loss next to it."""
     checkpoint, text = context.models["model"], context.files.get("quality_text_file")
     if text is not None:
@@ -57,11 +57,11 @@ def run(spec: QuantizeSpec, context: Context) -> Outcome[QuantizeResult]:
         on_progress=scale_progress(context.report, 0.0, share),
     )
     quality = _summarize(_measure_quality(options, report, context, share)) if spec.quality_report else None
-    return Outcome(QuantizeResult(**asdict(report), quality=quality), describe_produced_model(context))
+    return HandlerOutcome(QuantizeResult(**asdict(report), quality=quality), describe_produced_model(context))
 
 
 def _measure_quality(
-    options: QuantizationOptions, report: QuantizationReport, context: Context, done: float
+    options: QuantizationOptions, report: QuantizationReport, context: HandlerContext, done: float
 ) -> QualityReport:
     """Compare the result with the original, and a calibrated result also with a temporary uncalibrated one."""
     checkpoint, method = context.models["model"], options.method
@@ -83,7 +83,7 @@ def _measure_quality(
         )
 
 
-def _find_earlier_blocks(context: Context) -> Path | None:
+def _find_earlier_blocks(context: HandlerContext) -> Path | None:
     """Return the folder with the blocks that an earlier attempt has calibrated."""
     folders = (folder / BLOCKS_FOLDER for folder in context.earlier_checkpoints)
     return next((folder for folder in folders if any(folder.glob("block-*.safetensors"))), None)

@@ -9,20 +9,20 @@ from baichuan_core.progress import Progress
 from jobs.results import ServeResult
 from jobs.specs import ServeSpec
 from workers.handlers.chat_server import ChatServer
-from workers.handlers.contract import Context, DevicesReleasedError, Outcome
+from workers.handlers.contract import DevicesReleasedError, HandlerContext, HandlerOutcome
 
-TICK_SECONDS = 0.2
+POLL_INTERVAL_SECONDS = 0.2
 MAKE_ROOM_IDLE_SECONDS = 1.0  # idle time after which the job ends if other jobs are waiting
 REPORT_INTERVAL_SECONDS = 5.0  # minimum seconds between two progress events
-WAITING_PER_RUNNING = 1  # maximum number of waiting completions per running one
+MAX_WAITING_PER_RUNNING = 1  # maximum number of waiting completions per running one
 
 
-def output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
+def estimate_output_bytes(_spec: ServeSpec, _checkpoint_bytes: int) -> int:
     """Return 0, because nothing is written."""
     return 0
 
 
-def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
+def run(spec: ServeSpec, context: HandlerContext) -> HandlerOutcome[ServeResult]:
     """Load the model, then answer chats; each chat uses the checkpoint's own generation defaults.
 
     Raises:
@@ -37,26 +37,26 @@ def run(spec: ServeSpec, context: Context) -> Outcome[ServeResult]:
     )
     try:
         generator.load()
-        return Outcome(asyncio.run(_serve(generator, spec, context)))
+        return HandlerOutcome(asyncio.run(_serve(generator, spec, context)))
     finally:
         generator.close()
 
 
-def _idle_limit(spec: ServeSpec, context: Context) -> float:
+def _get_idle_limit(spec: ServeSpec, context: HandlerContext) -> float:
     """Return the number of idle seconds after which the job ends."""
     return min(MAKE_ROOM_IDLE_SECONDS, spec.idle_seconds) if context.should_make_room() else spec.idle_seconds
 
 
-async def _serve(generator: TextGenerator, spec: ServeSpec, context: Context) -> ServeResult:
+async def _serve(generator: TextGenerator, spec: ServeSpec, context: HandlerContext) -> ServeResult:
     began = reported = time.monotonic()
     if context.chats is None:
         raise RuntimeError("a serve job needs a chat channel; run it in a runner")
-    limit = (1 + WAITING_PER_RUNNING) * spec.batch_size
+    limit = (1 + MAX_WAITING_PER_RUNNING) * spec.batch_size
     async with ChatServer(generator, context.chats, limit=limit).open() as server:
         context.report(Progress(0.0, "serving"))
         last = server.counts
-        while server.idle_seconds < _idle_limit(spec, context):
-            await asyncio.sleep(min(TICK_SECONDS, spec.idle_seconds))
+        while server.idle_seconds < _get_idle_limit(spec, context):
+            await asyncio.sleep(min(POLL_INTERVAL_SECONDS, spec.idle_seconds))
             server.raise_engine_error()
             if context.should_pause():
                 await server.drain()

@@ -19,7 +19,7 @@ class DeclaredDevice(BaseModel):
     memory_bytes: Annotated[int, Field(gt=0)]
 
 
-MAX_CHARACTERS = 2**20  # a list of 100 devices takes about 20,000 characters
+MAX_FILE_CHARACTERS = 2**20  # a list of 100 devices takes about 20,000 characters
 DEVICES_ADAPTER = TypeAdapter(Annotated[tuple[DeclaredDevice, ...], Field(min_length=1)])
 
 
@@ -34,7 +34,7 @@ def read_declaration(text: str) -> tuple[DeclaredDevice, ...]:
         where = text
         try:
             with Path(text).open(encoding="utf-8") as file:
-                text = file.read(MAX_CHARACTERS)
+                text = file.read(MAX_FILE_CHARACTERS)
         except OSError as error:
             raise ValueError(f"{where} is neither a JSON list nor a readable file: {error.strerror}") from None
     try:

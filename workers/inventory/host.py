@@ -19,7 +19,7 @@ def read_host_resources() -> dict[str, Any]:
     }
 
 
-def cpu_device(host: dict[str, Any]) -> dict[str, Any]:
+def describe_cpu(host: dict[str, Any]) -> dict[str, Any]:
     """Return the CPU of a machine without GPUs as a device; its memory is the host's memory."""
     return {
         "type": "cpu",

@@ -20,7 +20,7 @@ class Nvml:
     def __init__(self, library: Any = pynvml) -> None:
         self._nvml = library
 
-    def read(self, is_ours: Callable[[int], bool]) -> list[dict[str, Any]]:
+    def read_gpus(self, is_ours: Callable[[int], bool]) -> list[dict[str, Any]]:
         """Return the visible GPUs with their memory and utilization; an empty list if there is no driver.
 
         Args:

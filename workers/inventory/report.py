@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from workers.inventory.declared import DeclaredDevice
-from workers.inventory.host import cpu_device, read_host_resources
+from workers.inventory.host import describe_cpu, read_host_resources
 from workers.inventory.nvml import Nvml
 
-JOBS_PER_GPU = 4
+DEFAULT_JOBS_PER_GPU = 4
 
 
 class Inventory:
@@ -23,26 +23,26 @@ class Inventory:
         self._declared = declared
         self._nvml = nvml or Nvml()
 
-    def devices(self, runners: Collection[int] = ()) -> list[dict[str, Any]]:
+    def list_devices(self, runners: Collection[int] = ()) -> list[dict[str, Any]]:
         """Return the devices with their measured memory usage, or the CPU if there is no GPU.
 
         Args:
             runners: Process groups of our runners, whose memory does not count as used by others.
         """
-        found = self._nvml.read(lambda pid: _get_process_group(pid) in runners)
+        found = self._nvml.read_gpus(lambda pid: _get_process_group(pid) in runners)
         if not self._declared:
-            return found or [cpu_device(read_host_resources())]
+            return found or [describe_cpu(read_host_resources())]
         measured = {device["uuid"]: device for device in found}
         return [measured.get(device.uuid, {}) | device.model_dump() for device in self._declared]
 
     def has_gpu(self) -> bool:
         """Whether CUDA would find a device on this machine."""
-        return bool(self._nvml.read(lambda _pid: False))
+        return bool(self._nvml.read_gpus(lambda _pid: False))
 
-    def choose_slots(self, asked: int) -> int:
+    def choose_slot_count(self, asked: int) -> int:
         """Return the maximum number of concurrent jobs: `asked`, or a default for the devices if that is 0."""
-        gpus = sum(device["type"] == "cuda" for device in self.devices())
-        return asked or max(1, JOBS_PER_GPU * gpus)
+        gpus = sum(device["type"] == "cuda" for device in self.list_devices())
+        return asked or max(1, DEFAULT_JOBS_PER_GPU * gpus)
 
 
 def _get_process_group(pid: int) -> int:

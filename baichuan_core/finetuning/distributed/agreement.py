@@ -11,7 +11,7 @@ from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.identity import RunIdentity
 
 
-def require_agreement(identity: RunIdentity, group: RankGroup) -> None:
+def require_same_inputs(identity: RunIdentity, group: RankGroup) -> None:
     """Check that all ranks have the same base, data and options. If not, all of them raise the same error.
 
     Raises:

@@ -27,7 +27,7 @@ REPLACED_BY_OPTIONS = {
 ZERO_STAGES = (1, 2, 3)
 OFFLOAD_KEYS = ("offload_optimizer", "offload_param")
 # Defaults: torch's AdamW, because DeepSpeed's must be compiled on first use, and no periodic output.
-FIXED_SETTINGS = {
+DEFAULT_SETTINGS = {
     "zero_allow_untested_optimizer": True,
     "zero_force_ds_cpu_optimizer": False,
     "steps_per_print": 2**31,
@@ -57,15 +57,15 @@ def complete_config(given: Mapping[str, Any], options: FinetuningOptions, *, bfl
     config = deepcopy(dict(given))
     for key in config:
         if key in REPLACED_BY_OPTIONS:
-            raise _invalid_config_error(
+            raise _make_invalid_config_error(
                 key, f"is set by the fine-tuning options ({REPLACED_BY_OPTIONS[key]}); remove this key"
             )
         if key not in SUPPORTED_KEYS:
-            raise _invalid_config_error(key, f"is not supported; supported keys are {', '.join(SUPPORTED_KEYS)}")
+            raise _make_invalid_config_error(key, f"is not supported; supported keys are {', '.join(SUPPORTED_KEYS)}")
     _fill_auto_values(config, options)
     _check_precision(config, bfloat16=bfloat16)
     _check_zero_section(config)
-    return {**FIXED_SETTINGS, **config}
+    return {**DEFAULT_SETTINGS, **config}
 
 
 def _fill_auto_values(config: dict[str, Any], options: FinetuningOptions) -> None:
@@ -76,20 +76,24 @@ def _fill_auto_values(config: dict[str, Any], options: FinetuningOptions) -> Non
     }
     for key, (option, value) in expected.items():
         if config.get(key, "auto") not in ("auto", value):
-            raise _invalid_config_error(key, f'is {config[key]!r}, but {option} is {value}; set {key} to "auto"')
+            raise _make_invalid_config_error(key, f'is {config[key]!r}, but {option} is {value}; set {key} to "auto"')
         config[key] = value
     if config.pop("train_batch_size", "auto") != "auto":
-        raise _invalid_config_error("train_batch_size", 'is computed from the number of processes; set it to "auto"')
+        raise _make_invalid_config_error(
+            "train_batch_size", 'is computed from the number of processes; set it to "auto"'
+        )
 
 
 def _check_precision(config: dict[str, Any], *, bfloat16: bool) -> None:
     if _get_section(config, "fp16").get("enabled", False) not in (False, "auto"):
-        raise _invalid_config_error("fp16.enabled", 'must be false or "auto": training computes in float32 or bfloat16')
+        raise _make_invalid_config_error(
+            "fp16.enabled", 'must be false or "auto": training computes in float32 or bfloat16'
+        )
     config.pop("fp16", None)
     section = _get_section(config, "bf16")
     if section.get("enabled", "auto") not in ("auto", bfloat16):
         dtype = "bfloat16" if bfloat16 else "float32"
-        raise _invalid_config_error(
+        raise _make_invalid_config_error(
             "bf16.enabled", f'is {section["enabled"]!r}, but dtype is {dtype}; set bf16.enabled to "auto"'
         )
     config["bf16"] = {**section, "enabled": bfloat16}
@@ -98,16 +102,16 @@ def _check_precision(config: dict[str, Any], *, bfloat16: bool) -> None:
 def _check_zero_section(config: dict[str, Any]) -> None:
     zero = _get_section(config, "zero_optimization")
     if zero.get("stage") not in ZERO_STAGES:
-        raise _invalid_config_error(
+        raise _make_invalid_config_error(
             "zero_optimization.stage", f"is {zero.get('stage')!r}; use 1, 2 or 3, or strategy 'ddp'"
         )
     for name in OFFLOAD_KEYS:
         path = f"zero_optimization.{name}"
         device = _get_section(config, path, zero).get("device", "none")
         if device not in ("cpu", "none"):
-            raise _invalid_config_error(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
+            raise _make_invalid_config_error(f"{path}.device", f"is {device!r}; use 'cpu' or 'none'")
     if zero["stage"] < 3 and _get_section(config, "", zero, "offload_param").get("device", "none") != "none":  # noqa: PLR2004
-        raise _invalid_config_error(
+        raise _make_invalid_config_error(
             "zero_optimization.offload_param", "requires stage 3; set stage to 3 or remove this key"
         )
     # Disabled because `gather_trained_weights` gathers the weights instead, one tensor at a time.
@@ -126,15 +130,17 @@ def _check_zero_fields(zero: Mapping[str, Any]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(map(str, ("zero_optimization", *first["loc"])))
-        raise _invalid_config_error(path, f"is {first['input']!r}: {first['msg']}; correct or remove it") from error
+        raise _make_invalid_config_error(
+            path, f"is {first['input']!r}: {first['msg']}; correct or remove it"
+        ) from error
 
 
 def _get_section(config: Mapping[str, Any], path: str, inside: Any = None, name: str | None = None) -> dict[str, Any]:
     section = (config if inside is None else inside).get(name or path.rpartition(".")[2], {})
     if not isinstance(section, dict):
-        raise _invalid_config_error(path or str(name), f"is {json.dumps(section)}; it must be a JSON object")
+        raise _make_invalid_config_error(path or str(name), f"is {json.dumps(section)}; it must be a JSON object")
     return section
 
 
-def _invalid_config_error(path: str, problem: str) -> UnsupportedError:
+def _make_invalid_config_error(path: str, problem: str) -> UnsupportedError:
     return UnsupportedError(f"the DeepSpeed configuration is invalid: {path} {problem}")

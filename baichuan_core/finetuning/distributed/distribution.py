@@ -83,7 +83,7 @@ class DistributionPlan:
         return self.processes * self.nodes
 
     @property
-    def is_single(self) -> bool:
+    def is_single_process(self) -> bool:
         """Whether the calling process trains by itself."""
         return self.strategy == "single"
 
@@ -98,4 +98,4 @@ class DistributionPlan:
         return 0 if self.deepspeed is None else int(self.deepspeed["zero_optimization"]["stage"])
 
 
-SINGLE_PROCESS = DistributionPlan("single", "one process was requested")
+SINGLE_PROCESS_PLAN = DistributionPlan("single", "one process was requested")

@@ -36,7 +36,7 @@ def _gather_from_zero(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def count_parameters(model: nn.Module) -> int:
+def count_trained_parameters(model: nn.Module) -> int:
     """Return the number of trained parameters.
 
     A weight that ZeRO-3 has partitioned is empty and stores its size as `ds_numel`.

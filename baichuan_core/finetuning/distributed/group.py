@@ -40,11 +40,11 @@ class RankGroup:
         dist.all_gather_object(values, value)
         return values
 
-    def any(self, condition: bool) -> bool:
+    def reduce_any(self, condition: bool) -> bool:
         """Return whether the condition holds on any rank; every rank must call this."""
-        return condition if self.size == 1 else any(self.sum([float(condition)], "cpu"))
+        return condition if self.size == 1 else any(self.reduce_sum([float(condition)], "cpu"))
 
-    def sum(self, values: Sequence[float], device: str | torch.device) -> list[float]:
+    def reduce_sum(self, values: Sequence[float], device: str | torch.device) -> list[float]:
         """Return the sums of the values over all ranks; every rank must call this."""
         if self.size == 1:
             return list(values)

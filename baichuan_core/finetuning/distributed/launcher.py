@@ -18,7 +18,7 @@ from baichuan_core.finetuning.distributed.messages import RankTask, ResumePointS
 from baichuan_core.finetuning.distributed.rank_process import RankProcess
 from baichuan_core.finetuning.distributed.rendezvous import Rendezvous
 from baichuan_core.finetuning.report import FinetuningReport
-from baichuan_core.free_memory import get_limits
+from baichuan_core.free_memory import get_memory_limits
 from baichuan_core.progress import Progress, ProgressCallback
 
 POLL_INTERVAL_SECONDS = 0.1
@@ -27,7 +27,7 @@ POLL_INTERVAL_SECONDS = 0.1
 GRACE_PERIOD_SECONDS = 1.0
 
 
-def launch(
+def launch_ranks(
     inputs: RunArguments,
     plan: DistributionPlan,
     *,
@@ -64,7 +64,7 @@ def launch(
         rendezvous.compare_plans()
         try:
             with _start_ranks(inputs, plan, rendezvous.port, on_gpu=on_gpu) as ranks:
-                report = _supervise(ranks, rendezvous, should_pause, on_resume_point, on_progress)
+                report = _supervise_ranks(ranks, rendezvous, should_pause, on_resume_point, on_progress)
         except TrainingPausedError:
             rendezvous.close()  # all machines pause at the same step, so this is not a failure of this one
             raise
@@ -80,7 +80,7 @@ def _start_ranks(
     inputs: RunArguments, plan: DistributionPlan, port: int, *, on_gpu: bool
 ) -> Iterator[list[RankProcess]]:
     ranks: list[RankProcess] = []
-    limits = get_limits()
+    limits = get_memory_limits()
     try:
         for local_rank in range(plan.processes):
             group = RankGroup(plan.node_rank * plan.processes + local_rank, local_rank, plan.world_size)
@@ -114,7 +114,7 @@ def _make_environment(plan: DistributionPlan, group: RankGroup, port: int, *, on
     }
 
 
-def _supervise(
+def _supervise_ranks(
     ranks: list[RankProcess],
     rendezvous: Rendezvous,
     should_pause: Callable[[], bool],
@@ -122,7 +122,7 @@ def _supervise(
     on_progress: ProgressCallback,
 ) -> FinetuningReport:
     pause_requested = False
-    while not all(rank.has_ended for rank in ranks):
+    while not all(rank.has_exited for rank in ranks):
         for message in _read_messages(ranks, POLL_INTERVAL_SECONDS):
             if isinstance(message, ResumePointSaved):
                 on_resume_point(message.folder)
@@ -159,7 +159,7 @@ def _read_messages(ranks: list[RankProcess], timeout: float) -> list[Progress | 
 
 def _wait_for_other_errors(ranks: list[RankProcess]) -> None:
     end = time.monotonic() + GRACE_PERIOD_SECONDS
-    while time.monotonic() < end and not all(rank.has_ended for rank in ranks):
+    while time.monotonic() < end and not all(rank.has_exited for rank in ranks):
         _read_messages(ranks, POLL_INTERVAL_SECONDS)
 
 

@@ -11,15 +11,15 @@ import torch
 from baichuan_core.errors import InsufficientMemoryError, UnsupportedError
 from baichuan_core.finetuning.distributed.deepspeed_config import complete_config, make_zero_preset
 from baichuan_core.finetuning.distributed.distribution import (
-    SINGLE_PROCESS,
+    SINGLE_PROCESS_PLAN,
     ConcreteStrategy,
     Distribution,
     DistributionPlan,
 )
 from baichuan_core.finetuning.hardware import Hardware
 from baichuan_core.finetuning.options import FinetuningOptions
-from baichuan_core.free_memory import get_limits, total_bytes
-from baichuan_core.memory import Precision, Shape, Training, read_config
+from baichuan_core.free_memory import get_memory_limits, total_bytes
+from baichuan_core.memory import ModelShape, Precision, TrainingSettings, read_config
 from footprint import Cluster, choose_strategy, estimate_rank_footprint, explain_insufficient_memory
 
 UNSHARDED_STRATEGIES = ("single", "ddp")
@@ -29,9 +29,9 @@ UNSHARDED_STRATEGIES = ("single", "ddp")
 class _MemoryInputs:
     """The properties of a run that determine its memory use."""
 
-    shape: Shape
+    shape: ModelShape
     precision: Precision
-    training: Training
+    training: TrainingSettings
     cluster: Cluster
 
 
@@ -44,18 +44,18 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     """
     _reject_other_launchers()
     if distribution is None:
-        return SINGLE_PROCESS
+        return SINGLE_PROCESS_PLAN
     hardware = Hardware.from_options(options)
     processes = _choose_process_count(distribution, hardware)
     deepspeed = distribution.deepspeed
     if deepspeed is not None:
         deepspeed = complete_config(deepspeed, options, bfloat16=hardware.bfloat16)
     config = read_config(checkpoint)
-    shape = Shape.from_config(config)
+    shape = ModelShape.from_config(config)
     precision = replace(Precision.from_config(config), dtype="bfloat16" if hardware.bfloat16 else "float32")
     training = make_training_settings(options, hardware, options.max_length or shape.context_length)
     inputs = _MemoryInputs(shape, precision, training, _measure_cluster(distribution, processes, hardware))
-    unshardable = _find_sharding_obstacle(options, precision)
+    unshardable = _explain_why_unshardable(options, precision)
     strategy, reason = _choose_strategy(distribution, deepspeed, inputs, may_shard=unshardable is None)
     if unshardable is not None and strategy not in UNSHARDED_STRATEGIES:
         raise UnsupportedError(f"strategy {strategy!r} cannot be used: {unshardable}; use 'ddp' or 'single'")
@@ -75,7 +75,7 @@ def plan_run(checkpoint: Path, options: FinetuningOptions, distribution: Distrib
     )
 
 
-def make_training_settings(options: FinetuningOptions, hardware: Hardware, tokens: int) -> Training:
+def make_training_settings(options: FinetuningOptions, hardware: Hardware, tokens: int) -> TrainingSettings:
     """Return the properties of a training run that determine its memory use.
 
     Args:
@@ -83,7 +83,7 @@ def make_training_settings(options: FinetuningOptions, hardware: Hardware, token
         hardware: Device and dtype of the run.
         tokens: Number of tokens of the longest example.
     """
-    return Training(
+    return TrainingSettings(
         method=options.method,
         batch=options.batch_size,
         tokens=tokens,
@@ -127,7 +127,7 @@ def _check_process_count(strategy: ConcreteStrategy, ranks: int) -> None:
         )
 
 
-def _find_sharding_obstacle(options: FinetuningOptions, precision: Precision) -> str | None:
+def _explain_why_unshardable(options: FinetuningOptions, precision: Precision) -> str | None:
     """Return why the weights and optimizer cannot be sharded; None if they can."""
     if precision.quantization is not None or precision.quantize_head:
         return "the base is quantized, and quantized weights cannot be sharded"
@@ -139,7 +139,7 @@ def _find_sharding_obstacle(options: FinetuningOptions, precision: Precision) ->
 
 
 def _measure_cluster(distribution: Distribution, processes: int, hardware: Hardware) -> Cluster:
-    limits = get_limits()
+    limits = get_memory_limits()
     host_bytes, device_bytes = total_bytes("cpu"), 0
     if hardware.is_cpu:
         host_bytes = min(host_bytes, limits.get(0, host_bytes))

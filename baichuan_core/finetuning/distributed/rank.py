@@ -23,7 +23,7 @@ def run_rank(messages: int) -> None:
     paused = threading.Event()
     threading.Thread(target=_watch_for_pause, args=(paused,), daemon=True).start()
     try:
-        os.write(messages, encode_message(_run(task, paused, messages)))
+        os.write(messages, encode_message(_run_task(task, paused, messages)))
     except BaichuanError as error:
         os.write(messages, encode_message(error))
         sys.exit(1)
@@ -41,8 +41,8 @@ def _read_task() -> RankTask:
     return RankTask.decode(bytes(line))
 
 
-def _run(task: RankTask, paused: threading.Event, messages: int) -> FinetuningReport:
-    def report(progress: Progress) -> None:
+def _run_task(task: RankTask, paused: threading.Event, messages: int) -> FinetuningReport:
+    def report_progress(progress: Progress) -> None:
         if task.group.local_rank == 0:
             os.write(messages, encode_message(progress))
 
@@ -60,7 +60,7 @@ def _run(task: RankTask, paused: threading.Event, messages: int) -> FinetuningRe
         task.group,
         should_pause=paused.is_set,
         on_resume_point=report_resume_point,
-        on_progress=report,
+        on_progress=report_progress,
     )
     leave_group()
     return result

@@ -34,9 +34,9 @@ class RankCollator:
         their loss is 0: every rank must run the model, because ranks exchange weights and gradients in each pass.
         """
         part = list(examples[self.rank :: self.size])
-        return self.collate(part or [_make_unlabelled_example(examples[0])])
+        return self.collate(part or [_make_unlabeled_example(examples[0])])
 
 
-def _make_unlabelled_example(example: EncodedExample) -> EncodedExample:
+def _make_unlabeled_example(example: EncodedExample) -> EncodedExample:
     ids = example.input_ids[:MIN_EXAMPLE_TOKENS]
     return EncodedExample(ids, [IGNORED_LABEL] * len(ids))

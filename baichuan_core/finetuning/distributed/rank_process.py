@@ -62,14 +62,14 @@ class RankProcess:
         return list(self._open)
 
     @property
-    def has_ended(self) -> bool:
+    def has_exited(self) -> bool:
         """Whether the process has exited and all of its output has been read."""
         return self.process.poll() is not None and not self._open
 
     @property
     def has_failed(self) -> bool:
         """Whether the rank has sent an error or exited without a report."""
-        return self.error is not None or (self.has_ended and self.report is None)
+        return self.error is not None or (self.has_exited and self.report is None)
 
     def request_pause(self) -> None:
         """Request that all ranks save a resume point after the current step and then exit."""

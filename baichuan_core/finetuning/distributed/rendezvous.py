@@ -58,7 +58,7 @@ class Rendezvous:
         try:
             store = TCPStore(self.plan.master_addr, self.port, is_master=False, timeout=ARRIVAL_TIMEOUT)
         except (dist.DistNetworkError, dist.DistStoreError) as error:
-            raise self._machine_0_error() from error
+            raise self._make_machine_0_error() from error
         store.set_timeout(RESPONSE_TIMEOUT)
         return store
 
@@ -81,7 +81,7 @@ class Rendezvous:
                 return
             theirs: dict[str, Any] = json.loads(self._store.get("plan"))
         except RuntimeError as error:
-            raise self._machine_0_error() from error
+            raise self._make_machine_0_error() from error
         for name, value in json.loads(json.dumps(mine)).items():
             if theirs.get(name) != value:
                 raise UnsupportedError(
@@ -119,7 +119,7 @@ class Rendezvous:
             if self.plan.node_rank == 0:
                 self._check_heartbeats()
         except RuntimeError as error:
-            raise self._machine_0_error() from error
+            raise self._make_machine_0_error() from error
 
     def _check_heartbeats(self) -> None:
         now = time.monotonic()
@@ -144,7 +144,7 @@ class Rendezvous:
             self.exchange_heartbeats()
             time.sleep(0.05)
 
-    def _machine_0_error(self) -> RankFailedError:
+    def _make_machine_0_error(self) -> RankFailedError:
         return RankFailedError(
             f"machine 0 is not responding at {self.plan.master_addr}:{self.port}; check master_addr and master_port,"
             " and whether its launcher is running"

@@ -55,9 +55,9 @@ def reject_unsupported_requests(name: EngineName, requests: Sequence[EncodedRequ
             raise UnsupportedError(f"request {request.index + 1}: {reason}")
 
 
-def start_engine(name: EngineName, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-    """Create the named engine; see `EngineModule.start`."""
-    return _import_engine(name).start(setup, tokenizer)
+def create_engine(name: EngineName, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    """Create the named engine; see `EngineModule.create_engine`."""
+    return _import_engine(name).create_engine(setup, tokenizer)
 
 
 def _import_engine(name: EngineName) -> EngineModule:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Protocol
 
 from baichuan_core.config import BaichuanConfig
-from baichuan_core.generation.engines.outputs import Step
+from baichuan_core.generation.engines.outputs import StepOutputs
 from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingSettings:
     """The sampling settings of one request, with no value left to a default.
 
     They are applied in vLLM's order: bias, repetition penalty, frequency and presence penalties, temperature, top-k,
@@ -61,7 +61,7 @@ class EncodedRequest:
     prompt_ids: tuple[int, ...]
     limit: int
     seed: int
-    sampling: Sampling
+    sampling: SamplingSettings
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     may_continue: bool = False
@@ -154,7 +154,7 @@ class Engine(Protocol):
         """Remove a waiting or running completion; its slot is free in the next step. Unknown ids are ignored."""
         ...
 
-    def step(self) -> Step:
+    def step(self) -> StepOutputs:
         """Let waiting completions join, compute at least one token for each running one, and return the outputs.
 
         An engine that computes in another process waits for outputs, at most until `wake` is called.
@@ -184,6 +184,6 @@ class EngineModule(Protocol):
         """Return a message with a remedy if the engine does not support a parameter of the request, otherwise None."""
         ...
 
-    def start(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    def create_engine(self, setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
         """Create the engine. The native engine loads the model here; the others load it when they are prepared."""
         ...

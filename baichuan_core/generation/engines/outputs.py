@@ -67,7 +67,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class CompletionOutput:
     """Progress of one completion.
 
     Attributes:
@@ -91,13 +91,13 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepOutputs:
     """The outputs of all completions since the previous step; the outputs of each completion are in order."""
 
-    outputs: tuple[Output, ...] = ()
+    outputs: tuple[CompletionOutput, ...] = ()
 
     @property
-    def tokens(self) -> int:
+    def token_count(self) -> int:
         """Number of tokens generated for all completions."""
         return sum(one.tokens for one in self.outputs)
 

@@ -37,6 +37,6 @@ class WaitingQueue:
         """Remove and return the next request, the one that `peek` returned."""
         return self._queue.popleft()
 
-    def requests(self) -> list[EncodedRequest]:
+    def list_requests(self) -> list[EncodedRequest]:
         """Return all waiting requests."""
         return [request for _, request in (*self._queue, *self._arrived)]

@@ -3,11 +3,11 @@
 from importlib.resources import files
 
 
-def calibration_text() -> str:
+def load_calibration_text() -> str:
     """Return the default calibration text: prose, dialogue, explanations, code, lists and numbers."""
     return (files(__name__) / "calibration.txt").read_text(encoding="utf-8")
 
 
-def held_out_text() -> str:
-    """Return a text for measuring calibrated models, on subjects different from those of `calibration_text`."""
+def load_held_out_text() -> str:
+    """Return a text for measuring calibrated models, on subjects different from those of `load_calibration_text`."""
     return (files(__name__) / "held_out.txt").read_text(encoding="utf-8")

@@ -38,7 +38,7 @@ class HiddenStates:
     exact: Tensor
     quantized: Tensor
 
-    def batches(self, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def iterate_batches(self, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield batches of rows on the device, as (rows, exact, quantized)."""
         rows, length, _ = self.exact.shape
         step = max(1, BATCH_TOKENS // length)
@@ -64,7 +64,7 @@ class InputStatistics:
 
 
 @contextmanager
-def allow_rounded_products() -> Iterator[None]:
+def allow_reduced_precision() -> Iterator[None]:
     """Let matrix products round their operands to TF32 or bfloat16 if that is faster on this hardware.
 
     This changes the inputs of a layer far less than quantizing to 4 bits does.
@@ -146,10 +146,10 @@ class BlockCalibrator:
         return tensors
 
     def _collect_statistics(self, layer: str, states: HiddenStates) -> InputStatistics:
-        width = self._exact.weight(layer).shape[1]
+        width = self._exact.get_weight(layer).shape[1]
         hidden = states.exact.shape[-1]
         sums = InputStatistics(*(torch.zeros(rows, width, device=self._device) for rows in (width, width, hidden)))
-        for _, exact, quantized in states.batches(self._device):
+        for _, exact, quantized in states.iterate_batches(self._device):
             self._accumulate_statistics(sums, layer, exact, quantized)
         tokens = states.exact.shape[0] * states.exact.shape[1]
         for total in (sums.second_moments, sums.drift, sums.state_drift):
@@ -158,7 +158,7 @@ class BlockCalibrator:
 
     @torch.inference_mode()
     def _accumulate_statistics(self, sums: InputStatistics, layer: str, exact: Tensor, quantized: Tensor) -> None:
-        with allow_rounded_products():
+        with allow_reduced_precision():
             drift, inputs = self._exact.compute_inputs(layer, exact), self._quantized.compute_inputs(layer, quantized)
         drift -= inputs
         sums.second_moments.addmm_(inputs.T, inputs)
@@ -168,7 +168,7 @@ class BlockCalibrator:
 
     def _compute_target(self, number: int, layer: str, statistics: InputStatistics) -> Tensor:
         """Return the weight [out, in] to quantize: the original, corrected for the errors of earlier layers."""
-        weight = self._quantized.weight(layer)
+        weight = self._quantized.get_weight(layer)
         drift = weight @ statistics.drift
         if layer in RESIDUAL_LAYERS:
             drift += statistics.state_drift
@@ -178,7 +178,7 @@ class BlockCalibrator:
 
     def _quantize_layer(self, name: str, layer: str, target: Tensor, second_moments: Tensor) -> dict[str, Tensor]:
         """Quantize a layer in place; return the tensors to store, by name."""
-        weight = self._quantized.weight(layer)
+        weight = self._quantized.get_weight(layer)
         offset = compute_scale_offset(weight) if self._double_quantization else None
         result = quantize_with_compensation(target, second_moments, self._book, offset)
         weight.copy_(result.dequantized)
@@ -188,8 +188,8 @@ class BlockCalibrator:
 
     def _advance_states(self, layer: str, states: HiddenStates) -> None:
         """Advance the hidden states through the sublayer that contains `layer`."""
-        for rows, exact, quantized in states.batches(self._device):
-            with allow_rounded_products():
+        for rows, exact, quantized in states.iterate_batches(self._device):
+            with allow_reduced_precision():
                 states.exact[rows] = self._exact.run_sublayer(layer, exact)
                 states.quantized[rows] = self._quantized.run_sublayer(layer, quantized)
 

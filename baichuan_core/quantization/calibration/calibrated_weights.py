@@ -27,7 +27,7 @@ class CalibratedWeights:
         self._endings = stored_endings(code.method, double_quantization=code.double_quantization)
         self._loaded: tuple[int, dict[str, Tensor]] | None = None
 
-    def weight(self, name: str) -> QuantizedWeight:
+    def load_weight(self, name: str) -> QuantizedWeight:
         """Return a quantized weight by name, such as "model.layers.3.mlp.up_proj.weight"."""
         number = int(name.split(".")[2])
         if self._loaded is None or self._loaded[0] != number:

@@ -45,7 +45,7 @@ class CodeBook:
         values: Tensor = self._table[index]
         return values
 
-    def pack(self, positions: Tensor) -> Tensor:
+    def pack_codes(self, positions: Tensor) -> Tensor:
         """Pack two codes per byte, the first in the high bits: uint8 [out, in] positions to uint8 [out * in / 2, 1]."""
         codes = self.codes[positions.reshape(-1).int()]
         packed: Tensor = codes[::2] << 4 | codes[1::2]

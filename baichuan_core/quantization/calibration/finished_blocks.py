@@ -52,30 +52,30 @@ class FinishedBlocks:
     def count(self) -> int:
         """Number of finished blocks, up to the last one whose resulting hidden states are available."""
         done = 0
-        while self._block_file(done).is_file():
+        while self._get_block_path(done).is_file():
             done += 1
-        while done and not self._states_file(done).is_file():
+        while done and not self._get_states_path(done).is_file():
             done -= 1
         return done
 
     def add(self, number: int, tensors: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> None:
         """Save a block's quantized tensors, by their names in the checkpoint, and the hidden states after it."""
-        _save_tensors(states, self._states_file(number + 1))
-        _save_tensors(tensors, self._block_file(number))
-        self._states_file(number).unlink(missing_ok=True)
+        _save_tensors(states, self._get_states_path(number + 1))
+        _save_tensors(tensors, self._get_block_path(number))
+        self._get_states_path(number).unlink(missing_ok=True)
 
     def load_tensors(self, number: int) -> dict[str, Tensor]:
         """Load the quantized tensors of a block."""
-        return _load_tensors(self._block_file(number))
+        return _load_tensors(self._get_block_path(number))
 
     def load_states(self, count: int) -> dict[str, Tensor]:
         """Load the hidden states after the first `count` blocks."""
-        return _load_tensors(self._states_file(count))
+        return _load_tensors(self._get_states_path(count))
 
-    def _block_file(self, number: int) -> Path:
+    def _get_block_path(self, number: int) -> Path:
         return self._folder / f"block-{number:05}.safetensors"
 
-    def _states_file(self, count: int) -> Path:
+    def _get_states_path(self, count: int) -> Path:
         return self._folder / f"states-{count:05}.safetensors"
 
     def _require_same_identity(self, folder: Path) -> None:

@@ -43,7 +43,7 @@ class SingleBlockDecoder:
         }
         self._block.load_state_dict(weights, assign=True)
 
-    def weight(self, layer: str) -> Tensor:
+    def get_weight(self, layer: str) -> Tensor:
         """Return the weight [out, in] of a layer, such as "mlp.up_proj"."""
         return self._block.get_parameter(f"{layer}.weight").data
 
@@ -70,20 +70,20 @@ class SingleBlockDecoder:
         """
         seen: list[Tensor] = []
 
-        def stop(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        def stop_at_layer(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             seen.append(arguments[0].flatten(0, -2))
-            raise _InputsFoundError
+            raise _InputsCapturedError
 
-        handle = self._block.get_submodule(layer).register_forward_pre_hook(stop)
+        handle = self._block.get_submodule(layer).register_forward_pre_hook(stop_at_layer)
         try:
-            with suppress(_InputsFoundError):
+            with suppress(_InputsCapturedError):
                 self.run_sublayer(layer, states)
         finally:
             handle.remove()
         return seen[0]
 
 
-class _InputsFoundError(Exception):
+class _InputsCapturedError(Exception):
     """Internal exception that stops a forward pass once the inputs of a layer are known."""
 
 

@@ -13,7 +13,7 @@ from .blocks import BATCH_TOKENS, SUBLAYERS
 from .one_block import SingleBlockDecoder
 
 # Fraction of the input columns left unquantized in each row of token ids; about 0.01 with LLM.int8()'s default.
-FLOAT_COLUMN_FRACTION = 0.1
+UNQUANTIZED_COLUMN_FRACTION = 0.1
 MIN_OUTLIER_THRESHOLD = 1e-3  # a threshold of 0 would turn off outlier handling
 
 
@@ -52,5 +52,5 @@ def find_outlier_threshold(
             )
         on_progress(Progress((number + 1) / config.num_hidden_layers, "calibrating", {"block": float(number + 1)}))
     ordered = torch.cat(largest).sort().values
-    found = float(ordered[int((1 - FLOAT_COLUMN_FRACTION) * len(ordered))])
+    found = float(ordered[int((1 - UNQUANTIZED_COLUMN_FRACTION) * len(ordered))])
     return round(min(max(found, MIN_OUTLIER_THRESHOLD), OUTLIER_THRESHOLD), 3)

@@ -11,7 +11,7 @@ from torch import Tensor
 from baichuan_core.checkpoint import load_tokenizer
 from baichuan_core.config import DEFAULT_CONTEXT_LENGTH, BaichuanConfig
 from baichuan_core.errors import DatasetError
-from baichuan_core.likelihood import calibration_text, encode_plain
+from baichuan_core.likelihood import encode_plain_text, load_calibration_text
 from baichuan_core.text_file import read_text_file
 
 MIN_TOKENS = 2048  # with fewer, codes overfit the calibration text
@@ -85,7 +85,7 @@ def read_calibration_rows(checkpoint: Path, config: BaichuanConfig, calibration:
     added = min(round(rows * fraction / (1 - fraction)), calibration.sequences - rows)
     if added == 0:
         return chosen
-    built_in = encode_plain(load_tokenizer(checkpoint), calibration_text())
+    built_in = encode_plain_text(load_tokenizer(checkpoint), load_calibration_text())
     return torch.cat([chosen, _choose_rows(built_in, min(added, len(built_in) // length), length, calibration.seed)])
 
 
@@ -100,6 +100,6 @@ def _read_token_ids(checkpoint: Path, calibration: Calibration) -> tuple[str, li
     if calibration.token_ids is not None:
         return "the calibration data", list(chain.from_iterable(calibration.token_ids))
     if calibration.text is None:
-        return "the built-in text", encode_plain(load_tokenizer(checkpoint), calibration_text())
+        return "the built-in text", encode_plain_text(load_tokenizer(checkpoint), load_calibration_text())
     text = Path(calibration.text)
-    return text.name, encode_plain(load_tokenizer(checkpoint), read_text_file(text))
+    return text.name, encode_plain_text(load_tokenizer(checkpoint), read_text_file(text))

@@ -62,7 +62,7 @@ def build_stored_tensors(
         quant_type=book.name,
     )
     packed = {f"weight.{ending}": tensor for ending, tensor in state.as_dict(packed=True).items()}
-    return {"weight": book.pack(result.positions).cpu(), **packed}
+    return {"weight": book.pack_codes(result.positions).cpu(), **packed}
 
 
 def dequantize(tensors: dict[str, Tensor]) -> Tensor:

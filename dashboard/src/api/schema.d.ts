@@ -458,7 +458,7 @@ export interface paths {
         };
         /**
          * List Checkpoints
-         * @description List the job's usable checkpoints: its result, once it has succeeded.
+         * @description List the checkpoints of a job: only its resulting model, once the job has succeeded.
          */
         get: operations["list_checkpoints_v1_fine_tuning_jobs__job_id__checkpoints_get"];
         put?: never;
@@ -500,7 +500,7 @@ export interface paths {
         put?: never;
         /**
          * Pause
-         * @description Pause a job until it is resumed; its status is `queued`, and its true state is in `baichuan`.
+         * @description Pause a job until it is resumed; a paused job has the status `queued`, with its true state in `baichuan`.
          */
         post: operations["pause_v1_fine_tuning_jobs__job_id__pause_post"];
         delete?: never;
@@ -926,7 +926,7 @@ export interface paths {
         put?: never;
         /**
          * Create Key
-         * @description Create a key, and its project if there is none with that name. Only this response shows the secret.
+         * @description Create a key, and its project if it does not exist yet. Only this response shows the secret.
          */
         post: operations["create_key_v1_keys_post"];
         delete?: never;
@@ -1014,7 +1014,7 @@ export interface paths {
         };
         /**
          * Get Session
-         * @description Return the key that is signed in, and when its session ends.
+         * @description Return the caller's API key, and when the session ends.
          */
         get: operations["get_session_v1_session_get"];
         put?: never;
@@ -1064,7 +1064,7 @@ export interface paths {
         put?: never;
         /**
          * Create Upload
-         * @description Announce a file whose parts will arrive within an hour.
+         * @description Start the upload of a file; its parts must arrive within an hour.
          */
         post: operations["create_upload_v1_uploads_post"];
         delete?: never;
@@ -1931,16 +1931,6 @@ export interface components {
             vocab_size?: number | null;
         };
         /**
-         * CompletionBody
-         * @description The parts of the file, in order.
-         */
-        CompletionBody: {
-            /** Md5 */
-            md5?: string | null;
-            /** Part Ids */
-            part_ids: string[];
-        };
-        /**
          * ConvertResult
          * @description The size of a checkpoint before and after its conversion.
          */
@@ -2064,7 +2054,7 @@ export interface components {
         };
         /**
          * DeviceHistory
-         * @description A device's measurements over time; each list has one entry per time, or null where nothing was measured.
+         * @description A device's measurements over time; each list has one entry per point in time, null if nothing was measured.
          */
         DeviceHistory: {
             /** Index */
@@ -2095,7 +2085,7 @@ export interface components {
         };
         /**
          * DeviceObject
-         * @description A device of a worker's machine; values that cannot be measured are null.
+         * @description A device on a worker's machine; values that cannot be measured are null.
          */
         DeviceObject: {
             /**
@@ -2331,7 +2321,7 @@ export interface components {
         };
         /**
          * ExpiresAfter
-         * @description When the file expires.
+         * @description The expiration time of the file, relative to its creation.
          */
         ExpiresAfter: {
             /**
@@ -2508,7 +2498,7 @@ export interface components {
         };
         /**
          * FineTuningCheckpointObject
-         * @description A model that a fine-tuning job has written.
+         * @description A model that a fine-tuning job has produced.
          */
         FineTuningCheckpointObject: {
             /** Created At */
@@ -3007,7 +2997,7 @@ export interface components {
         };
         /**
          * GenerateResult
-         * @description The counts and the speed of a generation; the completions are in the artifact completions.jsonl.
+         * @description Counts and throughput of a generate job; the completions are in the artifact completions.jsonl.
          */
         GenerateResult: {
             /**
@@ -3834,7 +3824,7 @@ export interface components {
              *       }
              *     }
              */
-            supervised?: components["schemas"]["Supervised"];
+            supervised?: components["schemas"]["SupervisedMethod"];
             /**
              * Type
              * @constant
@@ -3846,7 +3836,7 @@ export interface components {
          * @description The training method.
          */
         MethodObject: {
-            supervised: components["schemas"]["SupervisedObject"];
+            supervised: components["schemas"]["SupervisedMethodObject"];
             /**
              * Type
              * @default supervised
@@ -3957,7 +3947,7 @@ export interface components {
         };
         /**
          * NewKey
-         * @description An API key to create; its project is created if there is none with that name.
+         * @description An API key to create; its project is created too if it does not exist yet.
          */
         NewKey: {
             /** Name */
@@ -4030,7 +4020,7 @@ export interface components {
         };
         /**
          * OpenAIError
-         * @description The same error in the format of OpenAI's API.
+         * @description An error in the format of OpenAI's API.
          */
         OpenAIError: {
             /** Code */
@@ -4389,7 +4379,7 @@ export interface components {
         };
         /**
          * PreviewResult
-         * @description How a fine-tune would read a dataset.
+         * @description A dataset as a fine-tune would read it.
          */
         PreviewResult: {
             /**
@@ -4619,7 +4609,7 @@ export interface components {
         };
         /**
          * PullSpec
-         * @description A job that downloads a repository: weights, configuration, tokenizer and licence, but none of its code.
+         * @description A job that downloads a repository: weights, configuration, tokenizer and license, but none of its code.
          */
         PullSpec: {
             /**
@@ -4731,7 +4721,7 @@ export interface components {
         };
         /**
          * QuantizeSpec
-         * @description A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without any flag.
+         * @description A job that writes an int8 (LLM.int8()), NF4 or FP4 checkpoint, which loads without extra options.
          */
         QuantizeSpec: {
             /**
@@ -4863,7 +4853,7 @@ export interface components {
         };
         /**
          * RequirementObject
-         * @description What a job requires of each machine that runs it, fixed at submission.
+         * @description The requirements of a job, fixed at submission.
          */
         RequirementObject: {
             /**
@@ -5127,7 +5117,7 @@ export interface components {
         };
         /**
          * SessionObject
-         * @description The API key that is signed in.
+         * @description The API key of a session or request, and when the session ends.
          */
         SessionObject: {
             /**
@@ -5211,8 +5201,18 @@ export interface components {
             usage: components["schemas"]["api__openai__completion_objects__Usage"];
         };
         /**
+         * StoredChatUpdateBody
+         * @description The part of a stored chat that clients can change.
+         */
+        StoredChatUpdateBody: {
+            /** Metadata */
+            metadata: {
+                [key: string]: string;
+            } | null;
+        };
+        /**
          * StoredPrecision
-         * @description How the weights are stored.
+         * @description The dtype and quantization in which the weights are stored.
          */
         StoredPrecision: {
             /**
@@ -5250,10 +5250,10 @@ export interface components {
             include_usage?: boolean | null;
         };
         /**
-         * Supervised
+         * SupervisedMethod
          * @description Settings for the supervised method.
          */
-        Supervised: {
+        SupervisedMethod: {
             /**
              * @default {
              *       "batch_size": "auto",
@@ -5264,10 +5264,10 @@ export interface components {
             hyperparameters?: components["schemas"]["Hyperparameters"];
         };
         /**
-         * SupervisedObject
+         * SupervisedMethodObject
          * @description The supervised method.
          */
-        SupervisedObject: {
+        SupervisedMethodObject: {
             hyperparameters: components["schemas"]["HyperparametersObject"];
         };
         /**
@@ -5371,16 +5371,6 @@ export interface components {
             usage: components["schemas"]["api__openai__completion_objects__Usage"];
         };
         /**
-         * UpdateBody
-         * @description The part of a stored chat that clients can change.
-         */
-        UpdateBody: {
-            /** Metadata */
-            metadata: {
-                [key: string]: string;
-            } | null;
-        };
-        /**
          * UploadBody
          * @description A file that will be uploaded in parts.
          */
@@ -5400,6 +5390,16 @@ export interface components {
              * @enum {string}
              */
             purpose: "fine-tune" | "prompts" | "batch" | "user_data" | "assistants" | "vision" | "evals";
+        };
+        /**
+         * UploadCompletionBody
+         * @description The parts of the file, in order.
+         */
+        UploadCompletionBody: {
+            /** Md5 */
+            md5?: string | null;
+            /** Part Ids */
+            part_ids: string[];
         };
         /**
          * UploadObject
@@ -5499,7 +5499,7 @@ export interface components {
             free_bytes: number | null;
             /**
              * Holders
-             * @description Jobs that hold what is missing, largest first
+             * @description Jobs that hold the missing resource, largest first
              */
             holders: components["schemas"]["HolderObject"][];
             /**
@@ -6061,7 +6061,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["UpdateBody"];
+                "application/json": components["schemas"]["StoredChatUpdateBody"];
             };
         };
         responses: {
@@ -7954,7 +7954,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["CompletionBody"];
+                "application/json": components["schemas"]["UploadCompletionBody"];
             };
         };
         responses: {

@@ -17,14 +17,14 @@ from jobs.chats.messages import (
     CALL_ADAPTER,
     REPLIES_ADAPTER,
     Abort,
-    Alive,
-    Ask,
+    ChatEnded,
+    ChatRefused,
+    ChatRequest,
+    ChatsAlive,
+    ChatStarted,
     ChoiceEnded,
     Delta,
-    Ended,
-    Refused,
     Reply,
-    Started,
     TokenLogprob,
     call_queue_key,
     reply_stream_key,
@@ -44,12 +44,12 @@ class ScriptedRunner:
     """
 
     def __init__(self, url: str, attempt_id: str) -> None:
-        self.asked: list[Ask] = []
+        self.asked: list[ChatRequest] = []
         self.aborted: list[str] = []
         self._redis = redis.Redis.from_url(url)
         self._queue = call_queue_key(attempt_id)
-        self._thinking: dict[str, tuple[Ask, float]] = {}  # with the time at which the answer is due
-        self._endless: dict[str, tuple[Ask, int]] = {}  # with the number of the next reply
+        self._thinking: dict[str, tuple[ChatRequest, float]] = {}  # with the time at which the answer is due
+        self._endless: dict[str, tuple[ChatRequest, int]] = {}  # with the number of the next reply
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -90,12 +90,12 @@ class ScriptedRunner:
     def _think(self) -> None:
         for chat_id, (ask, ends_at) in list(self._thinking.items()):
             if time.monotonic() < ends_at:
-                self._reply(ask, [Alive([chat_id])])
+                self._reply(ask, [ChatsAlive([chat_id])])
             else:
                 del self._thinking[chat_id]
                 self._reply(ask, list(write(ask, ["thought"])))
 
-    def _reply(self, ask: Ask, replies: list[Reply]) -> None:
+    def _reply(self, ask: ChatRequest, replies: list[Reply]) -> None:
         if replies:
             self._redis.xadd(reply_stream_key(ask.reply_to), {"replies": REPLIES_ADAPTER.dump_json(replies)})
 
@@ -106,15 +106,15 @@ def prompt_of(request: Any) -> str:
     return text
 
 
-def play(ask: Ask) -> list[Reply]:
+def play(ask: ChatRequest) -> list[Reply]:
     """Return all replies to a request, or the first of them if they are endless."""
-    prompt, started = prompt_of(ask.request), Started(ask.id, 0, PROMPT_TOKENS)
+    prompt, started = prompt_of(ask.request), ChatStarted(ask.id, 0, PROMPT_TOKENS)
     special: dict[str, list[Reply]] = {
-        "busy": [Refused(ask.id, 0, "busy", "the runner answers 32 chats already")],
-        "leaving": [Refused(ask.id, 0, "leaving", "the job is about to end")],
-        "invalid": [Refused(ask.id, 0, "invalid", "is longer than the window of 64 tokens", "max_new_tokens")],
-        "die": [started, Delta(ask.id, 1, 0, "word"), Refused(ask.id, 2, "failed", "the runner was killed")],
-        "gap": [started, Ended(ask.id, 7)],
+        "busy": [ChatRefused(ask.id, 0, "busy", "the runner answers 32 chats already")],
+        "leaving": [ChatRefused(ask.id, 0, "leaving", "the job is about to end")],
+        "invalid": [ChatRefused(ask.id, 0, "invalid", "is longer than the window of 64 tokens", "max_new_tokens")],
+        "die": [started, Delta(ask.id, 1, 0, "word"), ChatRefused(ask.id, 2, "failed", "the runner was killed")],
+        "gap": [started, ChatEnded(ask.id, 7)],
         "silent": [started],
         "think": [started],
         "forever": [started],
@@ -122,7 +122,7 @@ def play(ask: Ask) -> list[Reply]:
     return special.get(prompt) or [started, *write(ask, prompt.split(" "))]
 
 
-def write(ask: Ask, words: list[str]) -> Iterator[Reply]:
+def write(ask: ChatRequest, words: list[str]) -> Iterator[Reply]:
     """Write the words as the answer of each completion."""
     number = 1
     for choice in range(ask.request.get("n", 1)):
@@ -133,7 +133,7 @@ def write(ask: Ask, words: list[str]) -> Iterator[Reply]:
             number += 1
         yield ChoiceEnded(ask.id, number, choice, "stop", len(words))
         number += 1
-    yield Ended(ask.id, number)
+    yield ChatEnded(ask.id, number)
 
 
 def chance(text: str, alternatives: int) -> TokenLogprob:

@@ -28,7 +28,7 @@ from tests.workers.deployment import RedisServer, wait_for
 def test_a_client_that_disconnects_frees_its_slot(chatter: openai.OpenAI, served: Served) -> None:
     stream = ask(chatter, "forever", stream=True)
     chunks = [next(stream) for _ in range(5)]
-    with redis.Redis.from_url(served.api.settings.redis) as connection:
+    with redis.Redis.from_url(served.api.settings.effective_redis_url) as connection:
         assert connection.exists(process_key(served.runner.asked[-1].reply_to))
     stream.close()
     wait_for("the abort", lambda: chunks[0].id in served.runner.aborted)

@@ -105,7 +105,7 @@ def test_uploads(client: openai.OpenAI, api: Api) -> None:
     with pytest.raises(openai.ConflictError, match="is completed"):
         client.uploads.cancel(upload.id)
     api.clean()
-    assert not [path for path in (Path(api.settings.artifacts) / "uploads").rglob("*") if path.is_file()]
+    assert not [path for path in (Path(api.settings.effective_artifact_root) / "uploads").rglob("*") if path.is_file()]
 
 
 def test_uploads_in_chunks_are_checked_too(client: openai.OpenAI, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_failed_and_cancelled_uploads(client: openai.OpenAI, api: Api) -> None:
     with pytest.raises(openai.ConflictError, match="is expired"):
         client.uploads.complete(late.id, part_ids=[part.id])
     api.clean()
-    assert not [path for path in (Path(api.settings.artifacts) / "uploads").rglob("*") if path.is_file()]
+    assert not [path for path in (Path(api.settings.effective_artifact_root) / "uploads").rglob("*") if path.is_file()]
     with pytest.raises(openai.APIStatusError) as large:
         client.uploads.create(bytes=10**12, filename="a", mime_type="text/plain", purpose="batch")
     assert (large.value.status_code, large.value.param) == (413, "bytes")

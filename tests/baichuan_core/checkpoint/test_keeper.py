@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from baichuan_core.checkpoint import NATIVE_ENGINE, ModelKeeper, ModelSource
+from baichuan_core.checkpoint import NATIVE_ENGINE, ModelCache, ModelSource
 from baichuan_core.evaluation import evaluate_perplexity
 from baichuan_core.generation import GenerationOptions, GenerationRequest, TextGenerator, generate
 from examples.tiny_checkpoint import make_tiny_checkpoint
@@ -20,7 +20,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_the_same_source_is_loaded_once_and_only_one_model_exists(checkpoint: Path) -> None:
-    models = ModelKeeper()
+    models = ModelCache()
     source = ModelSource(checkpoint)
     first = models.load(source)
     assert models.load(ModelSource(checkpoint)) is first
@@ -37,7 +37,7 @@ def test_the_same_source_is_loaded_once_and_only_one_model_exists(checkpoint: Pa
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_changed_or_replaced_file_is_noticed(checkpoint: Path, name: str) -> None:
-    models, source = ModelKeeper(), ModelSource(checkpoint)
+    models, source = ModelCache(), ModelSource(checkpoint)
     first = models.load(source)
     file = next(iter(checkpoint.glob(name)), checkpoint / "config.json")
     times = file.stat()
@@ -49,7 +49,7 @@ def test_a_changed_or_replaced_file_is_noticed(checkpoint: Path, name: str) -> N
 
 
 def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(checkpoint: Path) -> None:
-    models = ModelKeeper()
+    models = ModelCache()
     models.load(ModelSource(checkpoint))
 
     def fail() -> None:
@@ -70,7 +70,7 @@ def test_an_engine_is_kept_with_its_settings_and_closed_when_released(checkpoint
         def close(self) -> None:
             ended.append(self.name)
 
-    models, source = ModelKeeper(), ModelSource(checkpoint)
+    models, source = ModelCache(), ModelSource(checkpoint)
     first = models.get_or_start(source, "engine", lambda: Engine("first"), variant=32)
     assert models.get_or_start(source, "engine", lambda: Engine("again"), variant=32) is first
     models.get_or_start(source, "engine", lambda: Engine("second"), variant=16)
@@ -85,7 +85,7 @@ def test_operations_share_the_model_and_answer_the_same(checkpoint: Path, tmp_pa
     text.write_text("a queue has two ends " * 60, encoding="utf-8")
     requests = [GenerationRequest(prompt="你好"), GenerationRequest(prompt="a queue")]
     options = GenerationOptions(max_new_tokens=16, temperature=0.8, seed=3)
-    models = ModelKeeper()
+    models = ModelCache()
     generate(checkpoint, requests, tmp_path / "cold.jsonl", options)
     generate(checkpoint, requests, tmp_path / "first.jsonl", options, models=models)
     kept = models.kept

@@ -21,7 +21,7 @@ from baichuan_core import (
     UnsupportedError,
     quantize,
 )
-from baichuan_core.checkpoint import load_model, load_tokenizer, write_adapter_identity
+from baichuan_core.checkpoint import load_model, load_tokenizer, write_base_identity
 
 MakeCheckpoint = Callable[..., Path]
 IDS = torch.arange(5, 17)[None]
@@ -34,7 +34,7 @@ def make_adapter(base: Path, adapter: Path, *, recorded: bool = True) -> torch.T
     model = get_peft_model(load_model(base, device="cpu"), settings).eval()
     model.save_pretrained(str(adapter))
     if recorded:
-        write_adapter_identity(adapter, base)
+        write_base_identity(adapter, base)
     logits: torch.Tensor = model(IDS).logits
     return logits
 

@@ -20,7 +20,7 @@ from baichuan_core import (
     load_model,
     quantize,
 )
-from baichuan_core.checkpoint import write_adapter_identity
+from baichuan_core.checkpoint import write_base_identity
 
 MakeCheckpoint = Callable[..., Path]
 LAYERS = ["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -36,7 +36,7 @@ def make_adapter(base: Path, directory: Path, **changes: Any) -> Path:
         if "lora_" in name or "modules_to_save" in name:
             parameter.data += torch.randn_like(parameter) * 0.1
     adapted.save_pretrained(directory)
-    write_adapter_identity(directory, base)
+    write_base_identity(directory, base)
     return directory
 
 

@@ -49,7 +49,7 @@ def test_the_prompt_of_cmmlu() -> None:
 )
 def test_numbers_of_subjects_and_categories_are_as_published(benchmark: Benchmark, sizes: dict[str, int]) -> None:
     found: dict[str, int] = {}
-    for subject in benchmark.subjects().values():
+    for subject in benchmark.get_subjects().values():
         for category in subject.categories:
             found[category] = found.get(category, 0) + 1
     assert found == sizes
@@ -58,7 +58,7 @@ def test_numbers_of_subjects_and_categories_are_as_published(benchmark: Benchmar
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
 def test_letters_are_the_tokens_that_end_an_example(benchmark: Benchmark, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(make_tiny_checkpoint(tmp_path))
-    prompt = tokenizer.encode_text(benchmark.format_prompt(next(iter(benchmark.subjects())), [], ASKED))
+    prompt = tokenizer.encode_text(benchmark.format_prompt(next(iter(benchmark.get_subjects())), [], ASKED))
     for letter, ids in zip("ABCD", encode_letters(tokenizer, benchmark), strict=True):
         assert str(tokenizer.decode([*prompt, *ids])).endswith(f"{benchmark.cue}{benchmark.before_letter}{letter}")
         assert str(tokenizer.decode(ids)).strip() == letter

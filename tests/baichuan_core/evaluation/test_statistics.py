@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baichuan_core.evaluation.answers import Answer
-from baichuan_core.evaluation.statistics import Averaging, compute_accuracy, compute_difference, compute_mean_interval
+from baichuan_core.evaluation.statistics import (
+    Averaging,
+    compute_accuracy,
+    compute_accuracy_difference,
+    compute_mean_confidence_interval,
+)
 
 
 def answers(marks: Sequence[bool]) -> list[Answer]:
@@ -25,7 +30,7 @@ def test_accuracy_averages_over_questions_or_subjects() -> None:
 def test_the_interval_of_matched_pairs_equals_a_manual_calculation() -> None:
     """12 of 100 pairs are gained and 5 lost, so Agresti and Min give 12.5 / 102 - 5.5 / 102."""
     mine, theirs = [True] * 12 + [False] * 5 + [True] * 83, [False] * 12 + [True] * 5 + [True] * 83
-    found = compute_difference({"s": answers(mine)}, {"s": answers(theirs)}, "questions")
+    found = compute_accuracy_difference({"s": answers(mine)}, {"s": answers(theirs)}, "questions")
     error = math.sqrt((12.5 / 102 + 5.5 / 102 - (7 / 102) ** 2) / 102)
     assert found.difference == pytest.approx(0.07)
     assert (found.low, found.high) == pytest.approx((7 / 102 - 1.959964 * error, 7 / 102 + 1.959964 * error))
@@ -42,7 +47,10 @@ def test_the_difference_is_in_its_interval_and_changes_sign_when_models_are_swap
     mine, theirs = (
         {str(number): answers([pair[side] for pair in rows]) for number, rows in enumerate(pairs)} for side in (0, 1)
     )
-    one, other = compute_difference(mine, theirs, averaging), compute_difference(theirs, mine, averaging)
+    one, other = (
+        compute_accuracy_difference(mine, theirs, averaging),
+        compute_accuracy_difference(theirs, mine, averaging),
+    )
     assert one.difference == pytest.approx(
         compute_accuracy(mine, averaging).accuracy - compute_accuracy(theirs, averaging).accuracy
     )
@@ -62,7 +70,7 @@ def test_the_interval_contains_the_true_difference(averaging: Averaging) -> None
             marks = [(draw < 0.55, 0.15 < draw < 0.6) for draw in torch.rand(size).tolist()]
             mine[str(size)] = answers([pair[0] for pair in marks])
             theirs[str(size)] = answers([pair[1] for pair in marks])
-        found = compute_difference(mine, theirs, averaging)
+        found = compute_accuracy_difference(mine, theirs, averaging)
         held += found.low <= 0.1 <= found.high
     assert 0.92 <= held / draws <= 0.99
 
@@ -73,7 +81,9 @@ def test_the_interval_of_a_mean_contains_the_true_mean() -> None:
     for _ in range(500):
         sizes = torch.randint(20, 31, [6]).tolist()
         values = torch.normal(2.0, 1.0, [6]).tolist()
-        low, high = compute_mean_interval([size * value for size, value in zip(sizes, values, strict=True)], sizes) or (
+        low, high = compute_mean_confidence_interval(
+            [size * value for size, value in zip(sizes, values, strict=True)], sizes
+        ) or (
             0,
             0,
         )
@@ -86,10 +96,10 @@ def test_the_interval_of_a_mean_uses_students_distribution(blocks: int, quantile
     sums = [float(number % 3) for number in range(blocks)]
     mean = sum(sums) / blocks
     error = math.sqrt(sum((one - mean) ** 2 for one in sums) / (blocks - 1) / blocks)
-    low, high = compute_mean_interval(sums, [1] * blocks) or (0, 0)
+    low, high = compute_mean_confidence_interval(sums, [1] * blocks) or (0, 0)
     assert (low + high) / 2 == pytest.approx(mean)
     assert (high - low) / 2 == pytest.approx(quantile * error, rel=0.01)
 
 
 def test_three_blocks_are_too_few() -> None:
-    assert compute_mean_interval([1.0, 2.0, 3.0], [1, 1, 1]) is None
+    assert compute_mean_confidence_interval([1.0, 2.0, 3.0], [1, 1, 1]) is None

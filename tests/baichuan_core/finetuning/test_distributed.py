@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from baichuan_core import Distribution, Progress, RankFailedError, latest_checkpoint
+from baichuan_core import Distribution, Progress, RankFailedError, find_latest_resume_point
 from baichuan_core.errors import TrainingPausedError
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 from tests.baichuan_core.finetuning.distributed_runs import Outcome, rank_processes, run
@@ -108,7 +108,7 @@ def test_a_killed_rank_ends_all_and_the_run_continues(
         run(base, tmp_path / "killed", options, distribution, on_progress=kill)
     assert not rank_processes()
     assert not (tmp_path / "killed" / "output").exists()
-    last = latest_checkpoint(tmp_path / "killed" / "checkpoints")
+    last = find_latest_resume_point(tmp_path / "killed" / "checkpoints")
     assert last is not None
     resumed = run(base, tmp_path / "killed", options, distribution, resume_from=last)
     whole = run(base, tmp_path / "whole", options, distribution)
@@ -133,7 +133,7 @@ def test_a_run_continues_on_another_number_of_ranks(tmp_path: Path, strategy: St
             first,
             should_pause=lambda: next(asked, True),
         )
-    last = latest_checkpoint(tmp_path / "parts" / "checkpoints")
+    last = find_latest_resume_point(tmp_path / "parts" / "checkpoints")
     resumed = run(
         base,
         tmp_path / "parts",

@@ -22,7 +22,7 @@ from baichuan_core import (
 from baichuan_core.finetuning.batches import Collator
 from baichuan_core.finetuning.distributed import DistributionPlan, planning
 from baichuan_core.finetuning.distributed import rendezvous as rendezvous_module
-from baichuan_core.finetuning.distributed.agreement import require_agreement
+from baichuan_core.finetuning.distributed.agreement import require_same_inputs
 from baichuan_core.finetuning.distributed.group import RankGroup
 from baichuan_core.finetuning.distributed.planning import plan_run
 from baichuan_core.finetuning.distributed.rank_collator import RankCollator
@@ -118,7 +118,7 @@ def test_incompatible_distributions_are_rejected(
 
 
 def test_without_gpus_auto_is_one_process_and_with_several_ddp(base: Path) -> None:
-    assert plan_run(base, CPU, Distribution()).is_single
+    assert plan_run(base, CPU, Distribution()).is_single_process
     plan = plan_run(base, CPU, Distribution(processes=2))
     assert (plan.strategy, plan.world_size) == ("ddp", 2)
     assert "every device holds the whole model" in plan.reason
@@ -180,8 +180,8 @@ def test_ranks_that_disagree_are_named(
         {**fields, **change, "options": {**fields["options"], **change.get("options", {})}}, sort_keys=True
     )
     with pytest.raises(error, match=rf"rank 1 \(machine gpu-b\) and rank 0 .* disagree: .*{message}"):
-        require_agreement(identity, _Pair(0, 0, 2, theirs))
-    require_agreement(identity, _Pair(0, 0, 2, json.dumps(fields, sort_keys=True)))
+        require_same_inputs(identity, _Pair(0, 0, 2, theirs))
+    require_same_inputs(identity, _Pair(0, 0, 2, json.dumps(fields, sort_keys=True)))
 
 
 def test_ranks_share_a_batch_and_one_without_an_example_has_no_labels() -> None:

@@ -23,9 +23,9 @@ from baichuan_core import (
     TokenizerError,
     TrainingDivergedError,
     UnsupportedError,
+    find_latest_resume_point,
     finetune,
     generate,
-    latest_checkpoint,
     load_model,
     quantize,
 )
@@ -207,7 +207,7 @@ def test_unsupported_runs_are_rejected_before_training(base: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="not a complete resume point"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=taken)
     finetune(base, CONVERSATIONS, tmp_path / "adapter", LORA, checkpoints=tmp_path / "lora")
-    last = latest_checkpoint(tmp_path / "lora")
+    last = find_latest_resume_point(tmp_path / "lora")
     with pytest.raises(CheckpointError, match="method was 'lora' and is now 'full'"):
         finetune(base, CONVERSATIONS, tmp_path / "new", FULL, checkpoints=tmp_path / "ck", resume_from=last)
     with pytest.raises(CheckpointError, match="cannot be created"):

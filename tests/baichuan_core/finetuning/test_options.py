@@ -18,8 +18,8 @@ from baichuan_core import (
     Progress,
     TrainingDivergedError,
     UnsupportedError,
+    find_latest_resume_point,
     finetune,
-    latest_checkpoint,
 )
 from baichuan_core.errors import InsufficientMemoryError, MemoryOccupiedError
 from baichuan_core.finetuning.options import PRESETS
@@ -146,16 +146,16 @@ def test_optimizers_for_gpus_are_rejected_on_a_cpu(base: Path, tmp_path: Path, o
 
 
 def test_presets(base: Path, tmp_path: Path) -> None:
-    published = FinetuningOptions.preset("baichuan2-published", epochs=1)
+    published = FinetuningOptions.from_preset("baichuan2-published", epochs=1)
     assert (published.lora_rank, published.lora_alpha, published.adam_beta2) == (1, 32, 0.98)
     assert (published.lr_scheduler, published.gradient_checkpointing, published.epochs) == ("constant", True, 1)
     for name in PRESETS:
         quick = {key: value for key, value in QUICK.items() if key in ("device", "dtype", "max_length")}
-        options = FinetuningOptions.preset(name, **quick, max_steps=1, batch_size=2)
+        options = FinetuningOptions.from_preset(name, **quick, max_steps=1, batch_size=2)
         report = finetune(base, CONVERSATIONS, tmp_path / name, options, checkpoints=tmp_path / f"{name}-c")
         assert report.steps == 1
     with pytest.raises(ValueError, match="preset is 'best'; use one of 'baichuan2-published', 'recommended'"):
-        FinetuningOptions.preset("best")
+        FinetuningOptions.from_preset("best")
 
 
 def test_the_best_evaluation_becomes_the_result(base: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_validation_data_in_another_format_is_rejected(base: Path, tmp_path: Pat
 
 def test_a_resume_point_of_another_run_is_rejected_with_what_differs(base: Path, tmp_path: Path) -> None:
     tune(base, tmp_path, save_steps=1)
-    last = latest_checkpoint(tmp_path / "checkpoints")
+    last = find_latest_resume_point(tmp_path / "checkpoints")
     data = tmp_path / "other.json"
     data.write_text(json.dumps(json.loads(CONVERSATIONS.read_text())[:-1]))
     stranger = make_tiny_checkpoint(tmp_path / "stranger", seed=5)
@@ -240,7 +240,7 @@ def test_a_run_that_diverges_stops_at_its_step_and_keeps_the_resume_point_before
     change = {"method": "full", "learning_rate": 1e38, "save_steps": 1, "max_grad_norm": 0, "logging_steps": 50}
     with pytest.raises(TrainingDivergedError, match=r"the loss is nan at step 2"):
         finetune(base, CONVERSATIONS, tmp_path / "out", FinetuningOptions(**QUICK | change), checkpoints=tmp_path / "c")
-    last = latest_checkpoint(tmp_path / "c")
+    last = find_latest_resume_point(tmp_path / "c")
     assert last is not None
     assert last.name == "checkpoint-1"
 

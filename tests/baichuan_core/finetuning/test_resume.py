@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from baichuan_core import FinetuningOptions, finetune, latest_checkpoint
+from baichuan_core import FinetuningOptions, find_latest_resume_point, finetune
 from baichuan_core.errors import TrainingPausedError
 from examples.tiny_checkpoint import CONVERSATIONS, make_tiny_checkpoint
 
@@ -64,7 +64,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, method: Method)
     assert not (tmp_path / "resumed").exists()
 
     options = FinetuningOptions(**OPTIONS | {"method": method})
-    last = latest_checkpoint(tmp_path / "checkpoints")
+    last = find_latest_resume_point(tmp_path / "checkpoints")
     assert last is not None
     assert last.name == "checkpoint-4"
     resumed = finetune(
@@ -85,7 +85,7 @@ def test_a_run_that_died_after_its_last_step_only_writes_the_result(tmp_path: Pa
     base = make_tiny_checkpoint(tmp_path / "base")
     options = FinetuningOptions(**OPTIONS | {"method": "full", "epochs": 1})
     first = finetune(base, CONVERSATIONS, tmp_path / "first", options, checkpoints=tmp_path / "checkpoints")
-    last = latest_checkpoint(tmp_path / "checkpoints")
+    last = find_latest_resume_point(tmp_path / "checkpoints")
     again = finetune(
         base, CONVERSATIONS, tmp_path / "again", options, checkpoints=tmp_path / "checkpoints", resume_from=last
     )
@@ -95,7 +95,7 @@ def test_a_run_that_died_after_its_last_step_only_writes_the_result(tmp_path: Pa
 
 
 def test_an_incomplete_resume_point_is_ignored(tmp_path: Path) -> None:
-    assert latest_checkpoint(tmp_path / "missing") is None
+    assert find_latest_resume_point(tmp_path / "missing") is None
     for step in (2, 10):
         directory = tmp_path / f"checkpoint-{step}"
         directory.mkdir()
@@ -104,7 +104,7 @@ def test_an_incomplete_resume_point_is_ignored(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}").mkdir()
         if content is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
-    found = latest_checkpoint(tmp_path)
+    found = find_latest_resume_point(tmp_path)
     assert found is not None
     assert found.name == "checkpoint-10"
 
@@ -123,7 +123,7 @@ def test_a_run_that_was_paused_continues_where_it_was(tmp_path: Path) -> None:
             should_pause=lambda: next(asked),
         )
     assert not (tmp_path / "paused").exists()
-    last = latest_checkpoint(tmp_path / "checkpoints")
+    last = find_latest_resume_point(tmp_path / "checkpoints")
     resumed = finetune(
         base, CONVERSATIONS, tmp_path / "resumed", options, checkpoints=tmp_path / "checkpoints", resume_from=last
     )

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from baichuan_core.generation.engines.capacity import compute_capacity
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine
-from baichuan_core.generation.engines.outputs import Completion, Step
+from baichuan_core.generation.engines.outputs import Completion, StepOutputs
 from baichuan_core.generation.options import GenerationOptions
 
 
-def run(engine: Engine, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[Step]:
+def run(engine: Engine, requests: Sequence[EncodedRequest], *, stream: bool = False) -> Iterator[StepOutputs]:
     """Add all requests at once and step until the engine is idle; raise the error of one that fails."""
     engine.prepare(compute_capacity(requests, GenerationOptions()))
     for request in requests:

@@ -10,10 +10,10 @@ from baichuan_core.generation.engines.capacity import (
     grow_capacity,
     is_capacity_sufficient,
 )
-from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, SamplingSettings
 from baichuan_core.generation.engines.waiting import WaitingQueue
 
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+GREEDY = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 OPTIONS = GenerationOptions(batch_size=32, batch_tokens=16384)
 
 

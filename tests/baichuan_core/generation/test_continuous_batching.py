@@ -14,16 +14,16 @@ from torch import Tensor
 from baichuan_core import BaichuanForCausalLM, BaichuanTokenizer, UnsupportedError
 from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.generation import GenerationOptions
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSettings
 from baichuan_core.generation.engines.native import forward, passes, slots
 from baichuan_core.generation.engines.native.cache import SlotCache
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from examples.tiny_checkpoint import Family, make_tiny_checkpoint
 from tests.baichuan_core.generation.driving import complete, run
 
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
-PENALISED = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1.5)
-SAMPLED = Sampling(temperature=1.0, top_k=50, top_p=0.9, repetition_penalty=1.1)
+GREEDY = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+PENALISED = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1.5)
+SAMPLED = SamplingSettings(temperature=1.0, top_k=50, top_p=0.9, repetition_penalty=1.1)
 NO_END = frozenset({-1})
 LENGTHS = [(3, 20), (40, 4), (1, 11), (17, 30), (90, 2), (8, 8), (5, 25), (33, 1), (60, 12)]
 
@@ -61,7 +61,9 @@ def prompt_of(length: int, seed: int) -> tuple[int, ...]:
     return tuple(ids.tolist())
 
 
-def requests_of(sampling: Sequence[Sampling], lengths: Sequence[tuple[int, int]] = LENGTHS) -> list[EncodedRequest]:
+def requests_of(
+    sampling: Sequence[SamplingSettings], lengths: Sequence[tuple[int, int]] = LENGTHS
+) -> list[EncodedRequest]:
     return [
         EncodedRequest(i, 0, prompt_of(length, i), limit, 1000 + i, sampling[i % len(sampling)])
         for i, (length, limit) in enumerate(lengths)
@@ -312,7 +314,7 @@ def test_text_streams_piece_by_piece(one_model: tuple[BaichuanForCausalLM, Baich
     ended: set[int] = set()
     tokens = 0
     for step in run(engine, requests, stream=True):
-        tokens += step.tokens
+        tokens += step.token_count
         for delta in step.deltas:
             assert delta.index not in ended
             texts[delta.index].append(delta.text)

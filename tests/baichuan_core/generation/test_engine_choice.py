@@ -15,7 +15,7 @@ from baichuan_core import (
     UnsupportedError,
     generate,
 )
-from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup, Sampling
+from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup, SamplingSettings
 from baichuan_core.generation.engines.vllm import find_model_incompatibility
 from baichuan_core.generation.engines.vllm.engine import (
     convert_logprobs,
@@ -24,7 +24,7 @@ from baichuan_core.generation.engines.vllm.engine import (
 )
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
-SAMPLED = Sampling(0.3, 5, 0.85, 1.05, presence_penalty=0.5, frequency_penalty=-1.0, logit_bias=((7, 2.0),))
+SAMPLED = SamplingSettings(0.3, 5, 0.85, 1.05, presence_penalty=0.5, frequency_penalty=-1.0, logit_bias=((7, 2.0),))
 REQUEST = EncodedRequest(4, 1, (7, 8), 20, 99, SAMPLED, ("stop",), 3)
 
 
@@ -97,7 +97,7 @@ def test_our_options_are_converted_to_those_of_vllm(checkpoint: Path) -> None:
         "logprobs": 3,
         "detokenize": False,
     }
-    greedy = replace(REQUEST, sampling=Sampling(0, 0, 1.0, 1.0), logprobs=None)
+    greedy = replace(REQUEST, sampling=SamplingSettings(0, 0, 1.0, 1.0), logprobs=None)
     arguments = make_sampling_arguments(greedy, frozenset())
     assert (arguments["temperature"], arguments["top_k"], arguments["seed"], arguments["logprobs"]) == (
         0,

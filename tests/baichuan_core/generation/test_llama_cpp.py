@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from baichuan_core import CheckpointError, GenerationOptions, GenerationRequest, UnsupportedError, convert, load_model
-from baichuan_core.checkpoint import copy_companions
+from baichuan_core.checkpoint import copy_companion_files
 from baichuan_core.generation import Completion, TextDelta, TextGenerator, generate
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -61,7 +61,7 @@ def decided(checkpoint: Path) -> Path:
     model = load_model(checkpoint)
     model.model.norm.weight.data.mul_(20)
     model.save_pretrained(directory)
-    copy_companions(checkpoint, directory)
+    copy_companion_files(checkpoint, directory)
     convert(directory, directory.with_name("decided-gguf"), "gguf", gguf_type="f32")
     return directory.with_name("decided-gguf")
 

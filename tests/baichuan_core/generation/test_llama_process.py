@@ -25,7 +25,7 @@ from baichuan_core.generation.engines.llama_cpp import engine
 from baichuan_core.generation.engines.llama_cpp.calls import CompletionClient
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokenTable
 from baichuan_core.generation.engines.llama_cpp.server import CHILD_SCRIPT, LlamaServer
-from baichuan_core.generation.engines.outputs import Step
+from baichuan_core.generation.engines.outputs import StepOutputs
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ def test_closing_a_stream_frees_its_slots(generator: TextGenerator, monkeypatch:
         return started[0]
 
     monkeypatch.setattr(engine, "LlamaServer", start)
-    steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS), stream=True))
+    steps = cast(Generator[StepOutputs], generator.run(generator.encode(LONG_REQUESTS), stream=True))
     answering: set[int] = set()
     while len(answering) < len(LONG_REQUESTS):  # aborting an answer that has not started would end the process instead
         answering |= {output.id for output in next(steps).outputs}
@@ -164,7 +164,7 @@ def test_aborting_a_whole_completion_ends_the_process(
         return whole(self, question)
 
     monkeypatch.setattr(CompletionClient, "complete", complete)
-    steps = cast(Generator[Step], generator.run(generator.encode(LONG_REQUESTS[:1])))
+    steps = cast(Generator[StepOutputs], generator.run(generator.encode(LONG_REQUESTS[:1])))
     assert asked.wait(60)
     generator.close()
     with pytest.raises(UnsupportedError, match="was closed"):

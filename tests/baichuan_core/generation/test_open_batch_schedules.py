@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from baichuan_core import BaichuanForCausalLM, BaichuanTokenizer, CheckpointError, UnsupportedError
 from baichuan_core.checkpoint import load_model, load_tokenizer
 from baichuan_core.generation import Completion, GenerationOptions
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSettings
 from baichuan_core.generation.engines.native.engine import NativeEngine
 from examples.tiny_checkpoint import make_tiny_checkpoint
 from tests.baichuan_core.generation.driving import complete
 
 Model = tuple[BaichuanForCausalLM, BaichuanTokenizer]
 
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
-SAMPLED = Sampling(temperature=1.0, top_k=50, top_p=0.9, repetition_penalty=1.1)
+GREEDY = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+SAMPLED = SamplingSettings(temperature=1.0, top_k=50, top_p=0.9, repetition_penalty=1.1)
 PENALISED = replace(SAMPLED, presence_penalty=0.8, frequency_penalty=0.4, logit_bias=((300, 2.0), (500, -5.0)))
 NO_END = frozenset({-1})
 SCHEDULES = 50
@@ -32,7 +32,7 @@ def prompt_of(length: int, seed: int) -> tuple[int, ...]:
     return tuple(ids.tolist())
 
 
-def request_of(number: int, prompt: tuple[int, ...], limit: int, sampling: Sampling) -> EncodedRequest:
+def request_of(number: int, prompt: tuple[int, ...], limit: int, sampling: SamplingSettings) -> EncodedRequest:
     return EncodedRequest(number, 0, prompt, limit, 77 + number, sampling, may_continue=number % 3 == 0)
 
 
@@ -214,7 +214,7 @@ def test_nan_fails_only_its_own_request(model: Model, expected: list[Completion]
     engine = NativeEngine(*model, GenerationOptions(), NO_END)
     ids = [engine.add_request(one) for one in REQUESTS[:3]]
     engine.step()
-    logits = type(model[0]).logits
+    logits = type(model[0]).compute_logits
 
     def broken(self: BaichuanForCausalLM, hidden: torch.Tensor, *, decoding: bool = False) -> torch.Tensor:
         found = logits(self, hidden, decoding=decoding).clone()

@@ -4,13 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.engines.native.cache import SavedStates
+from baichuan_core.generation.engines.native.cache import SavedKeyValues
 from baichuan_core.generation.engines.native.prefix_cache import PrefixCache, PrefixMatch
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), max_size=12)
 
 
-def states_of(tokens: tuple[int, ...], start: int, end: int) -> SavedStates:
+def states_of(tokens: tuple[int, ...], start: int, end: int) -> SavedKeyValues:
     """Return one key per position, which identifies the tokens up to it."""
     keys = [hash(tokens[: place + 1]) % 100_003 for place in range(start, end)]
     return [(torch.tensor(keys)[None, :, None],)]

@@ -13,22 +13,22 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from baichuan_core.generation.engines.contract import Sampling
+from baichuan_core.generation.engines.contract import SamplingSettings
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
-from baichuan_core.generation.seeds import compute_uniform_numbers, derive_request_seed
+from baichuan_core.generation.seeds import compute_uniform_numbers, derive_completion_seed
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 CPU = torch.device("cpu")
 SETTINGS = [
-    Sampling(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0),
-    Sampling(temperature=0.7, top_k=7, top_p=1.0, repetition_penalty=1.0),
-    Sampling(temperature=1.5, top_k=0, top_p=0.6, repetition_penalty=1.0),
-    Sampling(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.3),
-    Sampling(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=0.8),
+    SamplingSettings(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0),
+    SamplingSettings(temperature=0.7, top_k=7, top_p=1.0, repetition_penalty=1.0),
+    SamplingSettings(temperature=1.5, top_k=0, top_p=0.6, repetition_penalty=1.0),
+    SamplingSettings(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.3),
+    SamplingSettings(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=0.8),
 ]
 
 
-def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch.Tensor:
+def draw(count: int, sampling: SamplingSettings, logits: torch.Tensor = LOGITS) -> torch.Tensor:
     """Return the frequencies of `count` independent draws."""
     tokens = Sampler([sampling] * count, CPU).choose_tokens(logits.repeat(count, 1), None, range(count), [3] * count)
     return torch.bincount(tokens, minlength=len(logits)) / count
@@ -40,7 +40,7 @@ def draw(count: int, sampling: Sampling, logits: torch.Tensor = LOGITS) -> torch
 def test_frequencies_of_tokens_follow_the_softmax(temperature: float, top_k: int, top_p: float, kept: int) -> None:
     expected = torch.zeros(len(LOGITS))
     expected[:kept] = (LOGITS[:kept] / temperature).softmax(dim=-1)
-    assert (draw(8000, Sampling(temperature, top_k, top_p, 1.0)) - expected).abs().max() < 0.02
+    assert (draw(8000, SamplingSettings(temperature, top_k, top_p, 1.0)) - expected).abs().max() < 0.02
 
 
 @given(
@@ -59,7 +59,7 @@ def test_the_filters_keep_the_same_tokens_as_those_of_transformers(
     if top_p < 1:
         processors.append(TopPLogitsWarper(top_p))
     expected = processors(torch.LongTensor(1, 0), torch.FloatTensor(scores)).softmax(dim=-1)[0]
-    frequencies = draw(2000, Sampling(temperature, top_k, top_p, 1.0), scores[0])
+    frequencies = draw(2000, SamplingSettings(temperature, top_k, top_p, 1.0), scores[0])
     assert frequencies[expected == 0].sum() == 0
     assert (frequencies - expected).abs().max() < 0.06
 
@@ -67,7 +67,11 @@ def test_the_filters_keep_the_same_tokens_as_those_of_transformers(
 @pytest.mark.parametrize("spread", [6.0, 0.1])
 def test_a_large_vocabulary_is_filtered_correctly_whether_sharp_or_flat(spread: float) -> None:
     logits = torch.randn(3, 3000, generator=torch.Generator().manual_seed(2)) * spread
-    settings = [Sampling(1.0, 0, 0.8, 1.0), Sampling(0.9, 0, 0.5, 1.0), Sampling(1.0, 700, 0.9, 1.0)]
+    settings = [
+        SamplingSettings(1.0, 0, 0.8, 1.0),
+        SamplingSettings(0.9, 0, 0.5, 1.0),
+        SamplingSettings(1.0, 700, 0.9, 1.0),
+    ]
     processors: list[list[LogitsProcessor]] = [
         [TopPLogitsWarper(0.8)],
         [TemperatureLogitsWarper(0.9), TopPLogitsWarper(0.5)],
@@ -88,7 +92,7 @@ def test_the_penalty_equals_that_of_transformers() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)) * 3
     history = torch.tensor([[1, 2, 2, 9], [5, 5, 5, 5], [0, 39, 7, 3]])
     penalties = (1.4, 1.0, 0.6)
-    chosen = Sampler([Sampling(0, 0, 1.0, penalty) for penalty in penalties], CPU).choose_tokens(
+    chosen = Sampler([SamplingSettings(0, 0, 1.0, penalty) for penalty in penalties], CPU).choose_tokens(
         logits, history, [0] * 3, [0] * 3
     )
     for row, penalty in enumerate(penalties):
@@ -110,7 +114,11 @@ def test_a_row_draws_the_same_alone_and_in_a_batch_of_other_settings() -> None:
 
 
 def test_ties_in_half_precision_are_resolved_the_same_alone_and_in_a_batch() -> None:
-    settings = [Sampling(1.0, 5, 1.0, 1.0), Sampling(1.0, 50, 1.0, 1.0), Sampling(2.0, 900, 0.7, 1.0)]
+    settings = [
+        SamplingSettings(1.0, 5, 1.0, 1.0),
+        SamplingSettings(1.0, 50, 1.0, 1.0),
+        SamplingSettings(2.0, 900, 0.7, 1.0),
+    ]
     logits = (torch.randn(3, 9000, generator=torch.Generator().manual_seed(3)) * 2).round().bfloat16()
     for step in range(20):
         together = Sampler(settings, CPU).choose_tokens(logits, None, range(3), [step] * 3)
@@ -123,7 +131,7 @@ def test_ties_in_half_precision_are_resolved_the_same_alone_and_in_a_batch() -> 
 def test_of_equal_tokens_those_with_the_lowest_ids_are_kept() -> None:
     logits = torch.zeros(3000)
     logits[2000:] = 1.0
-    for sampling, most in ((Sampling(1.0, 7, 1.0, 1.0), 7), (Sampling(0.5, 0, 0.01, 1.0), 14)):
+    for sampling, most in ((SamplingSettings(1.0, 7, 1.0, 1.0), 7), (SamplingSettings(0.5, 0, 0.01, 1.0), 14)):
         drawn = draw(400, sampling, logits).nonzero()[:, 0].tolist()
         assert drawn == list(range(2000, 2000 + len(drawn)))
         assert 5 <= len(drawn) <= most
@@ -143,9 +151,9 @@ def test_bias_and_penalties_change_single_logits_of_a_copy() -> None:
     logits = torch.zeros(3, 6)
     kept = logits.clone()
     settings = [
-        Sampling(0, 0, 1, 1, logit_bias=((4, 1.0), (2, -1.0))),
-        Sampling(0, 0, 1, 1, presence_penalty=1.0, logit_bias=((0, 0.9), (1, 0.5))),
-        Sampling(0, 0, 1, 1, frequency_penalty=-0.5),
+        SamplingSettings(0, 0, 1, 1, logit_bias=((4, 1.0), (2, -1.0))),
+        SamplingSettings(0, 0, 1, 1, presence_penalty=1.0, logit_bias=((0, 0.9), (1, 0.5))),
+        SamplingSettings(0, 0, 1, 1, frequency_penalty=-0.5),
     ]
     completions = [[4, 4], [0, 0], [3, 5, 5]]
     sampler = Sampler(settings, CPU)
@@ -169,10 +177,11 @@ def test_logprobs_are_computed_before_sampling_for_the_rows_that_request_them() 
 
 def test_the_seed_of_a_request_depends_on_run_prompt_repetition_and_sample() -> None:
     seeds = {
-        derive_request_seed(*one) for one in ((0, [1, 2], 0, 0), (1, [1, 2], 0, 0), (0, [12], 0, 0), (0, [1, 2], 1, 0))
+        derive_completion_seed(*one)
+        for one in ((0, [1, 2], 0, 0), (1, [1, 2], 0, 0), (0, [12], 0, 0), (0, [1, 2], 1, 0))
     }
-    assert len(seeds | {derive_request_seed(0, [1, 2], 0, 1)}) == 5
-    assert derive_request_seed(0, [1, 2], 0, 0) in seeds
+    assert len(seeds | {derive_completion_seed(0, [1, 2], 0, 1)}) == 5
+    assert derive_completion_seed(0, [1, 2], 0, 0) in seeds
 
 
 def test_random_numbers_are_those_of_splitmix64() -> None:
@@ -180,6 +189,6 @@ def test_random_numbers_are_those_of_splitmix64() -> None:
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     numbers = compute_uniform_numbers([1234567] * 3, range(3))
     assert numbers.tolist() == [(output >> 11) / 2**53 for output in published]
-    many = compute_uniform_numbers([derive_request_seed(0, [1], 0, 0)] * 10_000, range(10_000))
+    many = compute_uniform_numbers([derive_completion_seed(0, [1], 0, 0)] * 10_000, range(10_000))
     assert abs(many.mean() - 0.5) < 0.01
     assert many.max() < 1

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSettings
 from baichuan_core.generation.engines.native.schedule import Row, RowScheduler
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+GREEDY = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40)), max_size=40)
 
 

@@ -17,7 +17,7 @@ from baichuan_core import CheckpointError, GenerationOptions, GenerationRequest,
 from baichuan_core.errors import UnsupportedError
 from baichuan_core.generation import Completion, TextDelta
 from baichuan_core.generation.engines.native.engine import NativeEngine
-from baichuan_core.generation.engines.outputs import Step
+from baichuan_core.generation.engines.outputs import StepOutputs
 from baichuan_core.generation.mailbox import Mailbox
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -58,7 +58,7 @@ def steps(generator: TextGenerator, monkeypatch: pytest.MonkeyPatch) -> Iterator
     seen: list[int] = []
     step = NativeEngine.step
 
-    def recorded(self: NativeEngine) -> Step:
+    def recorded(self: NativeEngine) -> StepOutputs:
         found = step(self)
         seen.append(len({one.id for one in found.outputs}))
         return found
@@ -185,7 +185,7 @@ def test_an_error_of_the_engine_reaches_every_caller_and_the_next_request_is_ans
     for stream in streams:
         next(stream)
 
-    def break_down(_self: NativeEngine) -> Step:
+    def break_down(_self: NativeEngine) -> StepOutputs:
         raise CheckpointError("the model is damaged")
 
     with monkeypatch.context() as patch:

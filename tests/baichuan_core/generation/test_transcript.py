@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from baichuan_core import BaichuanTokenizer
 from baichuan_core.checkpoint import load_tokenizer
-from baichuan_core.generation.engines.contract import EncodedRequest, Sampling
+from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSettings
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
-GREEDY = Sampling(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
+GREEDY = SamplingSettings(temperature=0, top_k=0, top_p=1, repetition_penalty=1)
 END = 2
 BYTES_OF_AN_EMOJI = [3 + byte for byte in "🙂".encode()]  # byte tokens follow the three control tokens
 

@@ -22,14 +22,14 @@ from baichuan_core.likelihood import (
     compare_with_reference,
     perplexity,
     run_reference,
-    text_windows,
+    split_into_windows,
 )
 
 MakeCheckpoint = Callable[..., Path]
 
 
 def test_a_model_does_not_differ_from_itself(model: BaichuanForCausalLM, ids: list[int]) -> None:
-    windows = text_windows(ids, length=40, stride=25)
+    windows = split_into_windows(ids, length=40, stride=25)
     found = compare_with_reference(run_reference(model, windows), model)
     assert found.kl_divergence == 0.0
     assert found.top_1_agreement == 1.0
@@ -49,7 +49,7 @@ def test_metrics_equal_those_of_the_whole_distributions(
     noise = torch.Generator().manual_seed(3)
     for parameter in changed.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=0.05)
-    windows = text_windows(ids, length=len(ids), stride=len(ids))
+    windows = split_into_windows(ids, length=len(ids), stride=len(ids))
     run = run_reference(reference, windows, batch_tokens=batch_tokens)
     exact_p, exact_q = (one(torch.tensor([ids])).logits[0, :-1].double() for one in (reference, changed))
     for parameter in reference.model.parameters():  # only the head is still needed
@@ -70,7 +70,7 @@ def test_metrics_equal_those_of_the_whole_distributions(
 
 
 def test_a_reference_run_releases_the_model(model: BaichuanForCausalLM, ids: list[int]) -> None:
-    run = run_reference(model, text_windows(ids, length=40, stride=40))
+    run = run_reference(model, split_into_windows(ids, length=40, stride=40))
     body, model.model = weakref.ref(model.model), torch.nn.Identity()
     gc.collect()
     assert body() is None
@@ -79,7 +79,7 @@ def test_a_reference_run_releases_the_model(model: BaichuanForCausalLM, ids: lis
 
 @torch.no_grad()
 def test_incomparable_models_are_rejected(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
-    windows = text_windows(ids, length=40, stride=40)
+    windows = split_into_windows(ids, length=40, stride=40)
     model = load_model(make_checkpoint(), device="cpu")
     run = run_reference(model, windows)
     with pytest.raises(UnsupportedError, match="768 and 1024 tokens"):
@@ -94,7 +94,7 @@ def test_windows_are_compared_in_order_but_run_in_batches(make_checkpoint: MakeC
     reference, model = (
         load_model(make_checkpoint(str(seed), seed=seed, initializer_range=0.2), device="cpu") for seed in (0, 1)
     )
-    windows = [*text_windows(ids[:30], length=30, stride=30), *text_windows(ids, length=50, stride=50)]
+    windows = [*split_into_windows(ids[:30], length=30, stride=30), *split_into_windows(ids, length=50, stride=50)]
     rows: list[int] = []
     run = run_reference(reference, windows)
     hook = model.model.embed_tokens.register_forward_hook(lambda _m, _i, output: rows.append(len(output)))
@@ -114,8 +114,8 @@ def test_a_text_whose_states_do_not_fit_is_rejected(
     (tmp_path / "meminfo").write_text("MemTotal: 37 kB\nMemAvailable: 37 kB\n")
     monkeypatch.setattr("baichuan_core.host_memory.MEMINFO_FILE", tmp_path / "meminfo")
     model = load_model(make_checkpoint(), device="cpu")
-    run_reference(model, text_windows(ids[:148], length=148, stride=148))  # 147 states of 64 numbers
-    too_long = text_windows(ids, length=150, stride=150)
+    run_reference(model, split_into_windows(ids[:148], length=148, stride=148))  # 147 states of 64 numbers
+    too_long = split_into_windows(ids, length=150, stride=150)
     with pytest.raises(InsufficientMemoryError, match=r"states for 149 tokens need .* use a shorter text") as told:
         run_reference(model, too_long)
     assert not told.value.may_pass
@@ -126,7 +126,7 @@ def test_a_text_whose_states_do_not_fit_is_rejected(
 
 @torch.no_grad()
 def test_a_model_that_finds_the_text_impossible_is_rejected(make_checkpoint: MakeCheckpoint, ids: list[int]) -> None:
-    windows = text_windows(ids, length=40, stride=40)
+    windows = split_into_windows(ids, length=40, stride=40)
     model = load_model(make_checkpoint(norm_head=False), device="cpu")
     run = run_reference(model, windows)
     wrong = load_model(make_checkpoint("wrong", norm_head=False), device="cpu")

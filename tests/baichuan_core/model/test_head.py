@@ -180,7 +180,7 @@ def test_the_head_alone_gives_the_logits_of_chosen_positions(
     hidden_states = model.model(golden["full.input_ids"]).last_hidden_state
     chosen = hidden_states[torch.tensor([0, 1]), torch.tensor([5, 23])]
     expected = golden["full.logits"][torch.tensor([0, 1]), torch.tensor([5, 23])]
-    torch.testing.assert_close(model.logits(chosen, decoding=decoding), expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(model.compute_logits(chosen, decoding=decoding), expected, rtol=0, atol=2e-5)
 
 
 class Sharded(LinearHead):

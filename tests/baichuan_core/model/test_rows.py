@@ -43,7 +43,7 @@ def step(model: BaichuanForCausalLM, cache: RowsCache, ids: Tensor) -> Tensor:
     visible = torch.arange(KEYS) <= cache.positions[:, None, :, None]  # [rows, 1, queries, keys]
     output = model.model(ids, attention_mask=visible, position_ids=cache.positions, past_key_values=cache)
     cache.lengths = cache.lengths + ids.shape[1]
-    return model.logits(output.last_hidden_state)
+    return model.compute_logits(output.last_hidden_state)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from baichuan_core import (
     quantize,
 )
 from baichuan_core.checkpoint import TensorReader, load_model, read_config
-from baichuan_core.likelihood import calibration_text, encode_plain, held_out_text
+from baichuan_core.likelihood import encode_plain_text, load_calibration_text, load_held_out_text
 from baichuan_core.quantization import Calibration
 from baichuan_core.quantization.calibration import read_calibration_rows
 from baichuan_core.quantization.calibration.one_block import SingleBlockDecoder
@@ -75,7 +75,7 @@ def enlivened(checkpoint: Path) -> Path:
 
 def held_out(checkpoint: Path) -> Tensor:
     """Return token ids [4, 256] that calibration does not use."""
-    return torch.tensor(encode_plain(load_tokenizer(checkpoint), held_out_text())[: 4 * 256]).reshape(4, 256)
+    return torch.tensor(encode_plain_text(load_tokenizer(checkpoint), load_held_out_text())[: 4 * 256]).reshape(4, 256)
 
 
 @torch.no_grad()
@@ -195,8 +195,8 @@ def test_rows_depend_on_the_seed(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_and_its_token_ids_give_the_same_result(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text(calibration_text()[:12000], encoding="utf-8")
-    ids = encode_plain(load_tokenizer(tiny), calibration_text()[:12000])
+    (tmp_path / "mine.txt").write_text(load_calibration_text()[:12000], encoding="utf-8")
+    ids = encode_plain_text(load_tokenizer(tiny), load_calibration_text()[:12000])
     results = []
     for name, calibration in (
         ("text", Calibration(text=tmp_path / "mine.txt", sequences=8, length=256)),
@@ -215,10 +215,10 @@ def test_a_fraction_of_the_rows_is_built_in(
     tiny: Path, fraction: float, own_rows: int, expected: tuple[int, int]
 ) -> None:
     tokenizer, length = load_tokenizer(tiny), 512
-    ids = encode_plain(tokenizer, held_out_text())[: own_rows * length]
+    ids = encode_plain_text(tokenizer, load_held_out_text())[: own_rows * length]
     calibration = Calibration(token_ids=[ids], sequences=8, length=length, built_in_fraction=fraction)
     rows = {tuple(row) for row in read_calibration_rows(tiny, read_config(tiny), calibration).tolist()}
-    texts = (ids, encode_plain(tokenizer, calibration_text()))
+    texts = (ids, encode_plain_text(tokenizer, load_calibration_text()))
     cut = [{tuple(text[start : start + length]) for start in range(0, len(text), length)} for text in texts]
     assert (len(rows & cut[0]), len(rows & cut[1])) == expected
     assert len(rows) == sum(expected)

@@ -21,7 +21,7 @@ from baichuan_core import (
     load_model,
     quantize,
 )
-from baichuan_core.checkpoint import write_adapter_identity
+from baichuan_core.checkpoint import write_base_identity
 from baichuan_core.checkpoint.base_identity import BaseIdentity
 from baichuan_core.checkpoint.quantized_weights import dequantize_embedding_or_head
 from baichuan_core.model import row_norms
@@ -134,7 +134,7 @@ def test_adapters_recognize_their_quantized_base(
     make_checkpoint("base")
     quantize(tmp_path / "base", tmp_path / "quantized", WITH_HEAD)
     quantize(make_checkpoint("other", seed=1), tmp_path / "other-quantized", WITH_HEAD)
-    write_adapter_identity(tmp_path, tmp_path / trained_on)
+    write_base_identity(tmp_path, tmp_path / trained_on)
     recorded = BaseIdentity.read(tmp_path / "baichuan_base.json")
     assert recorded.has_same_weights(BaseIdentity.from_checkpoint(tmp_path / used_on))
     assert not recorded.has_same_weights(BaseIdentity.from_checkpoint(tmp_path / "other-quantized"))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from baichuan_core import CheckpointError, DatasetError, Progress, QuantizationOptions, TokenizerError, quantize
 from baichuan_core.checkpoint import load_model, load_tokenizer
-from baichuan_core.likelihood import held_out_text
+from baichuan_core.likelihood import load_held_out_text
 from baichuan_core.quantization import Candidate, QualityReport, quality_report
 from examples.tiny_checkpoint import make_tiny_checkpoint
 
@@ -50,7 +50,7 @@ def test_metrics_equal_a_direct_computation(base: Path, tmp_path: Path) -> None:
     candidates = [quantized(base, tmp_path / method, method) for method in ("int8", "nf4")]
     told: list[Progress] = []
     report = quality_report(base, candidates, tmp_path / "report", device="cpu", on_progress=told.append)
-    ids = load_tokenizer(base).encode_text(held_out_text())[:TOKENS]
+    ids = load_tokenizer(base).encode_text(load_held_out_text())[:TOKENS]
     rows = torch.tensor(ids).reshape(-1, WINDOW)
     exact = logits(base, rows)
     assert report.text == "built-in"

@@ -208,7 +208,7 @@ def test_a_template_that_rewrites_earlier_turns_cannot_be_trained(own: Path) -> 
 
 def test_copies_of_a_checkpoint_keep_its_templates(own: Path, tmp_path: Path) -> None:
     """transformers saves further templates of a tokenizer in a folder."""
-    from baichuan_core.checkpoint import copy_companions  # noqa: PLC0415
+    from baichuan_core.checkpoint import copy_companion_files  # noqa: PLC0415
 
     tokenizer = load_tokenizer(own)
     tokenizer.chat_template = {"default": OWN_TEMPLATE, "tool_use": "{{ tools }}"}
@@ -217,7 +217,7 @@ def test_copies_of_a_checkpoint_keep_its_templates(own: Path, tmp_path: Path) ->
     shutil.copy(own / "config.json", saved)
     copied = tmp_path / "copied"
     copied.mkdir()
-    copy_companions(saved, copied)
+    copy_companion_files(saved, copied)
     shutil.copy(own / "config.json", copied)
     assert load_tokenizer(copied).chat_template == tokenizer.chat_template
 

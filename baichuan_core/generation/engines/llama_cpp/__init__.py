@@ -36,6 +36,6 @@ def find_unsupported_parameter(request: EncodedRequest) -> str | None:
     return None
 
 
-def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-    """See `EngineModule.start`."""
+def create_engine(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    """See `EngineModule.create_engine`."""
     return LlamaCppEngine(setup, tokenizer)

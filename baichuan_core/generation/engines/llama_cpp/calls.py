@@ -42,8 +42,8 @@ class CompletionClient:
             MemoryOccupiedError: llama.cpp's process was killed.
         """
         self.computes_unread = body["n_predict"] > 1
-        with self._send(body) as response:
-            answer = CompletionResponse.from_response(json.load(response))
+        with self._send_request(body) as response:
+            answer = CompletionResponse.from_json(json.load(response))
         self.computes_unread = False
         return answer
 
@@ -55,7 +55,7 @@ class CompletionClient:
             UnsupportedError: llama.cpp rejected the request, or its process failed.
             MemoryOccupiedError: llama.cpp's process was killed.
         """
-        with self._send({**body, "stream": True}) as response:
+        with self._send_request({**body, "stream": True}) as response:
             for line in response:
                 kind, _, content = line.partition(b": ")
                 if kind in (b"data", b"error"):  # other lines only keep the connection open
@@ -77,7 +77,7 @@ class CompletionClient:
                     one.shutdown(socket.SHUT_RDWR)  # wakes the thread that is reading from it; close() would not
 
     @contextmanager
-    def _send(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
+    def _send_request(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
         try:
             with self._open_connection() as connection:
                 connection.request("POST", "/completion", json.dumps(body), self._server.headers)

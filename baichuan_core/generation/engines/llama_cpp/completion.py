@@ -10,7 +10,7 @@ from baichuan_core.generation.engines.contract import EncodedRequest
 from baichuan_core.generation.engines.llama_cpp.calls import CompletionAbortedError, CompletionClient
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokenTable
 from baichuan_core.generation.engines.llama_cpp.protocol import CompletionChunk, CompletionResponse, make_request_body
-from baichuan_core.generation.engines.outputs import FinishReason, Output, TokenLogprobs
+from baichuan_core.generation.engines.outputs import CompletionOutput, FinishReason, TokenLogprobs
 from baichuan_core.generation.transcript import Transcript
 
 INITIAL_LOGPROB_COUNT = 1000  # number of top tokens to request first; requesting the whole vocabulary is slow
@@ -48,7 +48,7 @@ class RunningCompletion:
         transcript: Transcript,
         calls: CompletionClient,
         vocabulary: Vocabulary,
-        report: Callable[[Output | BaseException], None],
+        report: Callable[[CompletionOutput | BaseException], None],
         *,
         stream: bool,
     ) -> None:
@@ -67,7 +67,7 @@ class RunningCompletion:
         except CompletionAbortedError:
             pass
         except BaichuanError as error:
-            self._report(Output(self._id, 0, error=error))
+            self._report(CompletionOutput(self._id, 0, error=error))
         except BaseException as error:  # noqa: BLE001 - the engine's step raises it
             self._report(error)
 
@@ -87,7 +87,7 @@ class RunningCompletion:
             return False
         tokens = [*missing, piece.token]
         logprobs = [self._request_logprobs([*known, *missing[:place]], token) for place, token in enumerate(missing)]
-        logprobs.append(self._convert_entry(piece.entry, piece.token, [*known, *missing]))
+        logprobs.append(self._convert_logprob_entry(piece.entry, piece.token, [*known, *missing]))
         self._add_tokens(tokens, logprobs)
         return self._transcript.finish_reason is None
 
@@ -111,7 +111,7 @@ class RunningCompletion:
             self._transcript.finish_reason = ended
         delta = self._transcript.take_delta() if self._stream else None
         completion = self._transcript.build_completion() if self._transcript.finish_reason else None
-        self._report(Output(self._id, len(self._transcript.ids) - before, delta, completion))
+        self._report(CompletionOutput(self._id, len(self._transcript.ids) - before, delta, completion))
 
     def _list_logprobs(self, answer: CompletionResponse, known: int) -> list[TokenLogprobs | None]:
         """Return the log-probabilities of the tokens from index `known` on.
@@ -123,10 +123,10 @@ class RunningCompletion:
         for place, incomplete in enumerate(self._vocabulary.bytes.flag_incomplete_characters(answer.tokens)):
             entry = None if incomplete else next(entries, None)
             if place >= known:
-                found.append(self._convert_entry(entry, answer.tokens[place], answer.tokens[:place]))
+                found.append(self._convert_logprob_entry(entry, answer.tokens[place], answer.tokens[:place]))
         return found
 
-    def _convert_entry(
+    def _convert_logprob_entry(
         self, entry: Mapping[str, Any] | None, token: int, before: Sequence[int]
     ) -> TokenLogprobs | None:
         if self._request.logprobs is None:

@@ -12,7 +12,7 @@ from baichuan_core.generation.engines.llama_cpp.calls import CompletionClient
 from baichuan_core.generation.engines.llama_cpp.characters import ByteTokenTable
 from baichuan_core.generation.engines.llama_cpp.completion import RunningCompletion, Vocabulary
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
-from baichuan_core.generation.engines.outputs import Output, Step
+from baichuan_core.generation.engines.outputs import CompletionOutput, StepOutputs
 from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
@@ -34,7 +34,7 @@ class LlamaCppEngine:
         self._waiting = WaitingQueue()
         self._streamed: set[int] = set()
         self._running: dict[int, RunningCompletion] = {}
-        self._events: SimpleQueue[Output | BaseException | None] = SimpleQueue()  # None only wakes `step`
+        self._events: SimpleQueue[CompletionOutput | BaseException | None] = SimpleQueue()  # None only wakes `step`
         self._ids = count()
 
     @property
@@ -66,13 +66,13 @@ class LlamaCppEngine:
         if running.calls.computes_unread and not self._running:
             self._stop_server()  # otherwise the server would compute the rest of the completion
 
-    def step(self) -> Step:
+    def step(self) -> StepOutputs:
         """See `Engine.step`; wait for an output of any completion."""
         self._start_waiting_requests()
         events = [self._events.get()] if self._running else []
         while not self._events.empty():
             events.append(self._events.get())
-        outputs: list[Output] = []
+        outputs: list[CompletionOutput] = []
         for event in events:
             if isinstance(event, BaseException):
                 raise event
@@ -82,7 +82,7 @@ class LlamaCppEngine:
             if event.is_last:
                 del self._running[event.id]
                 self._streamed.discard(event.id)
-        return Step(tuple(outputs))
+        return StepOutputs(tuple(outputs))
 
     def wake(self) -> None:
         """See `Engine.wake`."""
@@ -101,7 +101,7 @@ class LlamaCppEngine:
             if server is None or not server.is_alive or request.max_tokens >= server.capacity.slot_tokens:
                 if self._running:
                     return
-                self._ensure_server(compute_capacity(self._waiting.requests(), self._setup.settings))
+                self._ensure_server(compute_capacity(self._waiting.list_requests(), self._setup.settings))
             elif len(self._running) >= server.capacity.slots:
                 return
             else:

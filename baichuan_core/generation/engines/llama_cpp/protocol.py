@@ -29,7 +29,7 @@ class CompletionResponse:
     entries: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def from_response(cls, response: Mapping[str, Any]) -> "CompletionResponse":
+    def from_json(cls, response: Mapping[str, Any]) -> "CompletionResponse":
         """Parse the JSON object of a response."""
         return cls(
             tuple(response["tokens"]), response["stop_type"], tuple(response.get("completion_probabilities", ()))

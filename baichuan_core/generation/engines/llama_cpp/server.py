@@ -51,7 +51,7 @@ class LlamaServer:
             stdout=subprocess.PIPE,
             env={**SERVER_ENVIRONMENT, **os.environ},
         )
-        self.end = weakref.finalize(self, _kill, self._process)
+        self.end = weakref.finalize(self, _kill_process, self._process)
         answer = self._send_settings({"model": str(model), "threads": threads, "key": key, **asdict(capacity)})
         if "refusal" in answer:
             raise CheckpointError(
@@ -95,6 +95,6 @@ class LlamaServer:
         raise self.build_failure_error()
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill_process(process: subprocess.Popen[bytes]) -> None:
     with process:  # closes the process's pipes and waits for it to exit
         process.kill()

@@ -82,11 +82,11 @@ class GroupedRowAttention:
         for group in self.groups:
             rows, known = group.rows, slice(group.keys)
             mask = None if group.equal and attention_mask.dtype == torch.bool else attention_mask[rows, ..., known]
-            parts.append(_attend(query[rows], key[rows, :, known], value[rows, :, known], mask, scaling))
+            parts.append(_compute_attention(query[rows], key[rows, :, known], value[rows, :, known], mask, scaling))
         return torch.cat(parts).transpose(1, 2), None
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+def _compute_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
     if query.dtype == torch.float32 and query.shape[-1] < MIN_WIDE_HEAD_DIM:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     # With wide heads, separate operations are faster than the fused kernel. In half precision the fused kernel also

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-CAPACITY_STEP = 64  # the capacity grows in steps of this many positions, to limit the number of distinct shapes
+CAPACITY_STEP_TOKENS = 64  # the capacity grows in steps of this many positions, to limit the number of distinct shapes
 
 
 @dataclass(slots=True)
@@ -84,12 +84,12 @@ class SlotLayer(CacheLayerMixin):
         """Return the number of positions per slot."""
         return self.cache.size.capacity
 
-    def tensors(self) -> tuple[Tensor, ...]:
+    def get_tensors(self) -> tuple[Tensor, ...]:
         """Return the keys and values, or an empty tuple if they are not allocated yet."""
         return () if self.keys is None or self.values is None else (self.keys, self.values)
 
 
-SavedStates = list[tuple[Tensor, ...]]  # per layer: keys and values [heads, tokens, head_dim]
+SavedKeyValues = list[tuple[Tensor, ...]]  # per layer: keys and values [heads, tokens, head_dim]
 
 
 class SlotCache(Cache):
@@ -104,17 +104,19 @@ class SlotCache(Cache):
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of slot `source` to slot `target`."""
         for layer in self.slot_layers:
-            for tensor in layer.tensors():
+            for tensor in layer.get_tensors():
                 tensor[target, :, :length] = tensor[source, :, :length]
 
-    def save(self, slot: int, start: int, end: int) -> SavedStates:
+    def save(self, slot: int, start: int, end: int) -> SavedKeyValues:
         """Return a copy of a slot's keys and values at the positions `start` to `end - 1`."""
-        return [tuple(tensor[slot, :, start:end].clone() for tensor in layer.tensors()) for layer in self.slot_layers]
+        return [
+            tuple(tensor[slot, :, start:end].clone() for tensor in layer.get_tensors()) for layer in self.slot_layers
+        ]
 
-    def restore(self, saved: SavedStates, slot: int, start: int, count: int) -> None:
+    def restore(self, saved: SavedKeyValues, slot: int, start: int, count: int) -> None:
         """Copy the first `count` saved positions into a slot, starting at position `start`."""
         for layer, kept in zip(self.slot_layers, saved, strict=True):
-            for tensor, source in zip(layer.tensors(), kept, strict=True):
+            for tensor, source in zip(layer.get_tensors(), kept, strict=True):
                 tensor[slot, :, start : start + count] = source[:, :count]
 
     def resize(self, size: CacheSize, rows: int, length: int) -> None:
@@ -131,6 +133,6 @@ def _copy_rows(old: Tensor, new: Tensor, rows: int, length: int) -> Tensor:
     return new
 
 
-def round_up_to_step(positions: int) -> int:
-    """Round a number of positions up to a multiple of `CAPACITY_STEP`."""
-    return -(-positions // CAPACITY_STEP) * CAPACITY_STEP
+def round_up_capacity(positions: int) -> int:
+    """Round a number of positions up to a multiple of `CAPACITY_STEP_TOKENS`."""
+    return -(-positions // CAPACITY_STEP_TOKENS) * CAPACITY_STEP_TOKENS

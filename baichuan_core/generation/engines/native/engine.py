@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.native.prefixes import find_common_prefixe
 from baichuan_core.generation.engines.native.sampler import Sampler, compute_logprobs
 from baichuan_core.generation.engines.native.schedule import Row, RowScheduler
 from baichuan_core.generation.engines.native.slots import SlotBatch
-from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
+from baichuan_core.generation.engines.outputs import CompletionOutput, StepOutputs, TokenLogprobs
 from baichuan_core.generation.options import GenerationOptions
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.model import BaichuanForCausalLM
@@ -111,15 +111,15 @@ class NativeEngine:
         else:
             self._schedule.remove(row)
 
-    def step(self) -> Step:
+    def step(self) -> StepOutputs:
         """See `Engine.step`: add the waiting rows that can join, then decode one token for every row."""
         self._queue_arrived_rows()
         joining = self._schedule.take_joining_rows(self._slots.rows)
-        outputs: list[Output] = []
+        outputs: list[CompletionOutput] = []
         out_of_memory = False
         try:
             if joining:
-                outputs += self._join_rows(joining)
+                outputs += self._add_joining_rows(joining)
                 joining = []
             if self._slots.rows:
                 outputs += self._decode_rows()
@@ -131,7 +131,7 @@ class NativeEngine:
             outputs += self._halve_batch(joining)
         if self.is_idle:
             self._schedule.slots = self._settings.batch_size  # more memory may be free when the next request arrives
-        return Step(tuple(outputs))
+        return StepOutputs(tuple(outputs))
 
     def _queue_arrived_rows(self) -> None:
         """Queue the rows that were added since the last step, after finding the prefixes that they share."""
@@ -148,9 +148,9 @@ class NativeEngine:
             mode = "reduce-overhead" if self._on_gpu else "default"
             self._slots.cached_model.compiled = torch.compile(self.model.model, mode=mode)
 
-    def _join_rows(self, joining: Sequence[Row]) -> list[Output]:
+    def _add_joining_rows(self, joining: Sequence[Row]) -> list[CompletionOutput]:
         before = len(self._slots.rows)
-        self._slots.reserve(joining, slots=self._choose_slot_count([*self._slots.rows, *joining]))
+        self._slots.reserve_slots(joining, slots=self._choose_slot_count([*self._slots.rows, *joining]))
         logits = self._slots.add_rows(joining)
         sampler = self._create_sampler(self._slots.rows[before:])
         self._sampler = None
@@ -162,11 +162,11 @@ class NativeEngine:
         Waiting rows are counted too. If requests keep arriving, the number of slots is at least doubled, so that
         reallocation is rare.
         """
-        wanted = len(rows) + self._schedule.count_waiting()
+        wanted = len(rows) + self._schedule.count_waiting_rows()
         to_come = 2 * self._slots.allocated_slots if self._arrivals > 1 else 0
         return min(self._schedule.compute_max_rows(rows), max(wanted, to_come))
 
-    def _decode_rows(self) -> list[Output]:
+    def _decode_rows(self) -> list[CompletionOutput]:
         logits = self._slots.decode()
         self._sampler = self._sampler or self._create_sampler(self._slots.rows)
         return self._choose_tokens(logits, self._sampler, first=0)
@@ -175,7 +175,7 @@ class NativeEngine:
         return Sampler([row.request.sampling for row in rows], self._slots.device)
 
     @torch.inference_mode()
-    def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[Output]:
+    def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[CompletionOutput]:
         """Choose the next token for each row from slot `first` on, and remove the rows that have finished."""
         rows = self._slots.rows[first:]
         history = self._slots.get_history(first) if sampler.penalised else None
@@ -207,7 +207,7 @@ class NativeEngine:
         release_memory()
         return has_memory
 
-    def _halve_batch(self, joining: Sequence[Row]) -> list[Output]:
+    def _halve_batch(self, joining: Sequence[Row]) -> list[CompletionOutput]:
         """Put all rows back in the queue, keeping their tokens so far, and halve the number of rows that run at once.
 
         Returns:
@@ -222,20 +222,20 @@ class NativeEngine:
             (alone,) = rows
             if not had_saved_prefixes and not alone.prefix and not self.free_others():
                 del self._rows[alone.id]
-                return [Output(alone.id, 0, error=_build_out_of_memory_error())]
+                return [CompletionOutput(alone.id, 0, error=_build_out_of_memory_error())]
             alone.prefix, alone.may_save = None, False  # this row needs all the memory for itself
         self._schedule.requeue(rows)
         return []
 
 
-def _add_token(row: Row, token: int, logprobs: TokenLogprobs | None) -> Output:
+def _add_token(row: Row, token: int, logprobs: TokenLogprobs | None) -> CompletionOutput:
     """Add a token to a row and return the resulting output."""
     if token < 0:
         row.may_save = False
-        return Output(row.id, 0, error=_build_nan_error())
+        return CompletionOutput(row.id, 0, error=_build_nan_error())
     row.tokens.append(token)
     ended = row.transcript.add(token, logprobs)
-    return Output(
+    return CompletionOutput(
         row.id,
         1,
         row.transcript.take_delta() if row.stream else None,

@@ -40,7 +40,7 @@ class CachedModel:
         self.cache = SlotCache(model.config.num_hidden_layers, CacheSize(0, 0))
         self.compiled: Any = None
 
-    def free(self) -> None:
+    def free_cache(self) -> None:
         """Free the memory of the cache."""
         self.cache = SlotCache(self.model.config.num_hidden_layers, CacheSize(0, 0))
 
@@ -68,7 +68,7 @@ class CachedModel:
             plain = begin == 0 and not any(starts)
             keys = part.shape[1] if plain else min(max(starts) + begin + part.shape[1], self.cache.size.capacity)
             mask = None if plain else (torch.arange(keys, device=self.device) <= part[..., None])[:, None]
-            hidden = self._run(self.model.model, first, ids[:, begin : begin + chunk], part, keys, mask)
+            hidden = self._run_decoder(self.model.model, first, ids[:, begin : begin + chunk], part, keys, mask)
         ends = torch.tensor([len(piece) - 1 - begin for piece in pieces], device=self.device)
         return hidden[torch.arange(len(pieces), device=self.device), ends]
 
@@ -90,9 +90,9 @@ class CachedModel:
         decoder = self.model.model if self.compiled is None else self.compiled
         by_groups = self.compiled is None and self.device.type == "cpu"
         attention = GroupedRowAttention(group_rows_by_length([place + 1 for place in places])) if by_groups else None
-        return self._run(decoder, 0, ids, positions, keys, mask, attention=attention)[:count, -1]
+        return self._run_decoder(decoder, 0, ids, positions, keys, mask, attention=attention)[:count, -1]
 
-    def _run(
+    def _run_decoder(
         self,
         model: Any,
         first: int,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest
 from baichuan_core.generation.engines.native.engine import NativeEngine
-from baichuan_core.generation.engines.outputs import Output, Step
+from baichuan_core.generation.engines.outputs import CompletionOutput, StepOutputs
 
 MAX_LANES = 4  # maximum number of open batches per model; completion ids encode the lane
 
@@ -29,7 +29,7 @@ class MultiLaneEngine:
         self._engines = [first]
         first.free_others = self._free_other_lanes
 
-    def open(self, engine: NativeEngine) -> int:
+    def add_lane(self, engine: NativeEngine) -> int:
         """Add a lane and return its number; any thread may call this.
 
         Raises:
@@ -65,13 +65,13 @@ class MultiLaneEngine:
         inner_id, lane = divmod(request_id, MAX_LANES)
         self._engines[lane].abort(inner_id)
 
-    def step(self) -> Step:
+    def step(self) -> StepOutputs:
         """See `Engine.step`."""
-        outputs: list[Output] = []
+        outputs: list[CompletionOutput] = []
         for lane, engine in enumerate(self._engines):
             if not engine.is_idle:
                 outputs += [replace(one, id=one.id * MAX_LANES + lane) for one in engine.step().outputs]
-        return Step(tuple(outputs))
+        return StepOutputs(tuple(outputs))
 
     def _free_other_lanes(self) -> bool:
         freed = [engine.requeue_rows_and_free_memory() for engine in self._engines[1:]]

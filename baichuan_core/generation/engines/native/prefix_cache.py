@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from baichuan_core.generation.engines.native.cache import SavedStates
+from baichuan_core.generation.engines.native.cache import SavedKeyValues
 
 
 @dataclass(slots=True, eq=False)
@@ -20,7 +20,7 @@ class Segment:
     """
 
     tokens: tuple[int, ...]
-    states: SavedStates = field(repr=False)
+    states: SavedKeyValues = field(repr=False)
     parent: "Segment | None"
     children: "dict[int, Segment]" = field(default_factory=dict, repr=False)
     used: int = 0
@@ -69,7 +69,7 @@ class PrefixCache:
             self._mark_used(match.parts[-1][0])
         return match
 
-    def add(self, ids: Sequence[int], save: Callable[[int, int], SavedStates]) -> None:
+    def add(self, ids: Sequence[int], save: Callable[[int, int], SavedKeyValues]) -> None:
         """Save a sequence unless it is already cached. May exceed `max_tokens` until the next call to `evict`.
 
         Args:
@@ -92,7 +92,7 @@ class PrefixCache:
         segment, length = self._root, 0
         parts: list[tuple[Segment, int]] = []
         while length < len(ids) and (child := segment.children.get(ids[length])):
-            common = _measure_common_prefix(child.tokens, ids[length : length + len(child.tokens)])
+            common = _count_common_tokens(child.tokens, ids[length : length + len(child.tokens)])
             parts.append((child, common))
             segment, length = child, length + common
             if common < len(child.tokens):
@@ -137,7 +137,7 @@ class PrefixCache:
 def _split_segment(segment: Segment, length: int) -> Segment:
     """Split a segment after `length` tokens and return the first part, which replaces it in the tree."""
 
-    def copy_states(first: int, last: int) -> SavedStates:
+    def copy_states(first: int, last: int) -> SavedKeyValues:
         return [tuple(tensor[:, first:last].clone() for tensor in layer) for layer in segment.states]
 
     parent = segment.parent
@@ -150,7 +150,7 @@ def _split_segment(segment: Segment, length: int) -> Segment:
     return first
 
 
-def _measure_common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+def _count_common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     if one == other:
         return len(one)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

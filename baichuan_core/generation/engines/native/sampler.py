@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from baichuan_core.generation.engines.contract import Sampling
+from baichuan_core.generation.engines.contract import SamplingSettings
 from baichuan_core.generation.engines.outputs import TokenLogprobs
 from baichuan_core.generation.seeds import compute_uniform_numbers
 
@@ -28,7 +28,7 @@ class Sampler:
         u = 0.65 chooses token 1 and u = 0.90 chooses token 2.
     """
 
-    def __init__(self, settings: Sequence[Sampling], device: torch.device) -> None:
+    def __init__(self, settings: Sequence[SamplingSettings], device: torch.device) -> None:
         self.greedy = [not one.temperature for one in settings]
         self.penalised = any(one.repetition_penalty != 1 for one in settings)
         self._counting = [row for row, one in enumerate(settings) if one.presence_penalty or one.frequency_penalty]
@@ -107,7 +107,7 @@ class Sampler:
         count = min(count + EXTRA_CANDIDATES, scores.shape[-1])
         best, ids = _sort_ties_by_id(*scores.topk(count, dim=-1))
         left = self._filter_candidates(best, scores)
-        if count < scores.shape[-1] and self._may_exceed_candidates(best, left):
+        if count < scores.shape[-1] and self._may_need_more_candidates(best, left):
             best, ids = scores.sort(dim=-1, descending=True, stable=True)  # the whole vocabulary: slow but rare
             left = self._filter_candidates(best, scores)
         ids, order = ids.sort(dim=-1)
@@ -125,7 +125,7 @@ class Sampler:
         before = probabilities.cumsum(dim=-1) - probabilities
         return probabilities.masked_fill((before >= self._top_ps) & (ranks > 0), 0)
 
-    def _may_exceed_candidates(self, best: Tensor, left: Tensor) -> bool:
+    def _may_need_more_candidates(self, best: Tensor, left: Tensor) -> bool:
         """Return whether the filters keep the last candidate of a row, or one tied with it.
 
         If so, tokens outside the candidates may pass the filters too, and which of the tied tokens are candidates is

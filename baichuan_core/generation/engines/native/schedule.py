@@ -82,7 +82,7 @@ class RowScheduler:
         longest = max(row.request.max_tokens for row in rows)
         return max(len(rows), min(self.slots, self.tokens // longest))
 
-    def count_waiting(self) -> int:
+    def count_waiting_rows(self) -> int:
         """Return the number of waiting rows."""
         return len(self._waiting)
 

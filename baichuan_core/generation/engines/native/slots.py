@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from baichuan_core.generation.engines.native.cache import CacheSize, round_up_to_step
+from baichuan_core.generation.engines.native.cache import CacheSize, round_up_capacity
 from baichuan_core.generation.engines.native.forward import CachedModel
 from baichuan_core.generation.engines.native.passes import PASS_OVERHEAD_TOKENS, group_into_passes
 from baichuan_core.generation.engines.native.prefix_cache import PrefixCache, PrefixMatch
@@ -37,7 +37,7 @@ class SlotBatch:
     """
 
     def __init__(self, model: BaichuanForCausalLM, *, kept_tokens: int) -> None:
-        """Create an empty cache; memory is allocated by `reserve`.
+        """Create an empty cache; memory is allocated by `reserve_slots`.
 
         Args:
             model: The model, in eval mode.
@@ -61,7 +61,7 @@ class SlotBatch:
         return self._history[first : len(self.rows), :longest]
 
     @torch.inference_mode()
-    def reserve(self, joining: Sequence[Row], slots: int) -> None:
+    def reserve_slots(self, joining: Sequence[Row], slots: int) -> None:
         """Reallocate the cache if the joining rows do not fit; it may then have fewer but longer slots.
 
         Args:
@@ -73,7 +73,7 @@ class SlotBatch:
             reserve([row], slots=4) allocates 4 slots of 128 positions and copies the two running rows;
             the next two rows of up to 128 tokens then join without reallocation.
         """
-        needed = round_up_to_step(max(row.request.max_tokens for row in (*self.rows, *joining)))
+        needed = round_up_capacity(max(row.request.max_tokens for row in (*self.rows, *joining)))
         rows = len(self.rows) + len(joining)
         size = self.cached_model.cache.size
         if rows > size.slots or needed > size.capacity:
@@ -92,7 +92,7 @@ class SlotBatch:
         by length to limit padding (see `group_into_passes`), so their order may change.
 
         Args:
-            joining: The new rows; `reserve` must have been called for them.
+            joining: The new rows; `reserve_slots` must have been called for them.
 
         Returns:
             Logits [rows, vocab] of each row's next token, in the order of the new entries of `self.rows`.
@@ -106,7 +106,7 @@ class SlotBatch:
                 self._load_prefix(self._find_prefix(row.tokens, row.prefix), first + i) for i, row in enumerate(group)
             ]
             hidden = self.cached_model.prefill(first, [row.tokens for row in group], starts)
-            logits.append(self.cached_model.model.logits(hidden, decoding=True))
+            logits.append(self.cached_model.model.compute_logits(hidden, decoding=True))
             for offset, row in enumerate(group):
                 self._record_history(first + offset, row)
                 self._keep_prefix(row, first + offset, len(row.tokens))
@@ -122,7 +122,7 @@ class SlotBatch:
         places = [len(row.tokens) - 1 for row in self.rows]
         ids, positions = torch.tensor([newest, places], device=self.device)[..., None].unbind()
         self._history[: len(self.rows)].scatter_(1, positions, ids)
-        return self.cached_model.model.logits(self.cached_model.decode(newest, places), decoding=True)
+        return self.cached_model.model.compute_logits(self.cached_model.decode(newest, places), decoding=True)
 
     @torch.inference_mode()
     def remove_row(self, slot: int) -> None:
@@ -139,7 +139,7 @@ class SlotBatch:
         """Remove and return all rows, and free the memory of the cache and of the saved prefixes."""
         rows, self.rows = self.rows, []
         self.prefixes.clear()
-        self.cached_model.free()
+        self.cached_model.free_cache()
         return rows
 
     def _keep_prefix(self, row: Row, slot: int, length: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from baichuan_core.config import BaichuanConfig
 from baichuan_core.generation.engines.contract import EncodedRequest, Engine, EngineSetup
 from baichuan_core.generation.engines.vllm.engine import VllmEngine
-from baichuan_core.model.positions import depends_on_length
+from baichuan_core.model.positions import has_length_dependent_rotation
 from baichuan_core.tokenizer import BaichuanTokenizer
 
 
@@ -31,7 +31,7 @@ def find_model_incompatibility(config: BaichuanConfig) -> str | None:
         return "it does not support quantized checkpoints"
     if config.norm_head and config.tie_word_embeddings:
         return "a normalized output head cannot be tied to the embedding"
-    if depends_on_length(config):
+    if has_length_dependent_rotation(config):
         return "its rope_type scales by the length of each prompt"
     if config.hidden_act != "silu":
         return f"it does not support the activation {config.hidden_act!r}"
@@ -43,8 +43,8 @@ def find_unsupported_parameter(_request: EncodedRequest) -> str | None:
     return None
 
 
-def start(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
-    """See `EngineModule.start`."""
+def create_engine(setup: EngineSetup, tokenizer: BaichuanTokenizer) -> Engine:
+    """See `EngineModule.create_engine`."""
     return VllmEngine(setup, tokenizer)
 
 

@@ -13,7 +13,7 @@ from baichuan_core.generation.engines.capacity import (
     is_capacity_sufficient,
 )
 from baichuan_core.generation.engines.contract import Capacity, EncodedRequest, EngineSetup
-from baichuan_core.generation.engines.outputs import Output, Step, TokenLogprobs
+from baichuan_core.generation.engines.outputs import CompletionOutput, StepOutputs, TokenLogprobs
 from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
@@ -133,18 +133,18 @@ class VllmEngine:
             self._engine.abort_request([str(request_id)])
         self._streamed.discard(request_id)
 
-    def step(self) -> Step:
+    def step(self) -> StepOutputs:
         """See `Engine.step`."""
         self._start_waiting_requests()
         if not self._running:
-            return Step()
+            return StepOutputs()
         outputs = []
         for news in self._engine.step():
             request_id = int(news.request_id)
             transcript = self._running.get(request_id)
             if transcript is not None:  # otherwise the completion was aborted, or ended by a stop string
                 outputs.append(self._build_output(request_id, transcript, news))
-        return Step(tuple(outputs))
+        return StepOutputs(tuple(outputs))
 
     def _start_waiting_requests(self) -> None:
         """Pass waiting requests to vLLM, which queues those for which it has no slot yet."""
@@ -152,7 +152,7 @@ class VllmEngine:
             if self._waiting.peek().max_tokens >= self._capacity.slot_tokens:
                 if self._running:
                     return
-                self._ensure_engine(compute_capacity(self._waiting.requests(), self._setup.settings))
+                self._ensure_engine(compute_capacity(self._waiting.list_requests(), self._setup.settings))
             else:
                 self._start_request(*self._waiting.pop())
 
@@ -165,19 +165,19 @@ class VllmEngine:
         self._engine.add_request(str(request_id), {"prompt_token_ids": list(request.prompt_ids)}, params)
         self._running[request_id] = Transcript(self._tokenizer, request, self._setup.end_token_ids)
 
-    def _build_output(self, request_id: int, transcript: Transcript, news: Any) -> Output:
+    def _build_output(self, request_id: int, transcript: Transcript, news: Any) -> CompletionOutput:
         """Add the new tokens of a completion to its transcript, and return the resulting output."""
         tokens = _add_new_tokens(transcript, news.outputs[0])
         if news.finished and transcript.finish_reason is None:
             transcript.finish_reason = "stop"  # vLLM does not report the end token
         delta = transcript.take_delta() if request_id in self._streamed else None
         if transcript.finish_reason is None:
-            return Output(request_id, tokens, delta)
+            return CompletionOutput(request_id, tokens, delta)
         del self._running[request_id]
         self._streamed.discard(request_id)
         if not news.finished:
             self._engine.abort_request([news.request_id])
-        return Output(request_id, tokens, delta, transcript.build_completion())
+        return CompletionOutput(request_id, tokens, delta, transcript.build_completion())
 
     def _ensure_engine(self, needed: Capacity) -> None:
         """Start vLLM with the needed capacity, unless it is already running with enough."""

@@ -84,11 +84,13 @@ class BaichuanForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # as above
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """Load weights named as in the published checkpoints."""
-        loaded: set[str] = super().load_weights(_convert_to_llama(weights, self.config))
+        loaded: set[str] = super().load_weights(_convert_weights_to_llama(weights, self.config))
         return loaded
 
 
-def _convert_to_llama(weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig) -> Iterator[tuple[str, Tensor]]:
+def _convert_weights_to_llama(
+    weights: Iterable[tuple[str, Tensor]], config: BaichuanConfig
+) -> Iterator[tuple[str, Tensor]]:
     """Rename tensors to Llama's names, and normalize the rows of a NormHead in float32, as the published code does."""
     for name, weight in weights:
         if name.endswith("rotary_emb.inv_freq"):  # present in Baichuan 1 7B; computed from the configuration instead

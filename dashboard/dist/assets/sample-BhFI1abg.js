@@ -1,4 +1,4 @@
-import{C as e,D as t,I as n,T as r,at as i,it as a,k as o,nt as s,v as c,w as l}from"./index-BZIggXX7.js";import{o as u,r as d,t as f}from"./queries-BFD24Ye7.js";import{t as p}from"./copy-BrxFK0RH.js";import{t as m}from"./upload-BhbiCmWs.js";var h=i(a(),1),g=`[
+import{C as e,D as t,I as n,T as r,at as i,it as a,k as o,nt as s,v as c,w as l}from"./index-HNzxkja9.js";import{o as u,r as d,t as f}from"./queries-BuevfQP0.js";import{t as p}from"./copy-DUcjleYU.js";import{t as m}from"./upload-W171Iv5J.js";var h=i(a(),1),g=`[
   {"id": "zh-0", "conversations": [{"from": "human", "value": "你是谁？"}, {"from": "gpt", "value": "我是百川任务队列的示例助手。"}]},
   {"id": "en-0", "conversations": [{"from": "human", "value": "Who are you?"}, {"from": "gpt", "value": "I am the sample assistant of Baichuan Jobs."}]},
   {"id": "zh-1", "conversations": [{"from": "human", "value": "这个服务支持哪些任务？"}, {"from": "gpt", "value": "量化、转换、微调和生成四种任务。"}]},

@@ -43,8 +43,8 @@ class ModelSource:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptModel:
-    """The model that a keeper holds, and the arguments it was loaded with.
+class ModelCacheEntry:
+    """The model that a cache holds, and the arguments it was loaded with.
 
     Attributes:
         source: Arguments that the model was loaded with.
@@ -61,25 +61,25 @@ class KeptModel:
     loaded: Any
 
 
-class ModelKeeper:
+class ModelCache:
     """Cache for the last loaded tokenizer and at most one model, which is released before another one is loaded.
 
     A model or tokenizer is reused only if none of its files has changed.
 
     Example:
-        models = ModelKeeper()
+        models = ModelCache()
         evaluate_perplexity(checkpoint, text, output, models=models)  # loads the model
         generate(checkpoint, requests, file, models=models)  # reuses it
     """
 
     def __init__(self) -> None:
-        self.kept: KeptModel | None = None
+        self.kept: ModelCacheEntry | None = None
         self._tokenizer: tuple[tuple[FileStamp, ...], BaichuanTokenizer] | None = None
 
     @classmethod
     @contextmanager
-    def lend(cls, models: Self | None) -> Iterator[Self]:
-        """Yield `models`, or, if it is None, a new keeper that releases its model when the `with` block ends."""
+    def use_or_create(cls, models: Self | None) -> Iterator[Self]:
+        """Yield `models`, or, if it is None, a new cache that releases its model when the `with` block ends."""
         if models is not None:
             yield models
             return
@@ -123,7 +123,7 @@ class ModelKeeper:
         del kept
         self.release()
         loaded = start()
-        self.kept = KeptModel(*key, loaded)
+        self.kept = ModelCacheEntry(*key, loaded)
         return loaded
 
     def is_loaded(self, source: ModelSource) -> bool:

@@ -1,1 +1,0 @@
-import{D as e,k as t,nt as n}from"./index-BZIggXX7.js";import{t as r}from"./curves-7ZF5F53i.js";var i=n();function a({job:n}){let a=e();return(0,i.jsxs)(`div`,{className:`stack`,children:[(0,i.jsx)(`div`,{children:(0,i.jsx)(t,{href:`/curves?runs=${n.id}`,children:a(`curves.compare`)})}),(0,i.jsx)(r,{ids:[n.id]})]})}export{a as default};
