@@ -93,7 +93,7 @@ while "up" not in log.read_text():
     time.sleep(0.01)
 print("up", flush=True)
 while not stop.wait(0.05):
-    supervisor.check()
+    supervisor.check_children()
 supervisor.stop(stop)
 """
 
@@ -139,7 +139,7 @@ supervisor = Supervisor()
 family = "(sleep 0.1 & echo $! ) ; exec sleep 600"
 supervisor.start(Child("family", ["/bin/sh", "-c", family], Path(sys.argv[1]), grace_seconds=1))
 for _ in sys.stdin:
-    supervisor.check()
+    supervisor.check_children()
     print("checked", flush=True)
 kill_orphans()
 """

@@ -67,6 +67,11 @@ def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) 
         served.forward(news)
         assert REPLIES_ADAPTER.dump_json(one.finish(mine)[0]) == REPLIES_ADAPTER.dump_json([news[0], *news[2:]])
         other.read_until(lambda: theirs in other.alive)
+        for _ in range(2):  # a message may have been prepared before the chat ended
+            one.read(0.01)
+            one.alive.clear()
+            other.alive.clear()
+            other.read_until(lambda: theirs in other.alive)
         assert not one.alive
         served.forward([Delta(mine, 3, 0, "after the end")])
         other.abort(attempt_id, theirs)

@@ -217,7 +217,7 @@ def test_a_failure_on_one_machine_ends_the_other(machines: tuple[Rendezvous, Ren
     first.exchange_heartbeats()
     second.report_failure(DatasetError("line 3 is broken"))
     first._next_beat = 0.0
-    with pytest.raises(RankFailedError, match=r"ended on another machine: machine 1 .*line 3 is broken"):
+    with pytest.raises(RankFailedError, match=r"stopped on another machine: machine 1 .*line 3 is broken"):
         first.exchange_heartbeats()
 
 

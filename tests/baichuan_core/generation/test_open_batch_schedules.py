@@ -224,7 +224,7 @@ def test_nan_fails_only_its_own_request(model: Model, expected: list[Completion]
     failing = engine._slots.rows[0].id
     ids = [row.id for row in engine._slots.rows]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(model[0]), "logits", broken)
+        patch.setattr(type(model[0]), "compute_logits", broken)
         errors = {one.id: one.error for one in engine.step().outputs if one.error}
     assert isinstance(errors.pop(failing), CheckpointError)
     assert not errors
