@@ -57,7 +57,7 @@ def test_paths_outside_the_allowed_roots(service: Service, tmp_path: Path) -> No
     link = service.models / "link"
     link.symlink_to(outside)
     for path in (outside, link, service.models / ".." / "models" / "tiny", Path("tiny")):
-        refused(service.register("outside", path), 422, "path", "use one under: ")
+        refused(service.register("outside", path), 422, "path", " under")
 
 
 def test_an_upload_that_is_too_large(service: Service) -> None:
