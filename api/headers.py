@@ -14,7 +14,7 @@ CHECKED_HEADERS = frozenset({b"idempotency-key", b"content-encoding"})
 def check_headers(scope: Scope, request_id: str) -> JSONResponse | None:
     """Return an error response if a request has contradictory idempotency keys or a compressed body."""
     if not any(name in CHECKED_HEADERS for name, _ in scope["headers"]):
-        return None  # nearly every request; it pays for one look at its headers instead of two searches
+        return None  # fast path for nearly every request: one scan of the headers instead of two
     headers = Headers(scope=scope)
     if len(set(headers.getlist("idempotency-key"))) > 1:
         detail = "the request has Idempotency-Key headers with different values; keep only one"

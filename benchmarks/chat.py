@@ -9,6 +9,7 @@ second.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,8 +20,6 @@ from statistics import median
 import httpx
 
 from baichuan_core import GenerationOptions, convert
-from baichuan_core.checkpoint import read_config
-from baichuan_core.config import DEFAULT_CONTEXT_LENGTH
 from baichuan_core.conversion import GgufType
 from baichuan_core.generation.engines.capacity import compute_serving_capacity
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
@@ -29,6 +28,7 @@ from benchmarks.real_model import CACHE, make_real_checkpoint
 
 MIN_RATIO = 0.9
 END_TOKEN = 2
+WINDOW = 500  # slots of 512 tokens
 SUBJECTS = ("the printing press", "bread without kneading", "a blue sky", "job queues", "bees in winter", "the piano")
 
 
@@ -69,10 +69,7 @@ def _run_again_inside_a_service(threads: int) -> int:
 def _compare(streams: int, arguments: argparse.Namespace) -> float:
     """Print one row; return the ratio of the tokens per second."""
     gguf_type: GgufType = arguments.type
-    model = CACHE / f"smollm2-{gguf_type}"
-    if not model.is_dir():
-        convert(CACHE / "smollm2", model, "gguf", gguf_type=gguf_type)
-    window = read_config(model).model_max_length or DEFAULT_CONTEXT_LENGTH
+    model, window = _make_model(gguf_type), WINDOW
     capacity = compute_serving_capacity(window, GenerationOptions(batch_size=streams, batch_tokens=16_384))
     server = LlamaServer(model / "model.gguf", capacity, arguments.threads)
     sides: dict[str, list[Measurement]] = {"service": [], "llama.cpp": []}
@@ -102,6 +99,16 @@ def _compare(streams: int, arguments: argparse.Namespace) -> float:
         flush=True,
     )
     return ratio
+
+
+def _make_model(gguf_type: GgufType) -> Path:
+    """Return the GGUF model, whose configuration promises a short window, so that many slots fit into the memory."""
+    model = CACHE / f"smollm2-{gguf_type}-{WINDOW}"
+    if not model.is_dir():
+        convert(CACHE / "smollm2", model, "gguf", gguf_type=gguf_type)
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "model_max_length": WINDOW}))
+    return model
 
 
 def _body(model: str, number: int, stream: int, tokens: int) -> dict[str, object]:

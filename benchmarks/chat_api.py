@@ -24,7 +24,7 @@ import httpx
 import psutil
 import redis
 
-from api.openai.completion_objects import Choice, ChunkWriter
+from api.openai.completion_objects import Choice, ChunkFormatter
 from benchmarks.chat_client import Measurement, measure
 from jobs.bootstrap import prepare_deployment
 from jobs.chats.messages import (
@@ -41,7 +41,7 @@ from jobs.chats.messages import (
 )
 from jobs.database import Database
 from jobs.settings import Settings
-from tests.jobs.pool import start_on
+from tests.jobs.pool import hold, start_on
 from tests.model_files import write_model_files
 from tests.workers.deployment import RedisServer, free_port, wait_for
 
@@ -146,6 +146,7 @@ def serve_model(settings: Settings, url: str) -> str:
     database = Database(settings.effective_database_url)
     with database.writing() as connection:
         attempt_id = start_on(connection, job["id"], "wrk-1", settings)
+        hold(connection, attempt_id, "wrk-1", settings).renew(None, [], accepts_chats=True)
     database.close()
     return attempt_id
 
@@ -158,10 +159,10 @@ def used_seconds(process: psutil.Process) -> float:
 
 def serialization_seconds() -> float:
     """Return the CPU seconds that serializing one chunk of a stream takes."""
-    writer, choice, rounds = ChunkWriter("chatcmpl-x", 0, "base", is_chat=True, counts=True), Choice(0), 20_000
+    writer, choice, rounds = ChunkFormatter("chatcmpl-x", 0, "base", is_chat=True, counts=True), Choice(0), 20_000
     began = time.process_time()
     for _ in range(rounds):
-        writer.write_text(choice, TEXT, ()).encode()
+        writer.format_text_chunk(choice, TEXT, ()).encode()
     return (time.process_time() - began) / rounds
 
 

@@ -41,7 +41,9 @@ def stored_bytes(model: BaichuanForCausalLM) -> int:
 
 def step_flops(shape: ModelShape, tokens: int, *, full: bool) -> float:
     """Return the FLOPs per token of a forward and a backward pass over rows of `tokens` tokens."""
-    forward = 2 * (shape.parameters - shape.vocab_size * shape.hidden_size)  # looking up an embedding takes no FLOPs
+    forward = 2 * (
+        shape.parameter_count - shape.vocab_size * shape.hidden_size
+    )  # looking up an embedding takes no FLOPs
     forward += 4 * shape.layers * shape.hidden_size * tokens
     return forward * (3 if full else 2)
 

@@ -74,7 +74,7 @@ class TrainingSettings:
     def count_trained_parameters(self, shape: ModelShape) -> int:
         """Return the number of trained parameters."""
         if self.method == "full":
-            return shape.parameters
+            return shape.parameter_count
         matrices = dict(zip(BLOCK_LAYERS, shape.layer_matrices, strict=True))
         adapted = [matrices[name] for name in self.lora_targets if name in matrices] * shape.layers
         if HEAD_LAYER in self.lora_targets:
@@ -95,7 +95,7 @@ def estimate_finetuning(shape: ModelShape, precision: Precision, training: Train
     weights = _weight_bytes(shape, precision, training, trained)
     gradients, moments = trained * FLOAT32_BYTES, trained * FLOAT32_BYTES * MOMENTS_PER_WEIGHT
     after_backward = Footprint(weights, gradients=gradients, optimizer=moments, least=weights + gradients + moments)
-    missing = FLOAT32_BYTES * (shape.head_parameters + shape.linear_parameters // shape.layers)
+    missing = FLOAT32_BYTES * (shape.head_parameter_count + shape.linear_parameter_count // shape.layers)
     in_last_block = replace(
         after_backward,
         activations=_last_block_bytes(shape, precision, training),
@@ -134,9 +134,9 @@ def _loss_peak_bytes(
         (per_token.checkpointed_block_bytes(shape), block) if training.gradient_checkpointing else (block, 0.0)
     )
     # Mixed precision copies each trained weight once; gradient checkpointing frees the copies before the backward pass.
-    casts = HALF_PRECISION_BYTES * shape.linear_parameters if full and mixed and casts_weights else 0
+    casts = HALF_PRECISION_BYTES * shape.linear_parameter_count if full and mixed and casts_weights else 0
     backward_casts = 0 if training.gradient_checkpointing else casts
-    head_gradient = FLOAT32_BYTES * shape.head_parameters if full else 0
+    head_gradient = FLOAT32_BYTES * shape.head_parameter_count if full else 0
     outside_blocks = training.tokens_per_pass * per_token.outside_blocks * shape.hidden_size
     at_loss = outside_blocks + _loss_bytes(shape, precision, training)
     if training.gradient_checkpointing and not full and "down_proj" in training.lora_targets:
@@ -158,7 +158,7 @@ def _loss_bytes(shape: ModelShape, precision: Precision, training: TrainingSetti
         per_logit += ADAPTED_HEAD_BYTES_PER_LOGIT
         adapter = ADAPTER_BYTES_PER_ELEMENT[mixed] * shape.hidden_size * min(chunk, training.tokens_per_pass)
     logits = min(chunk, training.tokens_per_pass) * shape.vocab_size * per_logit + round(adapter)
-    return logits + (HALF_PRECISION_BYTES * shape.head_parameters if mixed and training.method == "full" else 0)
+    return logits + (HALF_PRECISION_BYTES * shape.head_parameter_count if mixed and training.method == "full" else 0)
 
 
 def _last_block_bytes(shape: ModelShape, precision: Precision, training: TrainingSettings) -> int:

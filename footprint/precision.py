@@ -81,14 +81,15 @@ class Precision:
     def weight_bytes(self, shape: ModelShape) -> int:
         """Return the bytes of all weights of a loaded model."""
         blocks = shape.layers * sum(self.matrix_bytes(*matrix) for matrix in shape.layer_matrices)
-        return blocks + self.embedding_and_head_bytes(shape) + shape.norm_parameters * self.element_bytes
+        return blocks + self.embedding_and_head_bytes(shape) + shape.norm_parameter_count * self.element_bytes
 
     def embedding_and_head_bytes(self, shape: ModelShape) -> int:
         """Return the bytes of the embedding and the output head."""
         if not self.quantize_head:
-            return shape.embedding_and_head_parameters * self.element_bytes
+            return shape.embedding_and_head_parameter_count * self.element_bytes
         return (
-            shape.embedding_and_head_parameters + shape.embedding_and_head_parameters // shape.hidden_size * SCALE_BYTES
+            shape.embedding_and_head_parameter_count
+            + shape.embedding_and_head_parameter_count // shape.hidden_size * SCALE_BYTES
         )
 
     def dequantized_layer_bytes(self, shape: ModelShape) -> int:

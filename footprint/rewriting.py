@@ -54,7 +54,7 @@ def estimate_calibration(shape: ModelShape, *, sequences: int) -> Footprint:
     """
     hidden, intermediate = shape.hidden_size, shape.intermediate_size
     *others, _last = (Precision(quantization="nf4").matrix_bytes(*matrix) for matrix in shape.layer_matrices)
-    block = BLOCK_COPIES * FLOAT32_BYTES * shape.linear_parameters // shape.layers
+    block = BLOCK_COPIES * FLOAT32_BYTES * shape.linear_parameter_count // shape.layers
     square, matrix = FLOAT32_BYTES * intermediate**2, FLOAT32_BYTES * hidden * intermediate
     tokens = (
         FLOAT32_BYTES

@@ -99,29 +99,29 @@ class ModelShape:
         )
 
     @property
-    def linear_parameters(self) -> int:
+    def linear_parameter_count(self) -> int:
         """Number of parameters in the linear layers of all blocks, the layers that quantization replaces."""
         return self.layers * sum(rows * columns for rows, columns in self.layer_matrices)
 
     @property
-    def embedding_and_head_parameters(self) -> int:
+    def embedding_and_head_parameter_count(self) -> int:
         """Number of parameters in the embedding and the output head."""
         return self.vocab_size * self.hidden_size * (1 if self.tied_head else 2)
 
     @property
-    def head_parameters(self) -> int:
+    def head_parameter_count(self) -> int:
         """Number of parameters in the output head."""
         return self.vocab_size * self.hidden_size
 
     @property
-    def norm_parameters(self) -> int:
+    def norm_parameter_count(self) -> int:
         """Number of parameters in the norms: two per block and a final one."""
         return (2 * self.layers + 1) * self.hidden_size
 
     @property
-    def parameters(self) -> int:
+    def parameter_count(self) -> int:
         """Number of parameters in the whole model."""
-        return self.linear_parameters + self.embedding_and_head_parameters + self.norm_parameters
+        return self.linear_parameter_count + self.embedding_and_head_parameter_count + self.norm_parameter_count
 
 
 def _read_size(config: Mapping[str, Any], name: str) -> int:

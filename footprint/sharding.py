@@ -83,11 +83,11 @@ def estimate_rank_footprint(
 
 def _estimate_fsdp2(shape: ModelShape, precision: Precision, training: TrainingSettings, rank_count: int) -> Footprint:
     trained = training.count_trained_parameters(shape)
-    block = shape.linear_parameters // shape.layers
-    gathered = _bytes_per_element(precision) * (GATHERED_BLOCKS * block + shape.head_parameters)
+    block = shape.linear_parameter_count // shape.layers
+    gathered = _bytes_per_element(precision) * (GATHERED_BLOCKS * block + shape.head_parameter_count)
     exchanged = 0
     if training.method == "full":  # gradients in the compute dtype, and their float32 copies for the reduction
-        largest = max(shape.head_parameters, GATHERED_BLOCKS * block)
+        largest = max(shape.head_parameter_count, GATHERED_BLOCKS * block)
         exchanged = (_bytes_per_element(precision) + FLOAT32_BYTES) * largest
     return _build_footprint(
         weights=_divide_among_ranks(
@@ -117,7 +117,7 @@ def _estimate_deepspeed_zero(
         # ZeRO stage 2 does not split the optimizer step into sub-groups.
         step = 0 if element_bytes == FLOAT32_BYTES else _divide_among_ranks(trained * FLOAT32_BYTES, rank_count)
         return RankFootprint(_build_footprint(weights + master, gradients + max(buckets, step), moments, activations))
-    live = round(weights * min(1.0, MAX_LIVE_ELEMENTS / shape.parameters))
+    live = round(weights * min(1.0, MAX_LIVE_ELEMENTS / shape.parameter_count))
     sharded = _divide_among_ranks(weights, rank_count)
     if strategy == "zero3":
         return RankFootprint(
@@ -137,7 +137,7 @@ def _frozen_weight_bytes(
 ) -> int:
     """Return the bytes of the frozen weights, with `element_bytes` per element in full training."""
     if training.method == "full":
-        return (shape.parameters - training.count_trained_parameters(shape)) * element_bytes
+        return (shape.parameter_count - training.count_trained_parameters(shape)) * element_bytes
     return precision.weight_bytes(shape)
 
 

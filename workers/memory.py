@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from footprint import Footprint, ShapeError, format_gib, read_config
-from jobs.specs import AnySpec, FinetuneSpec, KnownModel
+from jobs.specs import AnySpec, FinetuneSpec, ModelProperties
 from workers.handlers.contract import HandlerContext
 
 
@@ -35,16 +35,16 @@ def require_memory(spec: AnySpec, context: HandlerContext) -> None:
 
 def _list_step_footprints(
     spec: AnySpec, context: HandlerContext, *, on_gpu: bool
-) -> list[tuple[Path, KnownModel, Footprint]]:
+) -> list[tuple[Path, ModelProperties, Footprint]]:
     """Return the memory that each step needs for each model, with the model's directory."""
     folders = [folder for field, folder in context.models.items() if field != "adapter"]
-    known = [(folder, model) for folder in folders if (model := _find_known_model(folder)) is not None]
+    known = [(folder, model) for folder in folders if (model := _read_model_properties(folder)) is not None]
     return [
         (folder, model, needs) for folder, model in known for needs in spec.estimate_footprints(model, on_gpu=on_gpu)
     ]
 
 
-def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, KnownModel, Footprint]]) -> bool:
+def _fits_alongside(loaded: Path, spec: AnySpec, steps: Sequence[tuple[Path, ModelProperties, Footprint]]) -> bool:
     """Whether the job uses the loaded model and has enough memory without releasing it."""
     weights = next((needs.weights for folder, _, needs in steps if folder == loaded), None)
     if weights is None:
@@ -60,10 +60,10 @@ def _get_free_bytes(needs: Footprint) -> int:
     return memory.free_bytes("cpu" if needs.place == "host" else None)
 
 
-def _find_known_model(folder: Path) -> KnownModel | None:
+def _read_model_properties(folder: Path) -> ModelProperties | None:
     """Return the known properties of a checkpoint; None for a GGUF file, which llama.cpp maps page by page."""
     try:
-        return None if any(folder.glob("*.gguf")) else KnownModel.from_config(read_config(folder))
+        return None if any(folder.glob("*.gguf")) else ModelProperties.from_config(read_config(folder))
     except ShapeError:
         return None  # the engine will raise an error with a better message
 

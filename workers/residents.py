@@ -150,7 +150,9 @@ class Residents:
         for device in devices:
             used = device.get("used_bytes")
             if used is not None and device["memory_bytes"] - used < self._worker.memory_reserve_bytes:
-                self._close(self._find_longest_idle_on(device["uuid"]), f"device {device['uuid']} is short of memory")
+                self._close(
+                    self._find_longest_idle_resident(device["uuid"]), f"device {device['uuid']} is short of memory"
+                )
 
     def list_process_groups(self) -> frozenset[int]:
         """Return the process groups of all residents."""
@@ -166,7 +168,7 @@ class Residents:
         """Return the idle residents, longest idle first."""
         return sorted((each for each in self._residents if not each.is_busy), key=lambda each: each.idle_since)
 
-    def _find_longest_idle_on(self, uuid: str) -> list[Resident]:
+    def _find_longest_idle_resident(self, uuid: str) -> list[Resident]:
         with self._lock:
             return [each for each in self._list_idle() if uuid in each.devices][:1]
 

@@ -1,4 +1,4 @@
-"""Answers in progress: collects their text, detects how they end, and records their results."""
+"""Tracks answers in progress: collects their text, detects how they end, and records their results."""
 
 import logging
 import time

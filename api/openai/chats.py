@@ -14,14 +14,14 @@ from api.openai.answers import Answer
 from api.openai.completion_bodies import ChatBody, CompletionBody, TextBody
 from api.openai.completion_objects import (
     ChatCompletionObject,
-    ChunkWriter,
+    ChunkFormatter,
     TextCompletionObject,
     build_chat_completion,
     build_text_completion,
 )
 from api.openai.completion_streams import CompletionStream
 from api.openai.extension import Extension, SpecFields
-from api.openai.serving import WantedAnswer, open_answer
+from api.openai.serving import AnswerRequest, open_answer
 from api.responses import json_response
 from jobs.errors import DomainError
 from jobs.identifiers import new_id
@@ -57,9 +57,11 @@ async def _answer_request(body: ChatBody | TextBody, request: Request, caller: C
         answer.keep = lambda: _build_stored_chat(body, answer)
     if body.stream:
         counts = body.includes_usage
-        writer = ChunkWriter(answer.row.id, answer.created, body.model, is_chat=prefix == CHAT_ID_PREFIX, counts=counts)
+        formatter = ChunkFormatter(
+            answer.row.id, answer.created, body.model, is_chat=prefix == CHAT_ID_PREFIX, counts=counts
+        )
         idle_seconds = caller.service.settings.stream_idle_seconds
-        return CompletionStream(answer, writer, counts=counts, idle_seconds=idle_seconds)
+        return CompletionStream(answer, formatter, counts=counts, idle_seconds=idle_seconds)
     try:
         await run_while_connected(request.receive, answer.wait())
     except DomainError as error:
@@ -78,7 +80,7 @@ async def _open_answer(body: ChatBody | TextBody, request: Request, caller: Call
         DomainError: No runner answers; the error names the parameter at fault.
     """
     began, fields = time.monotonic(), _build_spec_fields(body)
-    wanted = WantedAnswer(
+    wanted = AnswerRequest(
         answer_id=new_id(prefix),
         endpoint=request.url.path,
         spec=fields.build_spec(ServeSpec, Extension()),

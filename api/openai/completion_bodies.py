@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from api.openai.bodies import Metadata, RequestBody, Unsupported
-from jobs.inputs import find_fault
+from jobs.inputs import find_problem
 from jobs.specs.fields import ModelName
 
 DEFAULT_WAIT_SECONDS = 60.0
@@ -22,7 +22,7 @@ def _build_rule_validator(name: str) -> BeforeValidator:
     """Return a validator that checks a parameter as in batch files, but accepts null for one that is not set."""
 
     def check(value: Any) -> Any:
-        if value is not None and (fault := find_fault(name, value)):
+        if value is not None and (fault := find_problem(name, value)):
             raise ValueError(fault)
         return value
 
@@ -67,7 +67,7 @@ def _join_parts(content: Any) -> Any:
 
 def _check_prompts(value: Any) -> Any:
     for prompt in value if isinstance(value, list) and value else [value]:
-        if fault := find_fault("prompt", prompt):
+        if fault := find_problem("prompt", prompt):
             raise ValueError(f"{fault}, or a list of such strings")
     return value
 

@@ -94,8 +94,8 @@ class TextCompletionObject(BaseModel):
     usage: Usage
 
 
-class ChunkWriter:
-    """Writes the chunks of one stream.
+class ChunkFormatter:
+    """Formats the chunks of one stream.
 
     Args:
         answer_id: Id of the completion.
@@ -113,33 +113,33 @@ class ChunkWriter:
         self._tail = ',"usage":null}\n\n' if counts else "}\n\n"
         self._is_chat = is_chat
 
-    def write_roles(self, choices: Iterable[Choice]) -> str:
-        """Write the chunks with the role of each answer; text completions have no roles."""
+    def format_role_chunks(self, choices: Iterable[Choice]) -> str:
+        """Format the chunks with the role of each answer; text completions have no roles."""
         if not self._is_chat:
             return ""
         role = '{"role":"assistant","content":""}'
-        return "".join(self._write_chunk(choice.index, role, "null", "null") for choice in choices)
+        return "".join(self._format_chunk(choice.index, role, "null", "null") for choice in choices)
 
-    def write_text(self, choice: Choice, text: str, logprobs: Sequence[TokenLogprob]) -> str:
-        """Write a chunk with new text of a completion."""
+    def format_text_chunk(self, choice: Choice, text: str, logprobs: Sequence[TokenLogprob]) -> str:
+        """Format a chunk with new text of a completion."""
         content = f'{{"content":{_dump_json(text)}}}' if self._is_chat else _dump_json(text)
         chances = "null"
         if logprobs:
             chances = _dump_json(format_logprobs(logprobs, is_chat=self._is_chat, offset=choice.characters))
             choice.characters += sum(len(one.token) for one in logprobs)
-        return self._write_chunk(choice.index, content, chances, "null")
+        return self._format_chunk(choice.index, content, chances, "null")
 
-    def write_finish_reason(self, choice: Choice) -> str:
-        """Write the chunk with the finish reason of a completion."""
-        return self._write_chunk(
+    def format_finish_chunk(self, choice: Choice) -> str:
+        """Format the chunk with the finish reason of a completion."""
+        return self._format_chunk(
             choice.index, "{}" if self._is_chat else '""', "null", _dump_json(choice.finish_reason)
         )
 
-    def write_usage(self, usage: Usage) -> str:
-        """Write the final chunk, which has no choices and reports the token usage."""
+    def format_usage_chunk(self, usage: Usage) -> str:
+        """Format the final chunk, which has no choices and reports the token usage."""
         return f'{self._head},"choices":[],"usage":{usage.model_dump_json()}}}\n\n'
 
-    def _write_chunk(self, index: int, content: str, logprobs: str, finish_reason: str) -> str:
+    def _format_chunk(self, index: int, content: str, logprobs: str, finish_reason: str) -> str:
         name = "delta" if self._is_chat else "text"
         choice = f'{{"index":{index},"{name}":{content},"logprobs":{logprobs},"finish_reason":{finish_reason}}}'
         return f'{self._head},"choices":[{choice}]{self._tail}'
@@ -195,8 +195,8 @@ def format_logprobs(chances: Sequence[TokenLogprob], *, is_chat: bool, offset: i
     }
 
 
-def write_error(error: Mapping[str, Any]) -> bytes:
-    """Write the event that ends a stream whose answer cannot be completed."""
+def format_error_event(error: Mapping[str, Any]) -> bytes:
+    """Format the event that ends a stream whose answer cannot be completed."""
     return f"event: error\ndata: {_dump_json({'error': error})}\n\n".encode()
 
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from api.connections import run_while_connected
 from api.errors import to_openai_error
 from api.openai.answers import Answer, CompletionDelta
-from api.openai.completion_objects import DONE_EVENT, ChunkWriter, write_error
+from api.openai.completion_objects import DONE_EVENT, ChunkFormatter, format_error_event
 from jobs.errors import DomainError
 
 KEEPALIVE_COMMENT = b": still here\n\n"
@@ -25,19 +25,19 @@ class CompletionStream(Response):
 
     Args:
         answer: The answer, which a runner has begun.
-        writer: Writes the chunks of the answer.
+        formatter: Formats the chunks of the answer.
         counts: Whether a final chunk reports the token usage.
         idle_seconds: How often a silent stream sends a comment.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, answer: Answer, writer: ChunkWriter, *, counts: bool, idle_seconds: float) -> None:
+    def __init__(self, answer: Answer, formatter: ChunkFormatter, *, counts: bool, idle_seconds: float) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(STREAM_HEADERS)
         self._answer = answer
-        self._writer = writer
+        self._formatter = formatter
         self._counts = counts
         self._idle_seconds = idle_seconds
 
@@ -56,7 +56,7 @@ class CompletionStream(Response):
             await send({"type": "http.response.body", "body": text, "more_body": more})
 
         answer, spoke = self._answer, time.monotonic()
-        await emit(self._writer.write_roles(answer.choices).encode())
+        await emit(self._formatter.format_role_chunks(answer.choices).encode())
         try:
             async for deltas in answer.stream_deltas():
                 if deltas:
@@ -67,15 +67,15 @@ class CompletionStream(Response):
                     await emit(KEEPALIVE_COMMENT)
         except DomainError as error:
             answer.mark_failed(error)
-            await emit(write_error(to_openai_error(error)), more=False)
+            await emit(format_error_event(to_openai_error(error)), more=False)
             return
-        count = self._writer.write_usage(answer.usage).encode() if self._counts else b""
+        count = self._formatter.format_usage_chunk(answer.usage).encode() if self._counts else b""
         await emit(count + DONE_EVENT, more=False)
 
     def _encode_deltas(self, deltas: Sequence[CompletionDelta]) -> bytes:
-        write, finish = self._writer.write_text, self._writer.write_finish_reason
+        format_text, finish = self._formatter.format_text_chunk, self._formatter.format_finish_chunk
         texts = [
-            finish(delta.choice) if delta.text is None else write(delta.choice, delta.text, delta.logprobs)
+            finish(delta.choice) if delta.text is None else format_text(delta.choice, delta.text, delta.logprobs)
             for delta in deltas
         ]
         return "".join(texts).encode("utf-8", "replace")

@@ -39,7 +39,7 @@ CLIENT_ERROR_CODES = (
 
 
 @dataclass(frozen=True, slots=True)
-class WantedAnswer:
+class AnswerRequest:
     """The answer that a request asks for.
 
     Attributes:
@@ -63,7 +63,7 @@ class WantedAnswer:
     began: float
 
 
-async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
+async def open_answer(caller: Caller, wanted: AnswerRequest) -> Answer:
     """Wait until an attempt has begun to answer; the caller must close the answer.
 
     Raises:
@@ -83,7 +83,7 @@ async def open_answer(caller: Caller, wanted: WantedAnswer) -> Answer:
 class _AttemptSearch:
     """Searches for a job attempt that can answer one request; `_job` is the last known state of the serve job."""
 
-    def __init__(self, caller: Caller, wanted: WantedAnswer) -> None:
+    def __init__(self, caller: Caller, wanted: AnswerRequest) -> None:
         self._caller = caller
         self._service: Service = caller.service
         self._wanted = wanted

@@ -27,7 +27,7 @@ async def preview(request: BulkRequest, caller: CurrentCaller) -> Response:
 
 @router.post("", status_code=202, response_model=BulkOperation)
 async def start(request: BulkRequest, caller: CurrentCaller) -> Response:
-    """Cancel, retry or delete all matching jobs submitted before this request; the leader works in the background.
+    """Cancel, retry or delete all matching jobs submitted before this request, in the background.
 
     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
     """

@@ -102,7 +102,7 @@ class HostObject(BaseModel):
     cores: int | None = None
 
 
-class LoadedDeviceObject(BaseModel):
+class ModelDeviceObject(BaseModel):
     """A device that holds a loaded model, and the memory that the model uses there."""
 
     uuid: str
@@ -116,7 +116,7 @@ class LoadedModelObject(BaseModel):
     adapter: str | None
     dtype: str = Field(description="Dtype that its jobs request; auto means the checkpoint's own")
     engine: str
-    devices: list[LoadedDeviceObject]
+    devices: list[ModelDeviceObject]
     host_bytes: int = Field(description="Host memory, including that of a model on the CPU")
     since: int = Field(description="When the model was loaded")
     state: Literal["idle", "busy"] = Field(
@@ -132,7 +132,7 @@ class LoadedModelObject(BaseModel):
             adapter=reported["adapter"] if own else None,
             dtype=reported["dtype"],
             engine=reported["engine"],
-            devices=[LoadedDeviceObject(**device) for device in reported["devices"]],
+            devices=[ModelDeviceObject(**device) for device in reported["devices"]],
             host_bytes=reported["host_bytes"],
             since=to_seconds(reported["since"]),
             state="busy" if reported["busy"] else "idle",

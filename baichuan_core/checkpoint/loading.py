@@ -114,7 +114,7 @@ def load_tokenizer(checkpoint: Path | str) -> BaichuanTokenizer:
             f"{file} or its tokenizer_config.json cannot be read ({error}): copy or download both again"
         ) from error
     if not isinstance(tokenizer, BaichuanTokenizer):
-        raise TokenizerError(f"{checkpoint} has a different kind of tokenizer: use one from the Baichuan family")
+        raise TokenizerError(f"{checkpoint} has no Baichuan tokenizer: use a checkpoint of the Baichuan family")
     padding = tokenizer.pad_token
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= embeddings:
         # Some fine-tuning tools add a padding token without adding a row to the embedding. Padding is masked, so any

@@ -92,7 +92,7 @@ def combine_training_data(parts: Sequence[TrainingData], weights: Sequence[float
         chosen += [indices] * int(whole) + [np.random.default_rng(seed).permutation(indices)[:count]]
     combined = np.concatenate(chosen)
     if not len(combined):
-        raise DatasetError("the weights of the training data leave no examples; increase one of them")
+        raise DatasetError("no examples are left after the training data is weighted; increase a weight")
     formats = ", ".join(sorted({part.format for part in parts}))
     return TrainingData(
         StoredExamples(parts[0].examples.store, combined),

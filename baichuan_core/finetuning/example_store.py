@@ -88,7 +88,7 @@ class ExampleStore:
 
     @property
     def lengths(self) -> IndexArray:
-        """Number of tokens in each example: [examples]."""
+        """Number of tokens in each example, an array of shape [examples]."""
         starts = np.array(self._starts, np.int64)
         return (starts[1:] - starts[:-1]) // 2
 
@@ -141,7 +141,7 @@ class StoredExamples(Sequence[EncodedExample]):
 
     @property
     def lengths(self) -> IndexArray:
-        """Number of tokens in each example: [examples]."""
+        """Number of tokens in each example, an array of shape [examples]."""
         return self.store.lengths[self.indices]
 
     def iterate_arrays(self) -> Iterator[tuple[TokenArray, TokenArray]]:

@@ -119,7 +119,7 @@ def _normalize_keys(item: Mapping[str, Any], place: str) -> dict[str, Any]:
             continue
         name = KEY_ALIASES.get(key, key)
         if name in fields:
-            raise DatasetError(f"{place} has {key!r} and another key for {name}; keep one of them")
+            raise DatasetError(f"{place} sets {name!r} twice, once as {key!r}; keep only one of the two keys")
         fields[name] = value
     _translate_logprobs(fields, place)
     _reject_unknown_keys(

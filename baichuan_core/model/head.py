@@ -123,7 +123,7 @@ class HeadNormCache:
 
 
 def _copy_columns(head: nn.Module) -> Tensor | None:
-    """Copy the first elements of every row of a plain weight; return None for other layers."""
+    """Copy the first columns of the head's weight; return None if the head has no plain weight."""
     return head.weight[:, :COMPARED_COLUMNS].clone() if _has_plain_weight(head) else None
 
 

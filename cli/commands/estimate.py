@@ -149,7 +149,7 @@ def _to_precision(held: Quantization, *, quantize_head: bool) -> Precision:
 def _format_headline(model: str, shape: ModelShape, request: EstimateRequest) -> str:
     positions = {"rope": "RoPE", "alibi": "ALiBi"}[shape.position_embedding]
     tokens = request.tokens or shape.context_length
-    billions = shape.parameters / 1e9
+    billions = shape.parameter_count / 1e9
     return f"\n{model}: {billions:.2f} billion parameters, {positions}; batch {request.batch} of {tokens} tokens; GiB"
 
 

@@ -4,7 +4,7 @@ from jobs.inputs.batch import BatchSummary, check_batch
 from jobs.inputs.check import FileCheckResult, check_file
 from jobs.inputs.duplicate_keys import DuplicateKeyFinder
 from jobs.inputs.lines import InputError
-from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMIT_PARAMETERS, find_fault
+from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMIT_PARAMETERS, find_problem
 from jobs.inputs.prompts import check_prompts
 from jobs.inputs.training import check_training_data
 
@@ -19,5 +19,5 @@ __all__ = [
     "check_file",
     "check_prompts",
     "check_training_data",
-    "find_fault",
+    "find_problem",
 ]

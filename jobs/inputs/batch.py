@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inputs.lines import InputError, read_lines
-from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMIT_PARAMETERS, LONE_SURROGATE, find_fault, has_lone_surrogate
+from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMIT_PARAMETERS, LONE_SURROGATE, find_problem, has_lone_surrogate
 
 # OpenAI's limits: https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
@@ -104,7 +104,7 @@ def _check_body(body: Mapping[str, Any], source: str) -> None:
         if name not in (*SUPPORTED_PARAMETERS, source):
             allowed = f" except {NEUTRAL_VALUES[name]!r}" if name in NEUTRAL_VALUES else ""
             raise _make_input_error(f"body.{name}", f"is not supported{allowed}; remove it")
-        if fault := find_fault(name, value):
+        if fault := find_problem(name, value):
             raise _make_input_error(f"body.{name}", fault)
     limits = [name for name in LENGTH_LIMIT_PARAMETERS if body.get(name) is not None]
     if len(limits) > 1:

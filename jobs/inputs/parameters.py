@@ -22,7 +22,7 @@ def has_lone_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def find_fault(name: str, value: Any) -> str | None:
+def find_problem(name: str, value: Any) -> str | None:
     """Describe what is wrong with a value, in words that follow the parameter's name; return None if it is valid."""
     return CHECKS_BY_PARAMETER[name](value)
 

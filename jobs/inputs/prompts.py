@@ -13,7 +13,7 @@ from jobs.inputs.parameters import (
     LENGTH_LIMIT_PARAMETERS,
     LONE_SURROGATE,
     Check,
-    find_fault,
+    find_problem,
     has_lone_surrogate,
     make_integer_check,
     make_number_check,
@@ -62,7 +62,7 @@ def _check_line(item: Any) -> None:
     given = {name: value for name, value in fields.items() if value is not None and not _is_neutral(name, value)}
     _normalize_logprobs(given)
     for name, value in given.items():
-        if fault := _find_fault(name, value):
+        if fault := _find_problem(name, value):
             raise _make_input_error(name, fault)
     _check_combinations(given)
 
@@ -101,13 +101,13 @@ def _normalize_logprobs(given: dict[str, Any]) -> None:
         del given["logprobs"]
 
 
-def _find_fault(name: str, value: Any) -> str | None:
+def _find_problem(name: str, value: Any) -> str | None:
     if name == "id":
         return f"contains {LONE_SURROGATE}; write the whole character" if has_lone_surrogate(str(value)) else None
     if name in PROMPT_FILE_CHECKS:
         return PROMPT_FILE_CHECKS[name](value)
     if name in SHARED_PARAMETERS or name in LENGTH_LIMIT_PARAMETERS:
-        return find_fault(name, value)
+        return find_problem(name, value)
     return f"is not a known key; use one of {', '.join(LINE_KEYS)}, or set it for the whole job"
 
 

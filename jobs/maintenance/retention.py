@@ -50,7 +50,7 @@ class RetentionPass:
             after = found[-1] if found else None
 
     def _erase_jobs(self, connection: Connection, job_ids: Sequence[str]) -> None:
-        """Delete jobs; a model counts as used while any job that names it exists, final or not."""
+        """Delete jobs, but keep those whose model another job, finished or not, still refers to."""
         deletions.erase_jobs(connection, job_ids, self._settings, users=tuple(JobState))
 
     @staticmethod

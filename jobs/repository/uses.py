@@ -117,7 +117,7 @@ def list_open_attempts(connection: Connection, job_id: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def list_claimed_attempts(connection: Connection, job_id: str) -> dict[str, str]:
+def get_claimed_attempt_states(connection: Connection, job_id: str) -> dict[str, str]:
     """Return the states of all claimed attempts at a job, by id."""
     query = sa.select(Attempt.id, Attempt.state).where(Attempt.job_id == job_id, Attempt.claimed_at.is_not(None))
     return {row.id: row.state for row in connection.execute(query.order_by(Attempt.number))}

@@ -24,7 +24,7 @@ MAX_LISTED_USES = 5
 def delete_job(
     connection: Connection, key: JobKey, settings: Settings, *, versions: Collection[str] | None = None
 ) -> None:
-    """Delete a final job with its log, artifacts and model.
+    """Delete a finished job together with its log, artifacts and model.
 
     Raises:
         NotFoundError: there is no such job.

@@ -6,7 +6,7 @@ from footprint import Footprint
 from jobs.errors import InvalidRequestError, UnknownModelError
 from jobs.models.directories import GGUF_KIND
 from jobs.repository import models
-from jobs.specs import AnySpec, KnownModel
+from jobs.specs import AnySpec, ModelProperties
 
 
 def estimate_footprint(connection: Connection, project_id: str, spec: AnySpec) -> Footprint:
@@ -17,7 +17,7 @@ def estimate_footprint(connection: Connection, project_id: str, spec: AnySpec) -
         InvalidRequestError: the model's sizes are unknown, or the job loads no weights.
     """
     named = {field: name for field, name in spec.list_model_references().items() if field != "adapter"}
-    known = [_find_known_model(connection, project_id, field, name) for field, name in named.items()]
+    known = [_read_model_properties(connection, project_id, field, name) for field, name in named.items()]
     steps = [step for model in known for step in spec.estimate_footprints(model)]
     if not steps:
         message = f"a {spec.kind} job loads no weights, so there is nothing to estimate; submit it without an estimate"
@@ -25,7 +25,7 @@ def estimate_footprint(connection: Connection, project_id: str, spec: AnySpec) -
     return max(steps, key=lambda step: step.total)
 
 
-def _find_known_model(connection: Connection, project_id: str, field: str, name: str) -> KnownModel:
+def _read_model_properties(connection: Connection, project_id: str, field: str, name: str) -> ModelProperties:
     model = models.get_many(connection, project_id, [name]).get(name)
     if model is not None and model.kind == "adapter" and model.base is not None:
         model = models.get_many(connection, project_id, [model.base]).get(model.base)
@@ -35,7 +35,7 @@ def _find_known_model(connection: Connection, project_id: str, field: str, name:
         size = model.details["bytes"]
         message = f"{model.id!r} is a GGUF file, which llama.cpp maps into memory; only its size is known: {size} bytes"
         raise InvalidRequestError(message, param=field)
-    known = KnownModel.from_details(model.details)
+    known = ModelProperties.from_details(model.details)
     if known is None:
         message = f"the sizes of model {model.id!r} are unknown; register it again with its published config.json"
         raise InvalidRequestError(message, param=field)

@@ -1,4 +1,4 @@
-"""Models that specs can name."""
+"""Models that job specs can refer to."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -8,7 +8,7 @@ from jobs.models.directories import GGUF_KIND
 from jobs.records import ModelRecord
 from jobs.scheduling import LoadedModel, Machine, Requirement, describe_missing_packages
 from jobs.service.pool import will_use_gpus
-from jobs.specs import AnySpec, KnownModel, Resources
+from jobs.specs import AnySpec, ModelProperties, Resources
 
 # Memory that a runner needs in addition to tensors: interpreter and libraries on the host, a CUDA context on a GPU.
 RUNNER_HOST_BYTES = 512 * 2**20
@@ -17,7 +17,7 @@ RUNNER_DEVICE_BYTES = 512 * 2**20
 HOST_BYTES_PER_GGUF_BYTE = 1.25
 
 
-def find_requirement(
+def choose_requirement(
     spec: AnySpec, named: Mapping[str, ModelRecord], bases: Mapping[str, ModelRecord], machines: Sequence[Machine]
 ) -> Requirement | InvalidRequestError:
     """Return a job's requirement, or an error if no machine of the pool could ever hold the job.
@@ -29,7 +29,7 @@ def find_requirement(
         machines: All known machines.
     """
     on_gpu = will_use_gpus(machines)
-    known = [KnownModel.from_details(model.details) for model in {**bases, **named}.values()]
+    known = [ModelProperties.from_details(model.details) for model in {**bases, **named}.values()]
     sharded = all(model is None or model.precision.quantization is None for model in known)
     errors = []
     for way in spec.list_alternatives(on_gpu=on_gpu, sharded=sharded):
@@ -143,7 +143,7 @@ def _estimate_requirement(spec: AnySpec, models: Sequence[ModelRecord], *, on_gp
     """Estimate the requirement from the models' sizes; a job that loads a model of unknown size gets a whole device."""
     host, steps = 0, list[Footprint]()
     for model in models:
-        known = KnownModel.from_details(model.details)
+        known = ModelProperties.from_details(model.details)
         if model.kind == GGUF_KIND:
             host = max(host, int(int(model.details.get("bytes", 0)) * HOST_BYTES_PER_GGUF_BYTE))
         elif known is None:
@@ -162,7 +162,7 @@ def _estimate_requirement(spec: AnySpec, models: Sequence[ModelRecord], *, on_gp
 
 def _suggest_remedy(requirement: Requirement, named: Mapping[str, ModelRecord], size: int) -> str:
     """Return a remedy: the smaller formats of the model that would fit in `size` bytes."""
-    known = next((k for model in named.values() if (k := KnownModel.from_details(model.details))), None)
+    known = next((k for model in named.values() if (k := ModelProperties.from_details(model.details))), None)
     if known is None:
         return "use a machine with more memory"
     ways = find_smaller_finetuning_options if requirement.exclusive else find_smaller_models

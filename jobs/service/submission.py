@@ -19,7 +19,7 @@ from jobs.repository import events, files, jobs, models, search
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines
 from jobs.service.references import require_files, resolve_models
-from jobs.service.requirements import find_requirement
+from jobs.service.requirements import choose_requirement
 from jobs.specs import AnySpec, StoredSpec
 from jobs.specs.searchable import build_searchable_fields
 from jobs.state import JobState
@@ -193,7 +193,7 @@ def check_submissions(
                 continue
             used = {field: known_models[name] for field, name in spec.list_model_references().items()}
             made_for = {field: bases[model.base] for field, model in used.items() if model.base in bases}
-            found = find_requirement(spec, used, made_for, machines)
+            found = choose_requirement(spec, used, made_for, machines)
             if isinstance(found, DomainError):
                 refused[index] = found
                 continue

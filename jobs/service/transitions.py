@@ -10,7 +10,7 @@ from jobs.database.journal import add_usage
 from jobs.errors import IllegalTransitionError, NotFoundError
 from jobs.records import JobRecord
 from jobs.repository import allocations, attempts, events, jobs, models, search
-from jobs.service.unneeded import keep_resume_points, record_unneeded_files
+from jobs.service.unneeded import keep_resume_points, schedule_unneeded_deletions
 from jobs.settings import Settings
 from jobs.state import EVENTS_COUNTED_AS_ATTEMPT, Event, JobState, Transition, find_transition
 
@@ -63,7 +63,7 @@ def apply_event(
     if row.event is Event.RETRY:
         keep_resume_points(connection, job.id)
     ended_attempt = attempt_id if row.attempt and row.attempt not in attempts.OPEN_STATES else None
-    record_unneeded_files(connection, job.id, row.target, ended_attempt, now=now, settings=settings)
+    schedule_unneeded_deletions(connection, job.id, row.target, ended_attempt, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": event, **(reason or {})}
     events.append(connection, job.id, [("state", data)], attempt_id=attempt_id, now=now)
     return row.target
@@ -80,7 +80,7 @@ def cancel_waiting(connection: Connection, waiting: Sequence[JobRecord], *, now:
     models.drop_pending(connection, ids)
     for job in waiting:
         if job.attempt_count:  # a job without attempts has never written any files
-            record_unneeded_files(connection, job.id, row.target, None, now=now, settings=settings)
+            schedule_unneeded_deletions(connection, job.id, row.target, None, now=now, settings=settings)
     data = {"from": row.source, "to": row.target, "event": row.event}
     events.append_to_all(connection, waiting, ("state", data), now=now)
 

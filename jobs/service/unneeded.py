@@ -25,7 +25,7 @@ class DeletionReason(StrEnum):
     """The reason for a deletion."""
 
     ATTEMPT_ENDED = "attempt_ended"  # the output of an attempt that did not succeed
-    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded, except its result
+    JOB_ENDED = "job_ended"  # workspaces of a job that has succeeded, apart from the files of its result
     RESUME_POINTS = "resume_points"  # resume points of a failed or cancelled job, once they are no longer kept
     USER = "user"  # deleted by a user, or together with its job
     EXPIRED = "expired"
@@ -48,7 +48,7 @@ def record_deletions(
     deletions.add(connection, records)
 
 
-def record_unneeded_files(
+def schedule_unneeded_deletions(
     connection: Connection, job_id: str, target: JobState, ended_attempt: str | None, *, now: int, settings: Settings
 ) -> None:
     """Schedule the deletion of files that are no longer needed after a job has moved to `target`.
@@ -63,7 +63,7 @@ def record_unneeded_files(
     """
     if not target.is_final and ended_attempt is None:
         return
-    states = uses.list_claimed_attempts(connection, job_id)
+    states = uses.get_claimed_attempt_states(connection, job_id)
     if not target.is_final:
         states = {attempt: state for attempt, state in states.items() if attempt == ended_attempt}
     repeat_at = _get_repeat_time(now, settings) if AttemptState.LOST in states.values() else None

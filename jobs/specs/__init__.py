@@ -9,7 +9,7 @@ from jobs.specs.evaluate import EvaluateSpec
 from jobs.specs.finetune import FinetuneSpec
 from jobs.specs.generate import GenerateSpec
 from jobs.specs.job_spec import JobSpec, ModelInputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.preview import PreviewSpec
 from jobs.specs.pull import PullSpec
 from jobs.specs.quantize import QuantizeSpec
@@ -51,8 +51,8 @@ __all__ = [
     "Incompatibility",
     "InlineInput",
     "JobSpec",
-    "KnownModel",
     "ModelInputSpec",
+    "ModelProperties",
     "OpenAIBatch",
     "PreviewSpec",
     "PullSpec",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from footprint import Footprint, estimate_conversion
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.suitability import AdapterUse
 
 
@@ -53,6 +53,6 @@ class ConvertSpec(ModelInputSpec, ModelOutputSpec):
         """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.REQUIRED if self.target == "merged" else AdapterUse.REFUSED
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the footprint is always the same
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the footprint is always the same
         """See `JobSpec.estimate_footprints`."""
         return [estimate_conversion()]

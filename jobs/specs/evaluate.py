@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 from footprint import Footprint, estimate_scoring
 from jobs.specs.fields import Dtype, FileId, ModelName
 from jobs.specs.job_spec import ModelInputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.suitability import AdapterUse
 
 SubjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,63}$")]
@@ -74,7 +74,7 @@ class EvaluateSpec(ModelInputSpec):
         """See `ModelInputSpec.adapter_use`."""
         return AdapterUse.OPTIONAL
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
         """See `JobSpec.estimate_footprints`; the keys and values of the examples fill at most one window."""
         window = model.shape.context_length
         shared = 0 if self.benchmark == "perplexity" or self.shots == 0 else window

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from footprint import Footprint, TrainingSettings, TrainingStrategy, estimate_rank_footprint
 from jobs.specs.fields import FileId, Seed, WeightedFile
 from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.published_finetuning import translate_published_names
 from jobs.specs.resources import Resources
 from jobs.specs.suitability import ChosenModel, Incompatibility
@@ -195,7 +195,7 @@ class FinetuneSpec(ModelInputSpec, ModelOutputSpec):
             )
         return None
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:
         """See `JobSpec.estimate_footprints`; "auto" computes in bfloat16 only on a GPU."""
         training = TrainingSettings(
             method=self.method,

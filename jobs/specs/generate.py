@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from footprint import Footprint
 from jobs.specs.fields import NUL_VALIDATOR, FileId, Seed, StrictModel
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.text_generation import TextGenerationSpec
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200_000), NUL_VALIDATOR]
@@ -64,10 +64,10 @@ class GenerateSpec(TextGenerationSpec):
         """See `JobSpec.list_file_references`."""
         return {"input_file": self.input_file} if self.input_file else {}
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
         """See `JobSpec.estimate_footprints`."""
         prompts, limit = self._estimate_prompt_tokens(model.shape.context_length), self.max_new_tokens
-        return [self.estimate_open_batch(model, prompts, max_new_tokens=limit)]
+        return [self.estimate_open_batch_memory(model, prompts, max_new_tokens=limit)]
 
     def _estimate_prompt_tokens(self, unknown: int) -> list[int]:
         """Return the maximum number of prompt tokens for each completion; a character is rarely more than one token."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from footprint import Footprint
 from jobs.specs.fields import Dtype, LabelKey, LabelValue, ModelName, StrictModel
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.resources import Resources
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
@@ -71,7 +71,7 @@ class JobSpec(StrictModel):
         """The optional Python packages that a worker must have to run the job."""
         return ()
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
         """Return the memory that each step needs for the largest inputs the spec allows; short inputs may need less.
 
         Args:
@@ -109,7 +109,7 @@ class ModelInputSpec(JobSpec):
         return {"model": self.model}
 
     @abstractmethod
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:
         """See `JobSpec.estimate_footprints`."""
 
     @property

@@ -8,7 +8,7 @@ from pydantic import Field
 from footprint import Footprint
 from jobs.specs.fields import FileId
 from jobs.specs.job_spec import ModelInputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 
 
 class PreviewSpec(ModelInputSpec):
@@ -26,6 +26,6 @@ class PreviewSpec(ModelInputSpec):
         """See `JobSpec.list_file_references`."""
         return {"training_file": self.training_file}
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002
         """See `JobSpec.estimate_footprints`; only the tokenizer is loaded."""
         return []

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from footprint import Footprint, estimate_calibration, estimate_quantization, estimate_scoring
 from jobs.specs.fields import Dtype, FileId
 from jobs.specs.job_spec import ModelInputSpec, ModelOutputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.suitability import ChosenModel, Incompatibility
 
 MAX_REPORT_BATCH_TOKENS = 1024  # maximum number of tokens per batch, as in `baichuan_core.quantization.quality`
@@ -73,7 +73,7 @@ class QuantizeSpec(ModelInputSpec, ModelOutputSpec):
             return Incompatibility("model", "is quantized already; use the checkpoint it was made from")
         return None
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
         """See `JobSpec.estimate_footprints`; the report skips measurements that would need more memory."""
         steps = [estimate_quantization(model.shape, quantize_head=self.quantize_head)]
         if self.calibration:

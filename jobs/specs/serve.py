@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from footprint import Footprint
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.text_generation import TextGenerationSpec
 
 MONTH_SECONDS = 2_592_000
@@ -30,6 +30,8 @@ class ServeSpec(TextGenerationSpec):
     max_attempts: int = Field(2, ge=1, le=10, description="Maximum number of attempts if workers are lost")
     timeout_seconds: int = Field(MONTH_SECONDS, ge=1, le=MONTH_SECONDS, description="How long one attempt may run")
 
-    def estimate_footprints(self, model: KnownModel, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
+    def estimate_footprints(self, model: ModelProperties, *, on_gpu: bool = True) -> Sequence[Footprint]:  # noqa: ARG002 - the same on CPU and GPU
         """See `JobSpec.estimate_footprints`; chats may be of any length."""
-        return [self.estimate_open_batch(model, [model.shape.context_length] * self.batch_size, max_new_tokens=1)]
+        return [
+            self.estimate_open_batch_memory(model, [model.shape.context_length] * self.batch_size, max_new_tokens=1)
+        ]

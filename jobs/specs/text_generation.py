@@ -8,7 +8,7 @@ from pydantic import Field
 from footprint import Footprint, compute_max_cached_prefix_tokens, estimate_inference
 from jobs.specs.fields import Dtype, ModelName
 from jobs.specs.job_spec import ModelInputSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from jobs.specs.suitability import AdapterUse, ChosenModel, Incompatibility
 
 MAX_BATCH_TOKENS = 16_384  # maximum number of tokens per batch, as in `baichuan_core.generation`
@@ -56,7 +56,9 @@ class TextGenerationSpec(ModelInputSpec):
             return Incompatibility("engine", f"{has}, which the engine vllm cannot run; leave engine out")
         return None
 
-    def estimate_open_batch(self, model: KnownModel, prompts: Sequence[int], *, max_new_tokens: int) -> Footprint:
+    def estimate_open_batch_memory(
+        self, model: ModelProperties, prompts: Sequence[int], *, max_new_tokens: int
+    ) -> Footprint:
         """Estimate the memory for completing prompts in an open batch.
 
         Args:

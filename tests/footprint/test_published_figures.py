@@ -31,15 +31,15 @@ def test_weights_in_gib(preset: str, precision: Precision, arithmetic: float, pu
 
 
 def test_parameters_are_those_of_the_published_checkpoints() -> None:
-    assert PRESETS["baichuan2-13b"].parameters * 2 == 27_793_336_320  # its index file
-    assert [round(shape.parameters / 1e9, 2) for shape in PRESETS.values()] == [7.0, 13.26, 7.51, 13.9]
+    assert PRESETS["baichuan2-13b"].parameter_count * 2 == 27_793_336_320  # its index file
+    assert [round(shape.parameter_count / 1e9, 2) for shape in PRESETS.values()] == [7.0, 13.26, 7.51, 13.9]
 
 
 def test_full_training_takes_sixteen_bytes_per_parameter_and_lora_very_few() -> None:
     shape = PRESETS["baichuan2-7b"]
     short = TrainingSettings(tokens=64)
     full = estimate_finetuning(shape, BFLOAT16, short)
-    assert (full.total, full.least) == (16 * shape.parameters, 16 * shape.parameters)
+    assert (full.total, full.least) == (16 * shape.parameter_count, 16 * shape.parameter_count)
     adapter = estimate_finetuning(shape, BFLOAT16, TrainingSettings(method="lora", tokens=64, lora_rank=1))
     assert adapter.least - BFLOAT16.weight_bytes(shape) == 16 * shape.layers * 4 * shape.hidden_size
 
@@ -50,7 +50,7 @@ def test_batches_of_one_step_keep_the_gradients_of_those_before() -> None:
     two = estimate_finetuning(
         shape, BFLOAT16, TrainingSettings(tokens=long, gradient_checkpointing=False, accumulation=2)
     )
-    assert (one.gradients, two.total - one.total) == (0, 4 * shape.parameters)
+    assert (one.gradients, two.total - one.total) == (0, 4 * shape.parameter_count)
 
 
 def test_bytes_are_formatted() -> None:

@@ -31,7 +31,7 @@ def gpus(count: int, gib: int, *, host_gib: int = 512, nodes: int = 1) -> Cluste
 
 def test_memory_per_rank_equals_the_published_table() -> None:
     """Weights, float32 copies, moments and gradients, without temporary tensors."""
-    numbers, ranks = SEVEN.parameters, 8
+    numbers, ranks = SEVEN.parameter_count, 8
     zero3 = estimate_rank_footprint(SEVEN, MIXED, FULL, "zero3", ranks).device
     assert zero3.optimizer == pytest.approx(8 * numbers / ranks, rel=1e-6)
     assert estimate_rank_footprint(SEVEN, MIXED, FULL, "zero2", ranks).device.weights == pytest.approx(

@@ -16,9 +16,9 @@ from footprint import (
     estimate_quantization,
     estimate_scoring,
 )
-from jobs.specs import KINDS, SPEC_ADAPTER, KnownModel
+from jobs.specs import KINDS, SPEC_ADAPTER, ModelProperties
 
-MODEL = KnownModel(PRESETS["baichuan2-7b"], Precision())
+MODEL = ModelProperties(PRESETS["baichuan2-7b"], Precision())
 SHAPE = MODEL.shape
 
 
@@ -104,4 +104,4 @@ def test_shared_prefixes_count_as_the_engine_keeps_them() -> None:
 
 @pytest.mark.parametrize("details", [{}, {"hidden_size": 64}, {"precision": None}, {"precision": {"dtype": "odd"}}])
 def test_insufficient_details_give_no_estimate(details: dict[str, Any]) -> None:
-    assert KnownModel.from_details(details) is None
+    assert ModelProperties.from_details(details) is None

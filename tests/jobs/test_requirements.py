@@ -17,7 +17,7 @@ from jobs.service.files import add as add_file
 from jobs.service.files import build_file_record
 from jobs.service.requirements import RUNNER_DEVICE_BYTES, RUNNER_HOST_BYTES, derive_requirement
 from jobs.service.submission import Submission, submit
-from jobs.specs import KINDS, SPEC_ADAPTER, KnownModel
+from jobs.specs import KINDS, SPEC_ADAPTER, ModelProperties
 from tests.jobs.conftest import DETAILS, Deployment
 
 GIB = 2**30
@@ -56,7 +56,7 @@ def test_a_job_that_streams_needs_no_device() -> None:
 
 
 def test_memory_is_the_estimate_plus_that_of_a_runner() -> None:
-    known = KnownModel.from_details(DETAILS)
+    known = ModelProperties.from_details(DETAILS)
     assert known is not None
     needs = estimate_inference(known.shape, known.precision, batch=1, tokens=128, shared=0)
     assert required("generate") == Requirement(

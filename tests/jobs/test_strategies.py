@@ -8,8 +8,8 @@ from footprint import ModelShape, TrainingSettings, estimate_rank_footprint
 from jobs.errors import InvalidRequestError
 from jobs.records import ModelRecord
 from jobs.scheduling import Device, Machine, Requirement
-from jobs.service.requirements import find_requirement
-from jobs.specs import SPEC_ADAPTER, KnownModel
+from jobs.service.requirements import choose_requirement
+from jobs.specs import SPEC_ADAPTER, ModelProperties
 
 CONFIG = {
     "hidden_size": 4096,
@@ -31,11 +31,11 @@ def find(
     spec = {"kind": "finetune", "model": "base", "training_file": f"file-{'0' * 26}", "method": "full", "batch_size": 1}
     gpus = tuple(Device(f"GPU-{i}", i, device_bytes) for i in range(devices))
     machine = Machine("gpu-a", frozenset({"finetune"}), 8, gpus, host_bytes)
-    return find_requirement(SPEC_ADAPTER.validate_python({**spec, **fields}), {"model": MODEL}, {}, [machine])
+    return choose_requirement(SPEC_ADAPTER.validate_python({**spec, **fields}), {"model": MODEL}, {}, [machine])
 
 
 def least_bytes(strategy: Any, ranks: int) -> int:
-    model = KnownModel.from_details(CONFIG)
+    model = ModelProperties.from_details(CONFIG)
     assert model is not None
     training = TrainingSettings(method="full", batch=1, tokens=512, on_gpu=True)
     return estimate_rank_footprint(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from baichuan_core import Progress
 from footprint import GIB, PRESETS, Precision
 from jobs.specs import QuantizeSpec
-from jobs.specs.known_model import KnownModel
+from jobs.specs.model_properties import ModelProperties
 from workers.handlers import quantize as handler
 from workers.handlers.contract import HandlerContext
 
@@ -102,7 +102,7 @@ def test_both_files_are_fetched() -> None:
 
 
 def test_calibration_of_13b_fits_a_gpu_of_24_gb() -> None:
-    model = KnownModel(PRESETS["baichuan2-13b"], Precision())
+    model = ModelProperties(PRESETS["baichuan2-13b"], Precision())
     _, needs, _ = QuantizeSpec(**{**SPEC, "calibration_sequences": 32}).estimate_footprints(model)
     assert needs.place == "device"
     assert 6 * GIB < needs.total < 22 * GIB

@@ -123,7 +123,7 @@ export interface paths {
         put?: never;
         /**
          * Start
-         * @description Cancel, retry or delete all matching jobs submitted before this request; the leader works in the background.
+         * @description Cancel, retry or delete all matching jobs submitted before this request, in the background.
          *
          *     A running job is cancelled through its worker. A job whose model is in use is not deleted and counts as failed.
          */
@@ -3626,16 +3626,6 @@ export interface components {
             bytes: number;
         };
         /**
-         * LoadedDeviceObject
-         * @description A device that holds a loaded model, and the memory that the model uses there.
-         */
-        LoadedDeviceObject: {
-            /** Bytes */
-            bytes: number;
-            /** Uuid */
-            uuid: string;
-        };
-        /**
          * LoadedModelObject
          * @description A model that a runner keeps loaded; ids are null if it belongs to another project.
          */
@@ -3643,7 +3633,7 @@ export interface components {
             /** Adapter */
             adapter: string | null;
             /** Devices */
-            devices: components["schemas"]["LoadedDeviceObject"][];
+            devices: components["schemas"]["ModelDeviceObject"][];
             /**
              * Dtype
              * @description Dtype that its jobs request; auto means the checkpoint's own
@@ -3901,6 +3891,16 @@ export interface components {
             /** Name */
             name: string;
             total: components["schemas"]["Accuracy"];
+        };
+        /**
+         * ModelDeviceObject
+         * @description A device that holds a loaded model, and the memory that the model uses there.
+         */
+        ModelDeviceObject: {
+            /** Bytes */
+            bytes: number;
+            /** Uuid */
+            uuid: string;
         };
         /**
          * ModelObject

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def make_parameters(settings: dict[str, Any]) -> Any:
-    """Convert the settings from the parent to llama.cpp's parameters."""
+    """Build llama.cpp's parameters from the settings that the parent sent."""
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]
     params.n_parallel = settings["slots"]

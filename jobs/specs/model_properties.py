@@ -8,7 +8,7 @@ from footprint import Dtype, ModelShape, Precision, ShapeError
 
 
 @dataclass(frozen=True, slots=True)
-class KnownModel:
+class ModelProperties:
     """The shape of a checkpoint and the precision of its weights."""
 
     shape: ModelShape
@@ -16,7 +16,7 @@ class KnownModel:
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self | None:
-        """Create a `KnownModel` from the details of a registered model; return None if they are incomplete."""
+        """Create a `ModelProperties` from the details of a registered model; return None if they are incomplete."""
         try:
             return cls(ModelShape.from_config(details), Precision(**details["precision"]))
         except (ShapeError, KeyError, TypeError):
@@ -24,7 +24,7 @@ class KnownModel:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Create a `KnownModel` from a `config.json`.
+        """Create a `ModelProperties` from a `config.json`.
 
         Raises:
             ShapeError: The configuration does not describe a Baichuan model.
