@@ -135,7 +135,7 @@ class ChatServer:
 
     def _find_refusal(self, ask: ChatRequest) -> ChatRefused | None:
         if self._is_leaving:
-            return ChatRefused(ask.id, 0, "leaving", "the job that answers chats is ending or being moved")
+            return ChatRefused(ask.id, 0, "leaving", "the job that serves chats is ending or being moved")
         count, running = _count_choices(ask.request), sum(self._completions.values())
         if running and running + count > self._limit:
             message = f"the runner already has {running} open completions, and accepts at most {self._limit}"

@@ -178,7 +178,7 @@ class NativeEngine:
     def _choose_tokens(self, logits: Tensor, sampler: Sampler, *, first: int) -> list[CompletionOutput]:
         """Choose the next token for each row from slot `first` on, and remove the rows that have finished."""
         rows = self._slots.rows[first:]
-        history = self._slots.get_history(first) if sampler.penalised else None
+        history = self._slots.get_history(first) if sampler.penalized else None
         completions = [row.transcript.ids for row in rows]
         seeds, steps = [row.request.seed for row in rows], [len(ids) for ids in completions]
         tokens = sampler.choose_tokens(logits, history, seeds, steps, completions).tolist()

@@ -30,7 +30,7 @@ class Sampler:
 
     def __init__(self, settings: Sequence[SamplingSettings], device: torch.device) -> None:
         self.greedy = [not one.temperature for one in settings]
-        self.penalised = any(one.repetition_penalty != 1 for one in settings)
+        self.penalized = any(one.repetition_penalty != 1 for one in settings)
         self._counting = [row for row, one in enumerate(settings) if one.presence_penalty or one.frequency_penalty]
         self._settings = settings
         self._any_sampled = not all(self.greedy)
@@ -86,7 +86,7 @@ class Sampler:
         scores = logits
         if self._biases:
             scores = self._biases.add_to(scores.float())
-        if self.penalised and history is not None:
+        if self.penalized and history is not None:
             scores = _apply_repetition_penalties(scores.float(), history, self._penalties)
         if self._counting:
             reductions = [
