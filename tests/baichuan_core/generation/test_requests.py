@@ -97,7 +97,7 @@ def test_a_line_may_have_its_own_settings(tmp_path: Path) -> None:
         ('{"prompt": "a", "logit_bias": {"-7": 1}}', "line 1 .* logit_bias has the key -7"),
         ('{"prompt": "a", "logprobs": 21}', "line 1 .* logprobs is 21; it must be at most 20"),
         ('{"prompt": "a", "top_logprobs": 2}', "line 1 .* 'top_logprobs' without"),
-        ('{"prompt": "a", "max_tokens": 1, "max_new_tokens": 2}', "line 1 .* keep one of them"),
+        ('{"prompt": "a", "max_tokens": 1, "max_new_tokens": 2}', "line 1 .* keep only one of the two keys"),
         ('{"prompt": "a", "n": 0}', "line 1 .* n is 0; it must be at least 1"),
         ('{"prompt": "a", "n": 129}', "line 1 .* n is 129; it must be at most 128"),
         ('{"prompt": "a", "n": "2"}', "line 1 .* n is '2'; it must be an integer"),
