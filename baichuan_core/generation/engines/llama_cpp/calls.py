@@ -3,13 +3,14 @@
 import json
 import socket
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 from baichuan_core.errors import UnsupportedError
+from baichuan_core.generation.engines.llama_cpp.events import read_events
 from baichuan_core.generation.engines.llama_cpp.protocol import CompletionChunk, CompletionResponse
 from baichuan_core.generation.engines.llama_cpp.server import LlamaServer
 
@@ -21,14 +22,19 @@ class CompletionAbortedError(Exception):
 class CompletionClient:
     """An HTTP client for one completion, which another thread can abort.
 
+    Args:
+        server: The server.
+        get_interval: See `read_events`.
+
     Attributes:
         computes_unread: Whether the server is computing a completion that is not streamed. When such a request is
             aborted, the server still computes it to the end, whereas it stops an aborted stream.
     """
 
-    def __init__(self, server: LlamaServer) -> None:
+    def __init__(self, server: LlamaServer, get_interval: Callable[[], float]) -> None:
         self.computes_unread = False
         self._server = server
+        self._get_interval = get_interval
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._aborted = False
@@ -42,30 +48,28 @@ class CompletionClient:
             MemoryOccupiedError: llama.cpp's process was killed.
         """
         self.computes_unread = body["n_predict"] > 1
-        with self._send_request(body) as response:
+        with self._send_request(body) as (response, _):
             answer = CompletionResponse.from_json(json.load(response))
         self.computes_unread = False
         return answer
 
-    def stream(self, body: Mapping[str, Any]) -> Generator[CompletionChunk]:
-        """Yield the chunks of a completion as they are generated. Closing the iterator stops the generation.
+    def stream(self, body: Mapping[str, Any]) -> Generator[list[CompletionChunk]]:
+        """Yield the chunks of a completion while they are generated, several at a time; see `read_events`.
+
+        Closing the iterator stops the generation.
 
         Raises:
             CompletionAbortedError: Another thread called `abort`.
             UnsupportedError: llama.cpp rejected the request, or its process failed.
             MemoryOccupiedError: llama.cpp's process was killed.
         """
-        with self._send_request({**body, "stream": True}) as response:
-            for line in response:
-                kind, _, content = line.partition(b": ")
-                if kind in (b"data", b"error"):  # other lines only keep the connection open
-                    event = json.loads(content)
+        with self._send_request({**body, "stream": True}) as (response, sock):
+            for events in read_events(response, sock, self._get_interval):
+                yield [_to_chunk(event) for event in events if event.get("tokens") and "stop_type" not in event]
+                for event in events:
                     _raise_for_error(event)
                     if "stop_type" in event:
                         return
-                    if event["tokens"]:
-                        entry = next(iter(event.get("completion_probabilities", ())), None)
-                        yield CompletionChunk(event["tokens"][-1], event["content"], event["tokens_predicted"], entry)
             raise ConnectionAbortedError
 
     def abort(self) -> None:
@@ -77,19 +81,20 @@ class CompletionClient:
                     one.shutdown(socket.SHUT_RDWR)  # wakes the thread that is reading from it; close() would not
 
     @contextmanager
-    def _send_request(self, body: Mapping[str, Any]) -> Iterator[HTTPResponse]:
+    def _send_request(self, body: Mapping[str, Any]) -> Iterator[tuple[HTTPResponse, socket.socket]]:
+        """Send a request; yield the response, whose headers have been read, and its socket."""
         try:
-            with self._open_connection() as connection:
+            with self._open_connection() as (connection, sock):
                 connection.request("POST", "/completion", json.dumps(body), self._server.headers)
-                response = connection.getresponse()
-                if response.status != HTTPStatus.OK:
-                    _raise_for_error(json.load(response))
-                yield response
+                with connection.getresponse() as response:
+                    if response.status != HTTPStatus.OK:
+                        _raise_for_error(json.load(response))
+                    yield response, sock
         except (OSError, HTTPException, ValueError) as error:
             raise (CompletionAbortedError() if self._aborted else self._server.build_failure_error()) from error
 
     @contextmanager
-    def _open_connection(self) -> Iterator[HTTPConnection]:
+    def _open_connection(self) -> Iterator[tuple[HTTPConnection, socket.socket]]:
         connection = HTTPConnection("127.0.0.1", self._server.port)
         connection.connect()
         sock = connection.sock
@@ -98,11 +103,16 @@ class CompletionClient:
                 if self._aborted:
                     raise ConnectionAbortedError
                 self._open.add(sock)
-            yield connection
+            yield connection, sock
         finally:
             with self._lock:
                 self._open.discard(sock)
             connection.close()
+
+
+def _to_chunk(event: Mapping[str, Any]) -> CompletionChunk:
+    entry = next(iter(event.get("completion_probabilities", ())), None)
+    return CompletionChunk(event["tokens"][-1], event["content"], event["tokens_predicted"], entry)
 
 
 def _raise_for_error(response: Mapping[str, Any]) -> None:

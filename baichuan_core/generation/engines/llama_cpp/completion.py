@@ -72,24 +72,30 @@ class RunningCompletion:
             self._report(error)
 
     def _read_completion(self) -> None:
-        with closing(self.calls.stream(make_request_body(self._request))) as pieces:
-            for piece in pieces:
-                if not self._add_chunk(piece):
+        with closing(self.calls.stream(make_request_body(self._request))) as groups:
+            for chunks in groups:
+                if not self._add_chunks(chunks):
                     break
         if self._transcript.finish_reason is None:
             self._add_response(self.calls.complete(make_request_body(self._request, stop=self._request.stop)))
 
-    def _add_chunk(self, piece: CompletionChunk) -> bool:
-        """Add the tokens of a chunk; return whether the next chunk is needed."""
-        known = self._transcript.ids
-        missing = self._vocabulary.bytes.infer_omitted_tokens(piece.token, piece.text, piece.count - len(known) - 1)
-        if missing is None:
-            return False
-        tokens = [*missing, piece.token]
-        logprobs = [self._request_logprobs([*known, *missing[:place]], token) for place, token in enumerate(missing)]
-        logprobs.append(self._convert_logprob_entry(piece.entry, piece.token, [*known, *missing]))
-        self._add_tokens(tokens, logprobs)
-        return self._transcript.finish_reason is None
+    def _add_chunks(self, chunks: Sequence[CompletionChunk]) -> bool:
+        """Add the tokens of consecutive chunks; return whether the next ones are needed."""
+        known = len(self._transcript.ids)
+        ids, logprobs = list(self._transcript.ids), list[TokenLogprobs | None]()
+        missing: Sequence[int] | None = ()
+        for chunk in chunks:
+            missing = self._vocabulary.bytes.infer_omitted_tokens(chunk.token, chunk.text, chunk.count - len(ids) - 1)
+            if missing is None:
+                break
+            for token in missing:
+                logprobs.append(self._request_logprobs(ids, token))
+                ids.append(token)
+            logprobs.append(self._convert_logprob_entry(chunk.entry, chunk.token, ids))
+            ids.append(chunk.token)
+        if logprobs:
+            self._add_tokens(ids[known:], logprobs)
+        return missing is not None and self._transcript.finish_reason is None
 
     def _add_response(self, answer: CompletionResponse) -> None:
         """Add the tokens of the whole completion that are not known yet."""

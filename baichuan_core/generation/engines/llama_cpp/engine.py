@@ -17,6 +17,9 @@ from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
+MIN_READ_INTERVAL_SECONDS = 0.04
+MAX_READ_INTERVAL_SECONDS = 0.1
+
 
 class LlamaCppEngine:
     """A GGUF model with an open batch, see `Engine`. The server has a fixed number of slots of a fixed length.
@@ -112,13 +115,17 @@ class LlamaCppEngine:
         completion = RunningCompletion(
             request_id,
             transcript,
-            CompletionClient(server),
+            CompletionClient(server, self._get_read_interval),
             self._vocabulary,
             self._events.put,
             stream=request_id in self._streamed,
         )
         self._running[request_id] = completion
         threading.Thread(target=completion.run, name="llama.cpp", daemon=True).start()
+
+    def _get_read_interval(self) -> float:
+        """Return the seconds between two reads of a stream: the more streams, the slower each of them is."""
+        return min(MIN_READ_INTERVAL_SECONDS + 0.005 * len(self._running), MAX_READ_INTERVAL_SECONDS)
 
     def _ensure_server(self, needed: Capacity) -> None:
         """Start a server with the needed capacity, unless such a server is already running."""

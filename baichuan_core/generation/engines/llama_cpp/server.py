@@ -44,7 +44,11 @@ class LlamaServer:
         """
         self.capacity = capacity
         key = secrets.token_hex(32)
-        self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self.headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "Connection": "close",  # so that the end of a stream wakes its reader, see `read_events`
+        }
         self._process = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-P", str(CHILD_SCRIPT)],  # -P: keep the script's directory out of sys.path
             stdin=subprocess.PIPE,
