@@ -24,7 +24,7 @@ from jobs.database.batching import CallBatcher
 from jobs.errors import VersionConflictError
 from jobs.health import WriteProbe
 from jobs.records import KeyRecord
-from jobs.service import submission
+from jobs.service import chats, submission
 from jobs.service.jobs import JobKey
 from jobs.transport import Announcer, Transport, Waker
 
@@ -63,7 +63,13 @@ def open_service(settings: ApiSettings) -> Iterator[Service]:
     reader = CallBatcher("reader", database.reading, read_only=True)
     quick_reader = CallBatcher("quick reader", database.reading, read_only=True)
     slow_reader = CallBatcher("slow reader", database.reading, read_only=True)
-    writer = CallBatcher("writer", database.writing, after_commit=waker.wake, repeatable=[submission.submit])
+    writer = CallBatcher(
+        "writer",
+        database.writing,
+        after_commit=waker.wake,
+        quiet=[chats.begin, chats.end],  # a chat needs no dispatcher
+        repeatable=[submission.submit],
+    )
     store = open_store(settings)
     with suppress(OSError):  # the API also starts with an unwritable store; uploads report the problem
         store.tidy()

@@ -42,7 +42,8 @@ class CallBatcher:
     Args:
         name: The thread's name.
         begin: Returns a context manager that opens a transaction and commits it at the end of the block.
-        after_commit: Called after every batch.
+        after_commit: Called after every batch that contains an operation other than the quiet ones.
+        quiet: Operations that concern nobody else, see `after_commit`.
         repeatable: Idempotent operations: a second run with the same items has no effect. Only these are
             run again if the database's reply to a commit was lost.
         read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.
@@ -53,12 +54,14 @@ class CallBatcher:
         name: str,
         begin: Callable[[], AbstractContextManager[Connection]],
         after_commit: Callable[[], None] | None = None,
+        quiet: Collection[Operation[Any, Any]] = (),
         repeatable: Collection[Operation[Any, Any]] = (),
         *,
         read_only: bool = False,
     ) -> None:
         self._begin = begin
         self._after_commit = after_commit
+        self._quiet = quiet
         self._repeatable = repeatable
         self._read_only = read_only
         self._waiting: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
@@ -99,7 +102,7 @@ class CallBatcher:
             answers = self._run_calls(calls) if calls else []
             for loop, group in groupby(zip(calls, answers, strict=True), key=lambda pair: pair[0].future.get_loop()):
                 loop.call_soon_threadsafe(_resolve_futures, list(group))
-            if calls and self._after_commit:
+            if self._after_commit and any(call.operation not in self._quiet for call in calls):
                 self._after_commit()
             if None in batch:
                 return

@@ -53,6 +53,19 @@ def test_each_call_gets_its_own_answer_after_the_commit(table: Database) -> None
     assert len(commits) < 200
 
 
+def test_a_batch_of_quiet_operations_announces_nothing(table: Database) -> None:
+    commits: list[int] = []
+
+    async def scenario() -> None:
+        batcher = CallBatcher("test", table.writing, after_commit=lambda: commits.append(count(table)), quiet=[store])
+        await batcher.call(store, 1)
+        await asyncio.gather(batcher.call(store, 2), batcher.run(lambda connection: store(connection, [3])))
+        batcher.close()
+
+    asyncio.run(scenario())
+    assert commits == [3]
+
+
 def test_a_call_that_breaks_the_batch_fails_alone(table: Database) -> None:
     async def scenario() -> list[int | BaseException]:
         batcher = CallBatcher("test", table.writing)
