@@ -15,6 +15,24 @@ from jobs.state import AttemptState
 
 OPEN_STATES = (AttemptState.DISPATCHED, AttemptState.RUNNING)
 
+_WAITING_JOB = aliased(Job)
+_OTHERS_WAIT = sa.exists().where(
+    _WAITING_JOB.state == sa.literal_column("'queued'"),
+    _WAITING_JOB.waiting["cause"].as_string().in_(CAPACITY_CAUSES),
+)
+# Executed several times per second for each attempt; building the statement once avoids most of the overhead in Python.
+_SELECT_DIRECTIVE_INPUTS = (
+    sa.select(Attempt.state, Job.state, Worker.drain_at, sa.case((Job.kind == "serve", _OTHERS_WAIT), else_=sa.false()))
+    .join(Allocation, Allocation.attempt_id == Attempt.id)
+    .join(Job, Job.id == Attempt.job_id)
+    .outerjoin(Worker, Worker.id == Allocation.worker_id)
+    .where(
+        Attempt.id == sa.bindparam("attempt"),
+        Allocation.worker_id == sa.bindparam("worker"),
+        Allocation.deadline.is_not(None),
+    )
+)
+
 
 def add(connection: Connection, attempt: AttemptRecord) -> None:
     """Insert a new attempt with its allocations."""
@@ -53,20 +71,7 @@ class DirectiveInputs:
 
 def read_directive_inputs(connection: Connection, attempt_id: str, worker_id: str) -> DirectiveInputs | None:
     """Read the state of a worker's attempt without locks; return None if it has no open allocation."""
-    other = aliased(Job)
-    others_wait = sa.exists().where(
-        other.state == sa.literal_column("'queued'"), other.waiting["cause"].as_string().in_(CAPACITY_CAUSES)
-    )
-    query = (
-        sa.select(
-            Attempt.state, Job.state, Worker.drain_at, sa.case((Job.kind == "serve", others_wait), else_=sa.false())
-        )
-        .join(Allocation, Allocation.attempt_id == Attempt.id)
-        .join(Job, Job.id == Attempt.job_id)
-        .outerjoin(Worker, Worker.id == Allocation.worker_id)
-        .where(Attempt.id == attempt_id, Allocation.worker_id == worker_id, Allocation.deadline.is_not(None))
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_SELECT_DIRECTIVE_INPUTS, {"attempt": attempt_id, "worker": worker_id}).first()
     return DirectiveInputs(row[0], row[1], row[2], bool(row[3])) if row else None
 
 
