@@ -180,7 +180,7 @@ class ChatClient:
 
     async def _send_calls(self, attempt_id: str, calls: Sequence[Call]) -> None:
         queue = call_queue_key(attempt_id)
-        async with self._redis.pipeline(transaction=True) as pipeline:
+        async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.set(process_key(self.process_id), 1, ex=PROCESS_KEY_TTL_SECONDS)
             pipeline.rpush(queue, *(CALL_ADAPTER.dump_json(call) for call in calls))
             pipeline.expire(queue, CALL_TTL_SECONDS)

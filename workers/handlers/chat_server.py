@@ -39,6 +39,7 @@ MIN_LOGPROB = -9999.0  # as in OpenAI's API; JSON has no infinity
 # New text is held back for up to this long, to be sent together with more. The first text and the end of a chat are
 # sent at once.
 SEND_INTERVAL_SECONDS = 0.04
+GATHER_SECONDS = 0.005  # new text is held back for at least this long, because other chats often have text as well
 REQUEST_ERROR_PREFIX = "the request"  # prefix of the engine's error messages
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ class ChatServer:
         self._outgoing.append(reply)
         now = self._loop.time()
         can_wait = isinstance(reply, Delta) and reply.number > 1
-        due = max(now, self._sent_at + SEND_INTERVAL_SECONDS) if can_wait else now
+        due = max(now + GATHER_SECONDS, self._sent_at + SEND_INTERVAL_SECONDS) if can_wait else now
         if self._sending is None or due < self._sending.when():
             if self._sending is not None:
                 self._sending.cancel()
