@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -89,11 +90,13 @@ def _compare(streams: int, arguments: argparse.Namespace) -> float:
         client.post("/v1/models", json={"id": model.name, "path": str(model)})
         spec = {"kind": "serve", "model": model.name, "batch_size": streams, "idle_seconds": 600}
         job = client.post("/v1/jobs", json={**spec, "engine": arguments.engine}).raise_for_status().json()["id"]
-        wait_until_answering(url, key, model.name)
+        with server.suspended():
+            wait_until_answering(url, key, model.name)
         for number in range(arguments.rounds + 1):
             for side, (url, key) in addresses.items():
                 bodies = [_body(model.name, number, stream, arguments.tokens) for stream in range(streams)]
-                measured = measure(url, key, bodies, path="/v1/completions")
+                with server.suspended() if side == "service" else nullcontext():
+                    measured = measure(url, key, bodies, path="/v1/completions")
                 if number:  # the first round warms up
                     sides[side].append(measured)
         client.post(f"/v1/jobs/{job}/cancel").raise_for_status()

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,26 @@ class BaselineServer:
         key: Its API key.
         end: Ends the process.
         process: The object that represents the process, kept because the process may end with it.
+        group: Its process group, if it has one of its own.
     """
 
     url: str
     key: str
     end: Callable[[], object]
     process: object
+    group: int | None = None
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Suspend the server while the block runs, because vLLM's idle worker polls and takes a whole core."""
+        if self.group is None:
+            yield
+            return
+        os.killpg(self.group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.group, signal.SIGCONT)
 
 
 def make_gguf_model(gguf_type: GgufType) -> Path:
@@ -104,7 +119,7 @@ def start_vllm(model: Path, capacity: Capacity, threads: int) -> BaselineServer:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    server = BaselineServer(f"http://127.0.0.1:{port}", key, end, process)
+    server = BaselineServer(f"http://127.0.0.1:{port}", key, end, process, group=process.pid)
     wait_until_answering(server.url, server.key, model.name)
     return server
 
