@@ -35,10 +35,11 @@ class Peer:
         self._connection.sendall(content)
 
     def close(self) -> None:
-        """Close the connection as a server does that has read the whole request."""
+        """Close the connection as a server does that has read the whole request; later calls have no effect."""
         if self._connection is not None:
             self._connection.recv(65_536)
             self._connection.close()
+        self._connection = None
         self._listener.close()
 
 
