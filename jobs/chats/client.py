@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from jobs.chats.messages import (
     CALL_ADAPTER,
@@ -119,7 +120,13 @@ class ChatClient:
         self._chats: dict[str, OpenChat] = {}
         self._busy = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._redis = Redis.from_url(redis_url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=5)
+        self._redis = Redis.from_url(
+            redis_url,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=5,
+            # With these notifications, redis-py 8.1 does not notice that the server has closed an idle connection.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

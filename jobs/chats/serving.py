@@ -20,6 +20,7 @@ from jobs.chats.messages import (
     ChatRefused,
     ChatRequest,
     ChatsAlive,
+    Delta,
     Reply,
     call_queue_key,
     process_key,
@@ -31,8 +32,7 @@ BEAT_INTERVAL_SECONDS = 1.0  # time between two `ChatsAlive` messages
 # more than one, because keys are lost when Redis restarts.
 MAX_MISSED_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
-STREAM_TTL_SECONDS = 60  # a stream without new replies expires after about this long
-STREAM_RENEWAL_SECONDS = 15.0  # minimum seconds between two renewals of a stream's expiry
+STREAM_TTL_SECONDS = 60  # a stream expires after this long without other replies than `Delta`s
 REFUSAL_PERIOD_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0
@@ -86,7 +86,6 @@ class ServedAttempt:
         self._deliver = deliver
         self._lock = threading.Lock()
         self._open: dict[str, ServedChat] = {}
-        self._renew_at: dict[str, float] = {}  # when to renew the expiry of a stream, by API process
         self._missing: dict[str, int] = {}  # number of consecutive beats without a key, by API process
         self._closed_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"chats of {attempt_id}", daemon=True)
@@ -167,7 +166,6 @@ class ServedAttempt:
             chats = dict(self._open)
         if not chats:
             self._missing.clear()
-            self._renew_at.clear()
             return
         ids: dict[str, list[str]] = {}
         for chat_id, chat in chats.items():
@@ -190,16 +188,14 @@ class ServedAttempt:
         """Append replies to the stream of each API process, which detects lost replies by their numbers."""
         if not streams:
             return
-        now = time.monotonic()
-        renewed = [process_id for process_id in streams if now >= self._renew_at.get(process_id, now)]
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for process_id, replies in streams.items():
                     stream, fields = reply_stream_key(process_id), {"replies": REPLIES_ADAPTER.dump_json(replies)}
                     pipeline.xadd(stream, fields, maxlen=MAX_STREAM_ENTRIES, approximate=True)  # type: ignore[arg-type]
-                for process_id in renewed:
-                    pipeline.expire(reply_stream_key(process_id), STREAM_TTL_SECONDS)
+                    # While chats are open, a `ChatsAlive` renews the expiry every second.
+                    if not all(isinstance(reply, Delta) for reply in replies):
+                        pipeline.expire(stream, STREAM_TTL_SECONDS)
                 pipeline.execute()
-            self._renew_at.update(dict.fromkeys(renewed, now + STREAM_RENEWAL_SECONDS))
         except (RedisError, OSError) as error:
             log.warning("%s: cannot write to Redis, so replies to chats are lost: %s", self._attempt_id, error)

@@ -1,11 +1,14 @@
 """The worker's side of chats against a real Redis, without a runner."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import redis
 
 from jobs.chats import serving
+from jobs.chats.client import ChatClient
 from jobs.chats.messages import (
     REPLIES_ADAPTER,
     Abort,
@@ -18,6 +21,7 @@ from jobs.chats.messages import (
     Delta,
     Reply,
     call_queue_key,
+    reply_stream_key,
 )
 from jobs.chats.serving import ChatExchange, ServedAttempt
 from jobs.identifiers import new_id
@@ -78,6 +82,39 @@ def test_calls_and_replies_reach_the_right_processes(redis_server: RedisServer) 
         wait_for("the abort", lambda: Abort(theirs) in calls)
         served.forward([ChatEnded(theirs, 1)])
         assert not any(not isinstance(reply, ChatsAlive) for reply in [*one.read(0.2), *other.read(0.2)])
+
+
+def test_replies_expire_even_if_redis_lost_them_during_a_chat(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "BEAT_INTERVAL_SECONDS", 3600)
+    asker = Asker(redis_server.url)
+    with opened(redis_server) as (attempt_id, served, calls):
+        chat = asker.ask(attempt_id, prompt="a")
+        wait_for("the call", lambda: len(calls) == 1)
+        stream = reply_stream_key(calls[0].reply_to)  # type: ignore[union-attr]
+        served.forward([ChatStarted(chat, 0, 1)])
+        assert asker.redis.ttl(stream) > 0
+        asker.redis.flushall()
+        served.forward([Delta(chat, 1, 0, "text")])
+        served.forward([Delta(chat, 2, 0, "text"), ChatEnded(chat, 3)])
+        assert asker.redis.ttl(stream) > 0
+
+
+def test_a_call_is_sent_although_redis_has_closed_the_idle_connections(redis_server: RedisServer) -> None:
+    control = redis.Redis.from_url(redis_server.url)
+
+    async def scenario() -> None:
+        client = ChatClient(redis_server.url)
+        async with client.running():
+            for number in range(3):
+                asks = (client.send_requests("att-x", {f"{number}.{each}": {"prompt": "a"}}) for each in range(4))
+                await asyncio.gather(*asks)
+                control.client_kill_filter(_type="normal", skipme=True)
+                await asyncio.sleep(0.2)  # lets the event loop see that the connections are closed
+
+    asyncio.run(scenario())
+    assert control.llen(call_queue_key("att-x")) >= 12
 
 
 def test_the_chats_of_a_lost_process_are_aborted(redis_server: RedisServer) -> None:
