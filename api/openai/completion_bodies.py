@@ -184,6 +184,7 @@ class ChatBody(CompletionBody):
         fields = {
             **self._build_options(),
             "messages": self.messages,
+            "keep_messages": True,
             **({"max_new_tokens": limit} if limit else {}),
             **({"logprobs": self.top_logprobs or 0} if self.logprobs else {}),
         }

@@ -9,7 +9,7 @@ from api.dependencies import CurrentCaller, IfMatchForbidden
 from api.json_bodies import JsonRoute
 from api.responses import json_response
 from api.schemas.pages import Page
-from api.schemas.requests import NewModel, PageQuery
+from api.schemas.requests import ModelQuery, NewModel
 from api.schemas.resources import Deleted, ModelObject
 from jobs.service import deletions, models
 
@@ -25,14 +25,14 @@ async def register(new: NewModel, caller: CurrentCaller) -> Response:
 
 
 @router.get("", response_model=Page[ModelObject])
-async def list_models(query: Annotated[PageQuery, Query()], caller: CurrentCaller) -> Response:
+async def list_models(query: Annotated[ModelQuery, Query()], caller: CurrentCaller) -> Response:
     """List the project's ready models, sorted by name."""
+    limit = query.limit
     found = await caller.service.reader.run(
-        lambda c: models.list_page(c, caller.project_id, after=query.after, limit=query.limit + 1)
+        lambda c: models.list_page(c, caller.project_id, after=query.after, limit=limit and limit + 1)
     )
-    return json_response(
-        Page[ModelObject].from_items([ModelObject.from_record(model, caller.key) for model in found], query.limit)
-    )
+    shown = [ModelObject.from_record(model, caller.key) for model in found]
+    return json_response(Page[ModelObject].from_items(shown, limit or len(shown)))
 
 
 @router.get("/{model:path}", response_model=ModelObject)

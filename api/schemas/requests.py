@@ -60,6 +60,13 @@ class PageQuery(StrictRequestModel):
     limit: WholeNumber = Field(20, ge=1, le=100)
 
 
+class ModelQuery(StrictRequestModel):
+    """The part of the list of models to return: all of it unless `limit` is given, as in OpenAI's API."""
+
+    after: Cursor | None = Field(None, description="The id of the last item seen")
+    limit: WholeNumber | None = Field(None, ge=1, le=100, description="By default, all models are returned")
+
+
 class JobSelection(StrictRequestModel):
     """Conditions for jobs; a job must meet all of them."""
 

@@ -9,11 +9,12 @@ from baichuan_core.generation.engines.contract import EncodedRequest, SamplingSe
 from baichuan_core.generation.options import GenerationDefaults, GenerationOptions
 from baichuan_core.generation.requests import GenerationRequest
 from baichuan_core.generation.seeds import derive_completion_seed
-from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, build_chat_prompt
+from baichuan_core.tokenizer import BaichuanTokenizer, ChatFormat, Message, build_chat_prompt
 
 # The same minimum as in vLLM. Dividing logits by a lower temperature may overflow, and sampling at this temperature is
 # already practically greedy, unless two logits are nearly equal.
 MIN_TEMPERATURE = 1e-5
+UNLIMITED_TOKENS = 2**62  # a window for which no turn is dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +80,16 @@ class RequestEncoder:
     def _encode_prompt(self, request: GenerationRequest, *, place: str, max_new_tokens: int) -> tuple[int, ...]:
         """Encode a prompt.
 
-        Old turns of a chat are dropped to leave room for `max_new_tokens`; a plain prompt may fill all but one token
-        of the window.
+        Old turns of a chat are dropped to leave room for `max_new_tokens`, see `GenerationRequest.keep_messages`; a
+        plain prompt may fill all but one token of the window.
         """
         try:
             if request.messages is not None:
-                return tuple(
-                    build_chat_prompt(
-                        self.tokenizer,
-                        request.messages,
-                        model_max_length=self.window,
-                        max_new_tokens=max_new_tokens,
-                        chat_format=self.chat_format,
-                    )
-                )
+                if request.keep_messages:
+                    whole = self._build_chat_prompt(request.messages, UNLIMITED_TOKENS, max_new_tokens=1)
+                    if len(whole) < self.window:
+                        return whole
+                return self._build_chat_prompt(request.messages, self.window, max_new_tokens=max_new_tokens)
             self.tokenizer.encode_text(request.prompt or "")  # raises if the text cannot be encoded
             ids: tuple[int, ...] = tuple(self.tokenizer.encode(request.prompt or ""))
         except (PromptError, TokenizerError) as error:
@@ -105,6 +102,17 @@ class RequestEncoder:
                 f" shorten the prompt to fewer than {self.window} tokens"
             )
         return ids
+
+    def _build_chat_prompt(self, messages: Sequence[Message], window: int, *, max_new_tokens: int) -> tuple[int, ...]:
+        return tuple(
+            build_chat_prompt(
+                self.tokenizer,
+                messages,
+                model_max_length=window,
+                max_new_tokens=max_new_tokens,
+                chat_format=self.chat_format,
+            )
+        )
 
 
 def _make_sampling_settings(settings: GenerationOptions) -> SamplingSettings:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,11 @@ def _parse_line(content: str, place: str) -> GenerationRequest:
         raise DatasetError(f"{place} is not JSON: {error}; write one JSON object per line") from error
     if not isinstance(item, dict):
         raise DatasetError(f'{place} is not an object; write {{"prompt": ...}} or {{"messages": [...]}}')
-    fields = _unpack_batch_line(item, place) if "body" in item or "custom_id" in item else item
-    return _make_request(_normalize_keys(fields, place), place)
+    is_batch_line = "body" in item or "custom_id" in item
+    fields = _unpack_batch_line(item, place) if is_batch_line else item
+    request = _make_request(_normalize_keys(fields, place), place)
+    # A line of a batch is answered like a request to the API, which uses chats as a whole.
+    return replace(request, keep_messages=True) if is_batch_line and request.messages is not None else request
 
 
 def _unpack_batch_line(item: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -169,7 +172,7 @@ def _make_request(item: Mapping[str, Any], place: str) -> GenerationRequest:
         _check_messages(item["messages"], place)
     if stop is not None and not isinstance(stop, str | list):
         raise DatasetError(f"{place} has a 'stop' that is neither a string nor a list; write a list of strings")
-    options = {name: item.get(name) for name in OPTION_NAMES}
+    options: dict[str, Any] = {name: item.get(name) for name in OPTION_NAMES}
     if options["logit_bias"] is not None:
         options["logit_bias"] = _parse_logit_bias(options["logit_bias"], place)
     try:

@@ -19,6 +19,9 @@ class GenerationRequest:
     Attributes:
         prompt: Text to continue. Names of control tokens in this text, such as `</s>`, are encoded as control tokens.
         messages: A chat instead of `prompt`; the text of its messages is never encoded as control tokens.
+        keep_messages: Whether a chat that fits in the model's context is used as a whole, so that its answer may get
+            fewer than `max_new_tokens`. Otherwise, old turns are dropped to leave room for `max_new_tokens`, as in the
+            published code; so are those of a chat that does not fit.
         id: The caller's id for the request; it is returned with each completion.
         max_new_tokens, temperature, top_k, top_p, presence_penalty, frequency_penalty, logit_bias, stop, n, logprobs:
             Override the run's options for this request, see `GenerationOptions`.
@@ -40,6 +43,7 @@ class GenerationRequest:
     frequency_penalty: float | None = None
     logit_bias: Mapping[int, float] | None = None
     logprobs: int | None = None
+    keep_messages: bool = False
     place: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:

@@ -51,8 +51,8 @@ def get_many(
     return {row.id: ModelRecord(**row._mapping) for row in rows}
 
 
-def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Return up to `limit` ready models after the name `after`, sorted by name."""
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int | None) -> list[ModelRecord]:
+    """Return up to `limit` ready models after the name `after`, or all of them, sorted by name."""
     query = sa.select(Model.__table__).where(Model.project_id == project_id, Model.state == "ready")
     if after:
         query = query.where(Model.id > after)

@@ -81,8 +81,8 @@ def get(connection: Connection, project_id: str, name: str) -> ModelRecord:
     return model
 
 
-def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int) -> list[ModelRecord]:
-    """Return ready models, sorted by name.
+def list_page(connection: Connection, project_id: str, *, after: str | None, limit: int | None) -> list[ModelRecord]:
+    """Return ready models, sorted by name; all of them if `limit` is None.
 
     Raises:
         UnknownCursorError: `after` is not a model of the project.

@@ -52,6 +52,11 @@ def test_cold_then_warm_then_streamed(service: Service, settings: dict[str, Any]
             usage = chunk.usage or usage
         assert "".join(texts) == cold.choices[0].message.content
         assert usage == cold.usage
+        long: Any = [{"role": "user", "content": "1" * 400}]
+        whole = client.chat.completions.create(model="tiny", messages=long, max_tokens=500, logit_bias={"2": -100})
+        assert whole.usage is not None
+        assert whole.usage.prompt_tokens > 400
+        assert (whole.usage.total_tokens, whole.choices[0].finish_reason) == (512, "length")
         text = client.completions.create(model="tiny", prompt=["a", "b"], max_tokens=3, seed=1)
         assert [choice.index for choice in text.choices] == [0, 1]
         with pytest.raises(openai.BadRequestError) as refused:

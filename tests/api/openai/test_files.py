@@ -154,3 +154,6 @@ def test_models(client: openai.OpenAI, api: Api) -> None:
     api.submit()
     with pytest.raises(openai.ConflictError, match="is used by jobs"):
         client.models.delete("base")
+    for number in range(30):
+        api.register_model(f"m{number}")
+    assert len(list(client.models.list())) == 31

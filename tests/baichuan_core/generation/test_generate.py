@@ -190,6 +190,19 @@ def test_the_window_limits_a_completion(checkpoint: Path, tmp_path: Path) -> Non
     assert short["completion_tokens"] == 12
 
 
+def test_a_chat_that_fits_in_the_window_can_be_kept_as_a_whole(checkpoint: Path, tmp_path: Path) -> None:
+    fits: list[Message] = [*chat("1" * 300), {"role": "assistant", "content": "ok"}, *chat("2" * 100)]
+    long = chat("3" * 600)
+    options = replace(GREEDY, max_new_tokens=400)
+    requests = [
+        GenerationRequest(messages=messages, keep_messages=keep) for messages in (fits, long) for keep in (True, False)
+    ]
+    kept, dropped, *cut = run(checkpoint, tmp_path, requests, options)
+    assert (kept["prompt_tokens"], kept["completion_tokens"]) == (len("1" * 300 + "ok" + "2" * 100) + 4, 106)
+    assert dropped["prompt_tokens"] == 102
+    assert [line["prompt_tokens"] for line in cut] == [112, 112]
+
+
 @pytest.mark.parametrize(
     ("second", "message"),
     [

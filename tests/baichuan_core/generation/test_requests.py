@@ -129,7 +129,12 @@ def test_lines_in_the_batch_format_of_openai_are_used(tmp_path: Path) -> None:
     text = batch_line({"model": "m", "prompt": "a", "max_tokens": 5}, custom_id="two", url="/v1/completions")
     assert read_requests(write(tmp_path, f"{chat}\n{text}")) == [
         GenerationRequest(
-            messages=[{"role": "user", "content": "b"}], id="one", max_new_tokens=7, temperature=0.5, n=3
+            messages=[{"role": "user", "content": "b"}],
+            id="one",
+            max_new_tokens=7,
+            temperature=0.5,
+            n=3,
+            keep_messages=True,
         ),
         GenerationRequest(prompt="a", id="two", max_new_tokens=5),
     ]
@@ -154,6 +159,7 @@ def test_penalties_biases_and_probabilities_have_openai_names(tmp_path: Path) ->
             logit_bias={7: -100},
             logprobs=2,
             stop=["x"],
+            keep_messages=True,
         ),
         GenerationRequest(prompt="a", logprobs=0),
         GenerationRequest(prompt="a"),
