@@ -1,6 +1,7 @@
 """Checks of uploaded files accept what workers can read, and report the line of what they cannot."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def test_checks_accept_the_same_training_data_as_fine_tuning_jobs(
         (b"  \n", "no example"),
         (b"\xff\xfe", "not UTF-8"),
         (b'[{"text": "a"} {"text": "b"}]', "line 1: expected ','"),
-        (b'[{"text": "a"},\n{"text": "b"]', "line 2: is not JSON"),
+        (b'[{"text": "a"},\n{"text": "b"]\n\n\n', "line 2: is not JSON"),
         (b'[{"text": "a"}] x', "text after the end"),
         (b'[{"text": "a"}', "expected ','"),
         (b'{"text": "a"}\n{"text": ', "line 2: is not JSON"),
@@ -276,3 +277,38 @@ def test_plain_text_is_training_data(tmp_path: Path) -> None:
     path = tmp_path / "data.txt"
     path.write_text("Once upon a time.")
     assert check_file(path, "fine-tune").status == "processed"
+
+
+EXAMPLE = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+def test_a_key_of_an_example_that_is_given_twice(tmp_path: Path, is_array: bool) -> None:
+    wrong = EXAMPLE.replace(b'"content": "q"', b'"content": "q", "content": "r"')
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[" + EXAMPLE + b"," + wrong + b"]" if is_array else EXAMPLE + wrong)
+    checked = check_file(path, "fine-tune")
+    reason = "line 2: messages.0.content is given more than once in the same object; keep only one"
+    assert (checked.status, checked.details) == ("error", reason)
+    with pytest.raises(DatasetError, match=r"line 2 .*'content' is given more than once in the same object"):
+        read_conversations(path)
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('"a\0b"', r"a string contains an unescaped control character; write it as \u0000, or remove it"),
+        ('"a\tb"', r"a string contains an unescaped control character; write it as \t, or remove it"),
+        ("1" * 5000, "a number has more than 4300 digits; shorten it, or write it as a string"),
+        ("[" * 100_000, "it has too many nested brackets"),
+    ],
+)
+def test_reasons_why_a_line_is_not_json(tmp_path: Path, value: str, reason: str, is_array: bool) -> None:
+    path = tmp_path / "a.json"
+    item = f'{{"text": {value}}}'
+    path.write_text(f'[{{"text": "a"}},\n{item}]\n\n' if is_array else f'{{"text": "a"}}\n{item}\n')
+    details = check_file(path, "fine-tune").details or ""
+    assert details.startswith(f"line 2: is not JSON: {reason}")
+    with pytest.raises(DatasetError, match="line 2 .*" + re.escape(reason)):
+        read_conversations(path)
