@@ -45,7 +45,7 @@ def make_idempotent_adder(tries: RetryHistory, lifetime_seconds: int | None) -> 
 
 async def _store_file(caller: Caller, arrived: ReceivedFile, add: RowAdder) -> FileRecord:
     """Store the file and add its row; reserve the key first, so that a file whose row is never added is deleted."""
-    checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose)
+    checked = await asyncio.to_thread(check_file, arrived.path, arrived.purpose, arrived.filename)
     purpose = to_displayed_purpose(arrived.purpose)
     record = files.build_file_record(
         caller.project_id, arrived.filename, purpose, arrived.bytes, arrived.sha256, checked

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import sys
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -66,6 +67,18 @@ def reject_lfs_pointer(file: Path, beginning: bytes) -> None:
     """Raise FileError if a file is the pointer that git writes when git-LFS is not installed."""
     if beginning.startswith(LFS_POINTER):
         raise FileError(f"{file} is a git-LFS pointer, not the file itself: run `git lfs pull` in its repository")
+
+
+def describe_json_error(error: ValueError | RecursionError) -> str:
+    """Say why `json` cannot parse a text, and what to change if that is known; its own messages are meant for code."""
+    if isinstance(error, RecursionError):
+        return "it has too many nested brackets"
+    if not isinstance(error, json.JSONDecodeError):  # the only other ValueError of `json` while parsing text
+        return f"a number has more than {sys.get_int_max_str_digits()} digits; shorten it, or write it as a string"
+    if error.msg.startswith("Invalid control character"):
+        escaped = json.dumps(error.doc[error.pos])[1:-1]
+        return f"a string contains an unescaped control character; write it as {escaped}, or remove it"
+    return error.msg
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -24,8 +24,11 @@ _SHAREGPT_ROLES: Mapping[str, Role] = {
 }
 _OPENAI_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv", ".xls", ".xlsx", ".parquet")
+DOCUMENT_SUFFIXES = (".pdf", ".doc", ".docx")
 ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
+PDF_SIGNATURE = b"%PDF"
 HTML_PREFIXES = (b"<!doctype html", b"<html")
 SNIFF_BYTES = 1024
 
@@ -63,8 +66,8 @@ class ConversationFile:
         """Yield the examples.
 
         Raises:
-            DatasetError: The file is missing, not UTF-8, not JSON, of an unsupported type (a table, a web page, an
-                archive or a git-LFS pointer), or has a malformed example; the message names the line.
+            DatasetError: The file is missing, not UTF-8, not JSON, of an unsupported type (a table, a document, a web
+                page, an archive or a git-LFS pointer), or has a malformed example; the message names the line.
         """
         self.format = None
         _reject_unsupported_files(self.path)
@@ -74,6 +77,12 @@ class ConversationFile:
         if not beginning:
             raise _make_no_examples_error(self.path)
         if beginning not in "[{":
+            if self.path.suffix.lower() in JSON_SUFFIXES:
+                line = 1 + start[: -len(start.lstrip())].count("\n")
+                raise DatasetError(
+                    f"line {line} of {self.path.name} is not a JSON object or array; write one example per line; to"
+                    " train on plain text, give the file a name that ends in .txt"
+                )
             self.format = "text"
             yield Conversation("line 1 (example 1)", (), text=TextChunks(self.path))
             return
@@ -111,6 +120,8 @@ def _reject_unsupported_files(path: Path) -> None:
             beginning = stream.read(SNIFF_BYTES).removeprefix(BOM_UTF8).lstrip()
     except OSError as error:
         raise DatasetError(f"{path.name} cannot be read: {error.strerror}") from error
+    if path.suffix.lower() in DOCUMENT_SUFFIXES or beginning.startswith(PDF_SIGNATURE):
+        raise DatasetError(f"the training data {path.name} is a document; convert it to plain text or JSON lines")
     if beginning.startswith(LFS_POINTER):
         raise DatasetError(
             f"{path.name} is a git-LFS pointer, not the file itself; run `git lfs pull` in its repository"

@@ -1,17 +1,29 @@
 """Reads the elements of a JSON array or of JSON lines chunk by chunk, each with its line number."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from baichuan_core.errors import DatasetError
+from checkpoint_files.json_files import describe_json_error
 
 MAX_ELEMENT_CHARACTERS = 2**28
 # A JSON error this close to the end of the text read so far may be caused by the boundary between two chunks.
 CHUNK_END_MARGIN_CHARACTERS = 16
 WHITESPACE = " \t\r\n"
 
-_DECODER = json.JSONDecoder()
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; by default, `json` silently keeps only the last of several equal keys."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        repeated = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise json.JSONDecodeError(f"{repeated!r} is given more than once in the same object", "", 0)
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_build_object)
 
 
 def read_array_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
@@ -79,9 +91,9 @@ class _Cursor:
             except json.JSONDecodeError as error:
                 line = self.line + self.text.count("\n", self.position, error.pos)
                 if not (self._may_be_truncated(error) and self.read_more()):
-                    raise _make_invalid_json_error(line, error.msg) from error
+                    raise _make_invalid_json_error(line, describe_json_error(error)) from error
             except (ValueError, RecursionError) as error:  # too many digits or nested brackets
-                raise _make_invalid_json_error(self.line, str(error)) from error
+                raise _make_invalid_json_error(self.line, describe_json_error(error)) from error
             else:
                 # A number this close to the end of the text read so far may continue with more digits or an exponent.
                 length = end - self.position
@@ -101,11 +113,9 @@ def read_line_items(chunks: Iterator[str]) -> Iterator[tuple[int, Any]]:
         if not content.strip():
             continue
         try:
-            yield line, json.loads(content)
-        except json.JSONDecodeError as error:
-            raise _make_invalid_json_error(line, error.msg) from error
+            yield line, json.loads(content, object_pairs_hook=_build_object)
         except (ValueError, RecursionError) as error:
-            raise _make_invalid_json_error(line, str(error)) from error
+            raise _make_invalid_json_error(line, describe_json_error(error)) from error
 
 
 def _split_lines(chunks: Iterator[str]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Reads text files in chunks, so that a file can be larger than memory."""
 
+import re
 from codecs import BOM_UTF8, getincrementaldecoder
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from baichuan_core.errors import DatasetError
 CHUNK_CHARACTERS = 2**20
 # Maximum size of a chunk of plain text to encode; the tokenizer needs about 100 bytes of memory per character.
 MAX_TEXT_CHUNK_CHARACTERS = 2**16
+CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")  # except tabs, line breaks and form feeds
 
 
 def read_chunks(path: Path) -> Iterator[str]:
@@ -40,8 +42,15 @@ class TextChunks:
     path: Path
 
     def __iter__(self) -> Iterator[str]:
-        text = ""
+        text, line = "", 1
         for chunk in read_chunks(self.path):
+            if found := CONTROL_CHARACTER.search(chunk):
+                line += chunk.count("\n", 0, found.start())
+                raise DatasetError(
+                    f"line {line} of {self.path.name} contains the control character U+{ord(found[0]):04X};"
+                    " remove it, or convert the file to text"
+                )
+            line += chunk.count("\n")
             text = text + chunk if text else chunk.lstrip()
             while len(text) > MAX_TEXT_CHUNK_CHARACTERS:
                 end = text.rfind("\n", 1, MAX_TEXT_CHUNK_CHARACTERS)

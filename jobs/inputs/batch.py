@@ -46,7 +46,7 @@ def check_batch(path: Path) -> BatchSummary:
         raise InputError(f"the file is larger than {MAX_BYTES} bytes; split it")
     known: dict[str, int] = {}
     first: tuple[str, str] | None = None
-    for line, item in read_lines(path, unique=True):
+    for line, item in read_lines(path):
         try:
             custom_id, endpoint, model = _check_line(item)
             if custom_id in known:

@@ -8,8 +8,6 @@ from jobs.inputs.lines import InputError
 from jobs.inputs.prompts import check_prompts
 from jobs.inputs.training import check_training_data
 
-CHECKS_BY_PURPOSE = {"batch": check_batch, "fine-tune": check_training_data, "prompts": check_prompts}
-
 
 @dataclass(frozen=True, slots=True)
 class FileCheckResult:
@@ -19,13 +17,26 @@ class FileCheckResult:
     details: str | None = None
 
 
-def check_file(path: Path, purpose: str) -> FileCheckResult:
-    """Check that the content suits the purpose; purposes that are not in `CHECKS_BY_PURPOSE` accept any content."""
-    check = CHECKS_BY_PURPOSE.get(purpose)
-    if check is None:
-        return FileCheckResult()
+def check_file(path: Path, purpose: str, filename: str | None = None) -> FileCheckResult:
+    """Check that the content suits the purpose; purposes without a check accept any content.
+
+    Args:
+        path: The file.
+        purpose: Its purpose, as in OpenAI's API.
+        filename: Its name, if it is stored under a different one.
+    """
     try:
-        check(path)
+        if purpose == "fine-tune":
+            check_training_data(path, filename)
+        elif purpose == "batch":
+            check_batch(path)
+        elif purpose == "prompts":
+            check_prompts(path)
     except InputError as error:
-        return FileCheckResult("error", str(error))
+        return FileCheckResult("error", _escape_unprintable(str(error)))
     return FileCheckResult()
+
+
+def _escape_unprintable(text: str) -> str:
+    """Escape unprintable characters of a quoted key; the database cannot store NUL or an unpaired surrogate."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

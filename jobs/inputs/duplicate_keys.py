@@ -1,5 +1,6 @@
 """Detects duplicate keys in JSON objects; parsers silently keep only the last one."""
 
+from collections import Counter
 from typing import Any
 
 MAX_SHOWN_KEY_CHARACTERS = 64  # maximum number of characters of a key to show in a message
@@ -27,8 +28,8 @@ class DuplicateKeyFinder:
         if self.name is not None:
             self._extend_path(fields)
         elif len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            self.name = next(name for name in names if names.count(name) > 1)[:MAX_SHOWN_KEY_CHARACTERS]
+            counts = Counter(name for name, _ in pairs)
+            self.name = next(name for name, count in counts.items() if count > 1)[:MAX_SHOWN_KEY_CHARACTERS]
             self.path, self._object = self.name, fields
         return fields
 

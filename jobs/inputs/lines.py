@@ -3,10 +3,11 @@
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from checkpoint_files.json_files import describe_json_error
 from jobs.inputs.duplicate_keys import DuplicateKeyFinder
 
 MAX_VALUE_BYTES = 16 * 2**20  # maximum size of a line or of an array element
@@ -40,15 +41,11 @@ def read_beginning(path: Path) -> bytes:
     return beginning
 
 
-def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]:
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the number and value of each line that is not blank.
 
-    Args:
-        path: The file.
-        unique: Reject objects with duplicate keys.
-
     Raises:
-        InputError: A line is not UTF-8 or not JSON, or is too long.
+        InputError: A line is not UTF-8 or not JSON, is too long, or has an object with duplicate keys.
     """
     with path.open("rb") as file:
         number = 0
@@ -57,14 +54,14 @@ def read_lines(path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]
             if len(raw) > MAX_VALUE_BYTES:
                 raise InputError(f"is longer than {MAX_VALUE_BYTES} bytes; split it", line=number)
             if content := _decode(raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw, number).strip():
-                yield number, _parse_rejecting_duplicate_keys(content, number) if unique else _parse(content, number)
+                yield number, _parse(content, number)
 
 
 def read_array(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the line number and value of each element of a JSON array.
 
     Raises:
-        InputError: The file is not UTF-8 or not a JSON array, or an element is too long.
+        InputError: The file is not UTF-8 or not a JSON array, or an element is too long or has duplicate keys.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         window = _JsonScanner(file)
@@ -113,16 +110,20 @@ class _JsonScanner:
         self.next_is("")
         line = self.line
         while True:
+            duplicates = DuplicateKeyFinder()
             try:
-                value, end = json.JSONDecoder().raw_decode(self._text, self._position)
+                decoder = json.JSONDecoder(object_pairs_hook=duplicates.read_object)
+                value, end = decoder.raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
+                error_line = line + self._count_lines_to(error.pos)
                 if len(self._text) - self._position > MAX_VALUE_BYTES or not self._read_chunk(double=True):
-                    raise InputError(f"is not JSON: {error.msg}", line=line + self._count_lines_to(error.pos)) from None
+                    raise InputError(f"is not JSON: {describe_json_error(error)}", line=error_line) from None
                 continue
             except (ValueError, RecursionError) as error:
-                raise InputError(f"is not JSON: {error}", line=line) from None
+                raise InputError(f"is not JSON: {describe_json_error(error)}", line=line) from None
             if end < len(self._text) or not self._read_chunk():  # a number may continue in the next chunk
                 self._move_to(end)
+                _reject_duplicate_key(duplicates, line)
                 return line, value
 
     def _count_lines_to(self, position: int) -> int:
@@ -150,19 +151,18 @@ def _decode(raw: bytes, line: int) -> str:
         raise InputError(f"is not UTF-8 (byte {error.start + 1}); save the file as UTF-8", line=line) from None
 
 
-def _parse_rejecting_duplicate_keys(content: str, line: int) -> Any:
+def _parse(content: str, line: int) -> Any:
     duplicates = DuplicateKeyFinder()
-    value = _parse(content, line, duplicates.read_object)
-    if duplicates.name is not None:
-        message = f"{duplicates.path} is given more than once in the same object; keep only one"
-        raise InputError(message, line=line, param=duplicates.path)
+    try:
+        value = json.loads(content, object_pairs_hook=duplicates.read_object)
+    except (ValueError, RecursionError) as error:
+        reason = describe_json_error(error)
+        raise InputError(f"is not JSON: {reason}; write one JSON object per line", line=line) from None
+    _reject_duplicate_key(duplicates, line)
     return value
 
 
-def _parse(content: str, line: int, read_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    try:
-        return json.loads(content, object_pairs_hook=read_object)
-    except json.JSONDecodeError as error:
-        raise InputError(f"is not JSON: {error.msg}; write one JSON object per line", line=line) from None
-    except (ValueError, RecursionError) as error:  # e.g. a number with 5,000 digits, or 100,000 nested brackets
-        raise InputError(f"is not JSON: {error}; write one JSON object per line", line=line) from None
+def _reject_duplicate_key(duplicates: DuplicateKeyFinder, line: int) -> None:
+    if duplicates.name is not None:
+        message = f"{duplicates.path} is given more than once in the same object; keep only one"
+        raise InputError(message, line=line, param=duplicates.path)

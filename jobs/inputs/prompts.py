@@ -45,7 +45,7 @@ def check_prompts(path: Path) -> None:
     if read_beginning(path).startswith(b"["):
         raise InputError("the file is a JSON array; write one object per line instead")
     is_empty = True
-    for line, item in read_lines(path, unique=True):
+    for line, item in read_lines(path):
         is_empty = False
         try:
             _check_line(item)

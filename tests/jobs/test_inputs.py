@@ -1,6 +1,7 @@
 """Checks of uploaded files accept what workers can read, and report the line of what they cannot."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from baichuan_core.errors import DatasetError
+from baichuan_core.finetuning.data import load_training_data
 from baichuan_core.finetuning.formats import read_conversations
 from baichuan_core.generation import read_requests
+from baichuan_core.tokenizer import BaichuanTokenizer
 from jobs.inputs import BatchSummary, InputError, check_batch, check_file, check_prompts, check_training_data, lines
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+TOKENIZER = Path(__file__).parents[1] / "golden" / "chat" / "tokenizer.model"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BaichuanTokenizer:
+    return BaichuanTokenizer(str(TOKENIZER))
 
 
 def line(custom_id: str = "a", url: str = "/v1/chat/completions", body: Any = CHAT, **fields: Any) -> dict[str, Any]:
@@ -196,6 +205,15 @@ def test_prompts_are_accepted_as_generate_jobs_accept_them(
 
 TRAINING_ITEMS: list[Any] = [
     {"conversations": TURNS},
+    {"conversations": TURNS[:1]},
+    {"conversations": [{"from": "system", "value": "s"}]},
+    {"conversations": [TURNS[0], {"from": "gpt", "value": ""}]},
+    {"conversations": [TURNS[0], {"from": "gpt", "value": "\ud800"}]},
+    {"conversations": [TURNS[0], {"from": "gpt", "value": " "}]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]},
+    {"instruction": "i"},
+    {"instruction": "i", "history": [["q", "a"]]},
+    {"text": ""},
     {"id": "1", "conversations": TURNS, "system": "s"},
     {"conversations": [{"from": "system", "value": "s"}, *TURNS]},
     {"conversations": [{"from": "system", "value": "s"}, *TURNS], "system": "t"},
@@ -224,14 +242,14 @@ TRAINING_ITEMS: list[Any] = [
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 @given(st.lists(st.sampled_from(TRAINING_ITEMS), max_size=2), st.booleans(), st.sampled_from(["", "\ufeff", "\n "]))
 def test_checks_accept_the_same_training_data_as_fine_tuning_jobs(
-    tmp_path: Path, items: list[Any], is_array: bool, before: str
+    tokenizer: BaichuanTokenizer, tmp_path: Path, items: list[Any], is_array: bool, before: str
 ) -> None:
     path = tmp_path / "data.json"
-    rows = [json.dumps(item, ensure_ascii=False) for item in items]
+    rows = [json.dumps(item) for item in items]
     path.write_text(before + ("[" + ",\n".join(rows) + "]" if is_array else "\n".join(rows)), encoding="utf-8")
     refused: str | None = None
     try:
-        read_conversations(path)
+        load_training_data(tokenizer, path, max_length=64)
     except DatasetError as error:
         refused = str(error)
     if refused is None:
@@ -242,6 +260,130 @@ def test_checks_accept_the_same_training_data_as_fine_tuning_jobs(
     assert caught.value.line is None or f"line {caught.value.line} " in refused or "no example" in refused
 
 
+EXAMPLE = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSON"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (EXAMPLE[3:] + EXAMPLE, "line 1: is not JSON: "),
+        (b"x", "line 1: is not JSON: "),
+        (b"\n\n# comment\n" + EXAMPLE, "line 3: is not JSON: "),
+        (b"prompt,completion\nhi,yo\n", "line 1: is not JSON: "),
+        (b'"hello"\n', "line 1: is not an object"),
+        (b"1\n2\n", "line 1: is not an object"),
+        (b"null\n", "line 1: is not an object"),
+    ],
+)
+def test_a_file_named_as_json_is_not_plain_text(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / "upload").write_bytes(content)
+    checked = check_file(tmp_path / "upload", "fine-tune", name)
+    assert checked.status == "error"
+    assert (checked.details or "").startswith(message)
+    assert (checked.details or "").endswith("; to train on plain text, give the file a name that ends in .txt")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=f"^{message[:6]} .*give the file a name that ends in .txt$"):
+        read_conversations(tmp_path / name)
+    for other in ("upload", "a.txt", "a.md"):
+        assert check_file(tmp_path / "upload", "fine-tune", other).status == "processed"
+
+
+@pytest.mark.parametrize("name", ["a", "a.txt", "a.md", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"one\r\ntwo\x00\n", "line 2: contains the control character U+0000"),
+        (b"\x1b[1mbold", "line 1: contains the control character U+001B"),
+        (b"%PDF-1.7\n", "the file is a PDF document"),
+        (b"\x89PNG\r\n", "the file is not UTF-8"),
+    ],
+)
+def test_binary_files_are_not_training_data(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    checked = check_file(tmp_path / name, "fine-tune")
+    assert (checked.status, (checked.details or "")[: len(message)]) == ("error", message)
+    with pytest.raises(DatasetError):
+        list(read_conversations(tmp_path / name)[0].text or ())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "xls", "XLSX", "parquet", "pdf", "doc", "docx"])
+def test_tables_and_documents_are_not_training_data(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_text("question,answer")
+    checked = check_file(path, "fine-tune")
+    assert checked.status == "error"
+    assert "; convert it to" in (checked.details or "")
+    with pytest.raises(DatasetError, match="; convert it to"):
+        read_conversations(path)
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_an_unpaired_surrogate_in_training_data(tmp_path: Path, role: str) -> None:
+    turns = [{"role": role, "content": "\ud800"}, {"role": "assistant", "content": "a"}]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(EXAMPLE + json.dumps({"messages": turns}).encode())
+    checked = check_file(path, "fine-tune")
+    assert checked.details == (
+        "line 2: turn 1 has a 'content' that contains an unpaired surrogate; write the whole character"
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "remedy"),
+    [
+        ([{"conversations": TURNS[:1]}], "a 'gpt' turn with text"),
+        ([{"messages": [{"role": "system", "content": "s"}]}] * 2, "an 'assistant' turn with text"),
+        ([{"messages": [{"role": "assistant", "content": ""}]}], "an 'assistant' turn with text"),
+        ([{"instruction": "i", "output": ""}, {"instruction": "i"}], "an 'output' with text"),
+        ([{"text": ""}], "a 'text' that is not empty"),
+    ],
+)
+def test_training_data_without_an_answer(tmp_path: Path, items: list[Any], remedy: str) -> None:
+    checked = check_file(written(tmp_path / "a.jsonl", *items), "fine-tune")
+    reason = f"no example has an answer to learn; add {remedy} to at least one example"
+    assert (checked.status, checked.details) == ("error", reason)
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+def test_a_key_of_an_example_that_is_given_twice(tmp_path: Path, is_array: bool) -> None:
+    wrong = EXAMPLE.replace(b'"content": "q"', b'"content": "q", "content": "r"')
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[" + EXAMPLE + b"," + wrong + b"]" if is_array else EXAMPLE + wrong)
+    checked = check_file(path, "fine-tune")
+    reason = "line 2: messages.0.content is given more than once in the same object; keep only one"
+    assert (checked.status, checked.details) == ("error", reason)
+    with pytest.raises(DatasetError, match=r"line 2 .*'content' is given more than once in the same object"):
+        read_conversations(path)
+
+
+def test_details_contain_no_characters_that_a_database_cannot_store(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(r'{"\ud800\u0000长": 1, "\ud800\u0000长": 2}', encoding="utf-8")
+    for purpose in ("fine-tune", "batch", "prompts"):
+        assert (check_file(path, purpose).details or "").startswith(r"line 1: \ud800\x00长 is given more than once")
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('"a\0b"', r"a string contains an unescaped control character; write it as \u0000, or remove it"),
+        ('"a\tb"', r"a string contains an unescaped control character; write it as \t, or remove it"),
+        ("1" * 5000, "a number has more than 4300 digits; shorten it, or write it as a string"),
+        ("[" * 100_000, "it has too many nested brackets"),
+    ],
+)
+def test_reasons_why_a_line_is_not_json(tmp_path: Path, value: str, reason: str, is_array: bool) -> None:
+    path = tmp_path / "a.json"
+    item = f'{{"text": {value}}}'
+    path.write_text(f'[{{"text": "a"}},\n{item}]\n\n' if is_array else f'{{"text": "a"}}\n{item}\n')
+    details = check_file(path, "fine-tune").details or ""
+    assert details.startswith(f"line 2: is not JSON: {reason}")
+    with pytest.raises(DatasetError, match="line 2 .*" + re.escape(reason)):
+        read_conversations(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -250,7 +392,7 @@ def test_checks_accept_the_same_training_data_as_fine_tuning_jobs(
         (b"  \n", "no example"),
         (b"\xff\xfe", "not UTF-8"),
         (b'[{"text": "a"} {"text": "b"}]', "line 1: expected ','"),
-        (b'[{"text": "a"},\n{"text": "b"]', "line 2: is not JSON"),
+        (b'[{"text": "a"},\n{"text": "b"]\n\n\n', "line 2: is not JSON"),
         (b'[{"text": "a"}] x', "text after the end"),
         (b'[{"text": "a"}', "expected ','"),
         (b'{"text": "a"}\n{"text": ', "line 2: is not JSON"),

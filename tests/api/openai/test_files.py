@@ -26,6 +26,24 @@ def test_files_are_checked_by_their_purpose(client: openai.OpenAI) -> None:
     assert client.files.create(file=b"\xff\x00", purpose="user_data").status == "processed"
 
 
+def test_the_name_of_a_file_decides_whether_it_may_be_plain_text(client: openai.OpenAI) -> None:
+    texts = {name: client.files.create(file=(name, b"Hello"), purpose="fine-tune") for name in ("a.txt", "a.jsonl")}
+    assert [file.status for file in texts.values()] == ["processed", "error"]
+    details = texts["a.jsonl"].status_details or ""
+    assert details.startswith("line 1: is not JSON: ")
+    assert details.endswith("; to train on plain text, give the file a name that ends in .txt")
+    upload = client.uploads.create(bytes=5, filename="a.jsonl", mime_type="text/jsonl", purpose="fine-tune")
+    part = client.uploads.parts.create(upload.id, data=b"Hello")
+    done = client.uploads.complete(upload.id, part_ids=[part.id])
+    assert done.file is not None
+    assert done.file.status_details == details
+
+
+def test_a_reason_can_quote_a_key_with_an_unpaired_surrogate(client: openai.OpenAI) -> None:
+    found = client.files.create(file=rb'{"\ud800\u0000": 1}', purpose="batch")
+    assert (found.status_details or "").startswith(r"line 1: \ud800\x00 is not a known key")
+
+
 def test_prompts_are_checked_however_they_arrive(api: Api) -> None:
     good, bad = lines([{"prompt": "a"}, request_line("b")]), lines([{"prompt": "a"}, {"prompt": 1}])
     reason = "line 2: prompt must be a non-empty string"

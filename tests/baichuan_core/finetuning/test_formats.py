@@ -77,6 +77,7 @@ def test_text_is_learned_as_a_whole_in_chunks(tokenizer: BaichuanTokenizer, tmp_
     text = "The moon is far away. " * 9
     path = write(tmp_path, {"text": text.strip()})
     if not as_json:
+        path = tmp_path / "data.txt"
         path.write_text(f"\n{text}\n")
     data = load_training_data(tokenizer, path, max_length=16)
     ids = [*tokenizer.encode_text(text.strip()), 2]
