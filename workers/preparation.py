@@ -27,11 +27,11 @@ def prepare_context(
     """Return the context with everything that a handler needs.
 
     Raises:
-        InvalidRequestError: A model or file no longer exists or is of the wrong kind, or a path is no longer allowed.
+        InvalidRequestError: A model or file no longer exists or cannot be used, or a path is no longer allowed.
     """
     # The models may have changed since the job was submitted.
     found = resolve_models(claim.spec, claim.models, claim.bases)
-    require_files(claim.spec, {file.id for file in claim.files.values()})
+    require_files(claim.spec, {file.id: file for file in claim.files.values()})
     workspace = Workspace(claim.job.id, claim.attempt.id)
     earlier = [Workspace(claim.job.id, attempt_id) for attempt_id in reversed(claim.earlier_attempts)]
     return HandlerContext(

@@ -12,6 +12,7 @@ from jobs.repository import events, files, models, removal
 from jobs.repository import jobs as repository
 from jobs.service import jobs
 from jobs.service.jobs import JobKey
+from jobs.service.references import require_usable_file
 from jobs.service.submission import Submission
 
 
@@ -86,8 +87,7 @@ def require_valid_file(connection: Connection, project_id: str, file_id: str, pa
     found = files.get_files(connection, project_id, [file_id], now=now_ms(connection)).get(file_id)
     if found is None:
         raise UnknownFileError(f"there is no file {file_id}; upload it with `POST /v1/files`", param=param)
-    if found.status == "error":
-        raise InvalidRequestError(f"file {file_id} cannot be used: {found.status_details}", param=param)
+    require_usable_file(found, param)
     return found
 
 

@@ -1,10 +1,10 @@
 """Checks of the models and files that a spec names, made at submission and again before the job runs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from jobs.errors import InvalidRequestError, UnknownFileError, UnknownModelError
 from jobs.models.directories import GGUF_KIND, LLAMA_KIND
-from jobs.records import ModelRecord
+from jobs.records import FileRecord, ModelRecord
 from jobs.specs import AdapterUse, AnySpec, ChosenModel, ModelInputSpec
 
 ADAPTER = "adapter"
@@ -38,20 +38,34 @@ def resolve_models(
     return resolved
 
 
-def require_files(spec: AnySpec, known: Collection[str]) -> None:
-    """Check that the files that the spec names exist.
+def require_files(spec: AnySpec, known: Mapping[str, FileRecord]) -> None:
+    """Check that the files that the spec names exist, and that their content suits their purpose.
 
     Args:
         spec: The job's spec.
-        known: Ids of files that exist.
+        known: The files that exist, by id.
 
     Raises:
         UnknownFileError: A file does not exist.
+        InvalidRequestError: The content of a file does not suit its purpose.
     """
     for field, file_id in spec.list_file_references().items():
-        if file_id not in known:
+        file = known.get(file_id)
+        if file is None:
             message = f"there is no file {file_id}; upload it with `POST /v1/files` and submit a new job"
             raise UnknownFileError(message, param=field)
+        require_usable_file(file, field)
+
+
+def require_usable_file(file: FileRecord, param: str) -> None:
+    """Check that the content of a file suits its purpose.
+
+    Raises:
+        InvalidRequestError: It does not.
+    """
+    if file.status == "error":
+        message = f"file {file.id} cannot be used: {file.status_details}; correct it and upload it again"
+        raise InvalidRequestError(message, param=param)
 
 
 def _require_ready(field: str, name: str, model: ModelRecord | None) -> None:

@@ -14,7 +14,7 @@ from jobs.database import now_ms
 from jobs.database.journal import add_usage
 from jobs.errors import DomainError, IdempotencyConflictError, NameTakenError
 from jobs.identifiers import new_id
-from jobs.records import JobDetails, Json, ModelRecord
+from jobs.records import FileRecord, JobDetails, Json, ModelRecord
 from jobs.repository import events, files, jobs, models, search
 from jobs.scheduling import Requirement
 from jobs.service.pool import read_known_machines
@@ -188,7 +188,7 @@ def check_submissions(
         known_files = files.get_files(connection, project_id, wanted, now=now, keep=True) if wanted else {}
         taken = set(known_models)
         for index, spec in mine:
-            if error := _find_spec_error(spec, known_models, bases, set(known_files), taken):
+            if error := _find_spec_error(spec, known_models, bases, known_files, taken):
                 refused[index] = error
                 continue
             used = {field: known_models[name] for field, name in spec.list_model_references().items()}
@@ -218,7 +218,7 @@ def _find_spec_error(
     spec: AnySpec,
     known_models: Mapping[str, ModelRecord],
     bases: Mapping[str, ModelRecord],
-    known_files: set[str],
+    known_files: Mapping[str, FileRecord],
     taken: set[str],
 ) -> DomainError | None:
     named = {field: known_models[name] for field, name in spec.list_model_references().items() if name in known_models}

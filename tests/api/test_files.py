@@ -41,6 +41,17 @@ def left_behind(api: Api) -> list[Path]:
     return [path for path in Path(api.settings.effective_artifact_root).rglob("*") if path.is_file()]
 
 
+def test_a_job_cannot_use_a_file_whose_check_failed(api: Api) -> None:
+    api.register_model()
+    file = upload(api, b"prompt,completion\nhi,yo\n", "a.jsonl", "fine-tune").json()
+    assert file["status"] == "error"
+    spec = {"kind": "finetune", "model": "base", "training_file": file["id"]}
+    for address in ("/v1/jobs", "/v1/jobs?dry_run=true"):
+        problem = problem_of(api.client.post(address, json=spec), 422, "invalid_request")
+        assert problem["error"]["param"] == "training_file"
+        assert "line 1" in problem["detail"]
+
+
 def test_a_file_is_downloaded_unchanged(either_api: Api) -> None:
     api = either_api
     content = os.urandom(2_500_000) + b"\r\n--" + BOUNDARY.encode()
