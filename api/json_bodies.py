@@ -1,6 +1,7 @@
 """Parses JSON bodies strictly: duplicate fields and NaN are rejected."""
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -10,6 +11,8 @@ from starlette.exceptions import HTTPException
 
 from jobs.errors import DomainError, InvalidRequestError
 from jobs.inputs import DuplicateKeyFinder
+
+STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)')
 
 
 class JsonRoute(APIRoute):
@@ -50,12 +53,14 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         duplicates = DuplicateKeyFinder()
-        content = json.loads(body, object_pairs_hook=duplicates.read_object, parse_constant=_reject_constant)
+
+        def reject_constant(name: str) -> NoReturn:
+            text = body.decode(json.detect_encoding(body), "surrogatepass")
+            position = next(match.start() for match in STRING_OR_CONSTANT.finditer(text) if match[1])
+            raise json.JSONDecodeError(f"write a number or null instead of {name}", text, position)
+
+        content = json.loads(body, object_pairs_hook=duplicates.read_object, parse_constant=reject_constant)
         if duplicates.name is not None:
             message = f"{duplicates.name!r} is given more than once in the same object; keep only one"
             raise InvalidRequestError(message, param=duplicates.path)
         return content
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is not a JSON number", name, 0)

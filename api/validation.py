@@ -41,10 +41,20 @@ def _find_param(entry: Mapping[str, Any]) -> str | None:
         location.pop(0)
     if location and entry["loc"][0] == "body" and location[0] in KINDS:
         location.pop(0)  # pydantic includes the union member's name, which is not part of the request
+    if _is_key_error(location):
+        del location[-2:]
     return ".".join(str(part) for part in location) or None
 
 
+def _is_key_error(location: Sequence[Any]) -> bool:
+    """Whether a key of an object is at fault; pydantic's location then ends with the key and "[key]"."""
+    return "[key]" in location[2:][-1:]
+
+
 def _describe_error(entry: Mapping[str, Any]) -> str:
+    if _is_key_error(entry["loc"]):
+        key = entry["loc"][-2]
+        return f"the key {key!r} is not valid: {_describe_error({**entry, 'loc': ()})}"
     context = entry.get("ctx") or {}
     match entry["type"]:
         case "json_invalid":

@@ -1,15 +1,21 @@
 """Describes one request as data, so that the sync and async clients send the same requests."""
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import httpx
 
-from baichuan_client.errors import InvalidResponseError
+from baichuan_client.errors import InvalidInputError, InvalidResponseError
 
 T = TypeVar("T")
 Params = Mapping[str, str | int | bool | None]
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,34 @@ class Call(Generic[T]):
         """Whether sending the request twice has the same effect as sending it once."""
         return self.method == "GET" or "Idempotency-Key" in self.headers
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments for `httpx.Client.request`."""
+    def build_request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """Return the request to send.
+
+        Raises:
+            InvalidInputError: A value cannot be encoded; the message names it.
+        """
+        try:
+            self._check_headers()
+            return http.build_request(**self._list_arguments())
+        except (httpx.InvalidURL, TypeError, ValueError, RecursionError) as error:
+            raise InvalidInputError(self._describe_fault(error)) from error
+
+    def _check_headers(self) -> None:
+        # httpx reports some of these values only as a connection error, which would be retried.
+        for name, value in self.headers.items():
+            if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+                remedy = "use only printable ASCII characters, with no space at the beginning or end"
+                raise InvalidInputError(f"the header {name!r} has the value {value!r}; {remedy}")
+
+    def _describe_fault(self, error: Exception) -> str:
+        """Name the value that cannot be encoded, and say what to change."""
+        try:
+            fault = _find_fault(self.body, "") or _find_fault(dict(self.params), "")
+        except RecursionError:
+            fault = None
+        return fault or f"{self.method} {self.path!r} cannot be sent: {error}; correct the path, parameters or body"
+
+    def _list_arguments(self) -> dict[str, Any]:
         given: dict[str, Any] = {
             "method": self.method,
             "url": self.path,
@@ -65,3 +97,26 @@ class Call(Generic[T]):
             return self.read(response.json())
         except ValueError as error:  # includes pydantic's ValidationError
             raise InvalidResponseError(url) from error
+
+
+def _find_fault(value: Any, place: str) -> str | None:
+    """Describe the first value within a JSON value that cannot be encoded; `place` is the path to the value."""
+    subject = place or "the body"
+    match value:
+        case str():
+            has_surrogate = SURROGATE.search(value)
+            return f"{subject} contains an unpaired surrogate; write the whole character" if has_surrogate else None
+        case float():
+            return None if math.isfinite(value) else f"{subject} is {value}; JSON has only finite numbers, or use None"
+        case None | bool() | int():
+            return None
+        case dict():
+            names = (_find_fault(key, f"the key {key!r} of {subject}") for key in value)
+            items = (_find_fault(item, f"{place}.{key}" if place else str(key)) for key, item in value.items())
+            return next((fault for fault in (*names, *items) if fault), None)
+        case list() | tuple():
+            faults = (_find_fault(item, f"{place}[{index}]") for index, item in enumerate(value))
+            return next((fault for fault in faults if fault), None)
+        case _:
+            name = type(value).__name__
+            return f"{subject} is a {name}, which JSON cannot represent; use a string, number, list or dict"

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from baichuan_client.call import Call, Params
+from baichuan_client.errors import InvalidInputError
 from baichuan_client.pages import Pages
 from baichuan_client.schemas import Artifact, File, Model
 from jobs.specs import JobSpec
@@ -22,18 +23,18 @@ STREAM_TIMEOUT = httpx.Timeout(60, connect=CONNECT_SECONDS)  # an idle stream se
 
 def job_path(job: str, part: str = "") -> str:
     """Return `/v1/jobs/{id}` or a path under it; the id remains one path segment, whatever characters it contains."""
-    below = f"/{quote(part)}" if part else ""
-    return f"{JOBS}/{quote(job, safe='')}{below}"
+    below = f"/{_quote(part, safe='/')}" if part else ""
+    return f"{JOBS}/{_quote(job)}{below}"
 
 
 def file_path(file: str, part: str = "") -> str:
     """Return `/v1/files/{id}` or a path under it."""
-    return f"{FILES}/{quote(file, safe='')}{part}"
+    return f"{FILES}/{_quote(file)}{part}"
 
 
 def model_path(model: str) -> str:
     """Return `/v1/models/{id}`."""
-    return f"{MODELS}/{quote(model, safe='')}"
+    return f"{MODELS}/{_quote(model)}"
 
 
 def submit_job(
@@ -142,3 +143,11 @@ def read_as_is(content: Any) -> Any:
 
 def _ignore(_content: Any) -> None:
     """Ignore the body of a response."""
+
+
+def _quote(text: str, *, safe: str = "") -> str:
+    try:
+        return quote(text, safe=safe)
+    except UnicodeEncodeError as error:
+        message = f"the id or path {text!r} contains an unpaired surrogate; use it as the service returned it"
+        raise InvalidInputError(message) from error

@@ -50,7 +50,7 @@ class Endpoint:
         """
         try:
             host = httpx.URL(self.url).host
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise ConfigurationError(f"the address {self.url!r} cannot be used: {error}") from error
         return {
             "base_url": self.url,

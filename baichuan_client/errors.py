@@ -2,6 +2,7 @@
 
 ClientError
  ├── ConfigurationError     the address or the API key is missing or unusable
+ ├── InvalidInputError      a value cannot be encoded in a request
  ├── UnreachableError       the service did not respond
  ├── InvalidResponseError   the response is not from this service
  ├── ApiError               the service rejected the request or failed
@@ -24,6 +25,10 @@ class ClientError(Exception):
 
 class ConfigurationError(ClientError):
     """The address or the API key is missing or unusable."""
+
+
+class InvalidInputError(ClientError):
+    """A value cannot be encoded in a request, so no request was sent; the message names the value."""
 
 
 class UnreachableError(ClientError):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,13 +38,14 @@ class Session:
         """Send a request and return the successful response; retry if that is harmless.
 
         Raises:
+            InvalidInputError: A value of the request cannot be encoded.
             ApiError: The service rejects the request or fails.
             UnreachableError: The service does not respond.
         """
-        retry_state = RetryState(call, self.url)
+        request, retry_state = call.build_request(self._http), RetryState(call, self.url)
         while True:
             try:
-                response = self._http.request(**call.arguments())
+                response = self._http.send(request)
             except httpx.RequestError as error:
                 delay = retry_state.delay_after_error(error)
             else:
@@ -76,8 +77,9 @@ class Session:
             ApiError: The service rejects the request or fails.
             UnreachableError: The service does not respond, or the connection is lost.
         """
+        request = call.build_request(self._http)
         try:
-            with self._http.stream(**call.arguments()) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 if response.is_error:
                     response.read()
                     raise ApiError.from_response(response)

@@ -1,6 +1,7 @@
 """Tracks answers in progress: collects their text, detects how they end, and records their results."""
 
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,7 +176,8 @@ def refusal_to_error(refused: ChatRefused, names: Mapping[str, str]) -> DomainEr
     match refused.reason:
         case "invalid":
             param = refused.param and names.get(refused.param, refused.param)
-            return InvalidRequestError(refused.message, param=param)
+            message = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), refused.message)
+            return InvalidRequestError(message, param=param)
         case "busy":
             return TooManyRequestsError(refused.message, seconds=BUSY_RETRY_AFTER_SECONDS)
         case _:

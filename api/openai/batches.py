@@ -9,7 +9,7 @@ from pydantic import Field
 from api.dependencies import Caller, CurrentCaller
 from api.json_bodies import OpenAIRoute
 from api.openai.batch_objects import BatchObject
-from api.openai.bodies import Metadata, RequestBody, Unsupported
+from api.openai.bodies import RequestBody, Unsupported
 from api.openai.extension import Extension, SpecFields
 from api.openai.queries import LIST_PARAMETERS, read_query
 from api.openai.submissions import WantedJob, choose_model, get_or_create_job, preview_job
@@ -24,14 +24,18 @@ from jobs.records import JobDetails, JobFilter
 from jobs.service import jobs, openai_jobs
 from jobs.service.openai_jobs import PublishedJob
 from jobs.specs import GenerateSpec, OpenAIBatch, StoredGenerateSpec
-from jobs.specs.fields import FileId
+from jobs.specs.fields import FileId, Metadata
 
 router = APIRouter(prefix="/v1/batches", tags=["openai"], route_class=OpenAIRoute)
 
 JOB_KIND = "generate"
 INPUT_FILE_PURPOSE = "batch"
 PARAMETER_NAMES = {"input_file": "input_file_id"}
-PROTECTED_FIELDS = ("kind", "model", "prompts", "conversations", "input_file", "logprobs")
+# Fields that `baichuan` cannot set, mapped to the parameters that set them, if any.
+PROTECTED_FIELDS = {
+    **dict.fromkeys(("kind", "model", "prompts", "conversations", "logprobs")),
+    **PARAMETER_NAMES,
+}
 
 
 class BatchBody(RequestBody):

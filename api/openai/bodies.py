@@ -1,10 +1,10 @@
 """Base class for request bodies of OpenAI's API; an unknown or unsupported parameter raises an error that names it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from jobs.specs.fields import NUL_VALIDATOR
+from jobs.inputs import Check, make_neutral_check
 
 
 class RequestBody(BaseModel):
@@ -13,15 +13,15 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), NUL_VALIDATOR]
-MetadataValue = Annotated[str, StringConstraints(max_length=512), NUL_VALIDATOR]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+def apply_check(check: Check) -> BeforeValidator:
+    """Return a validator that applies a check to a parameter, but accepts null for one that is not set."""
+
+    def validate(value: Any) -> Any:
+        if value is not None and (fault := check(value)):
+            raise ValueError(fault)
+        return value
+
+    return BeforeValidator(validate)
 
 
-def _reject_value(value: object) -> None:
-    """Reject any value except null."""
-    if value is not None:
-        raise ValueError("is not supported here; leave it out")
-
-
-Unsupported = Annotated[object, AfterValidator(_reject_value)]
+Unsupported = Annotated[object, apply_check(make_neutral_check())]

@@ -103,7 +103,7 @@ def _build_spec_fields(body: CompletionBody) -> SpecFields:
         "adapter": body.baichuan.adapter,
         "priority": SERVE_PRIORITY,
     }
-    return SpecFields(given, PARAMETER_NAMES, ())
+    return SpecFields(given, PARAMETER_NAMES, {})
 
 
 def _build_stored_chat(body: ChatBody, answer: Answer) -> Json:

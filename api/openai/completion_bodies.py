@@ -3,12 +3,12 @@
 import secrets
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.openai.bodies import Metadata, RequestBody, Unsupported
-from jobs.inputs import find_problem
-from jobs.specs.fields import ModelName
+from api.openai.bodies import RequestBody, Unsupported, apply_check
+from jobs.inputs import CHECKS_BY_PARAMETER, find_problem, make_neutral_check, normalize_messages
+from jobs.specs.fields import Metadata, ModelName
 
 DEFAULT_WAIT_SECONDS = 60.0
 MAX_WAIT_SECONDS = 600.0
@@ -19,50 +19,8 @@ MAX_SEED = 2**31
 
 
 def _build_rule_validator(name: str) -> BeforeValidator:
-    """Return a validator that checks a parameter as in batch files, but accepts null for one that is not set."""
-
-    def check(value: Any) -> Any:
-        if value is not None and (fault := find_problem(name, value)):
-            raise ValueError(fault)
-        return value
-
-    return BeforeValidator(check)
-
-
-def _accept_only(*neutral: object) -> AfterValidator:
-    """Return a validator that accepts only null and values that have no effect."""
-
-    def check(value: object) -> object:
-        if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
-            allowed = f", except for {' and '.join(map(repr, neutral))}" if neutral else ""
-            raise ValueError(f"is not supported here{allowed}; leave it out")
-        return value
-
-    return AfterValidator(check)
-
-
-def _normalize_messages(value: Any) -> Any:
-    """Join the text parts of each message, and drop empty fields, which clients send back with earlier answers."""
-    if not isinstance(value, list):
-        return value
-    return [_normalize_message(message) if isinstance(message, dict) else message for message in value]
-
-
-def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
-    role = "system" if message.get("role") == "developer" else message.get("role")
-    rest = {name: part for name, part in message.items() if name not in ("role", "content") and part not in (None, [])}
-    return {"role": role, "content": _join_parts(message.get("content")), **rest}
-
-
-def _join_parts(content: Any) -> Any:
-    if not isinstance(content, list) or not content:
-        return content
-    texts = []
-    for part in content:
-        if not isinstance(part, dict) or part.keys() != {"type", "text"} or part["type"] != "text":
-            return content
-        texts.append(part["text"])
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+    """Return a validator that checks a parameter as in batch files."""
+    return apply_check(CHECKS_BY_PARAMETER[name])
 
 
 def _check_prompts(value: Any) -> Any:
@@ -87,7 +45,7 @@ class StreamOptions(RequestBody):
     """Options for a streamed answer."""
 
     include_usage: bool | None = Field(None, description="Report token usage in a final chunk without choices")
-    include_obfuscation: Annotated[object, _accept_only(False)] = None
+    include_obfuscation: Annotated[object, apply_check(make_neutral_check(False))] = None
 
 
 OptionalNumber = float | None
@@ -142,30 +100,30 @@ class CompletionBody(RequestBody):
 class ChatBody(CompletionBody):
     """A chat to answer."""
 
-    messages: Annotated[list[dict[str, Any]], _build_rule_validator("messages"), BeforeValidator(_normalize_messages)]
+    messages: Annotated[list[dict[str, Any]], _build_rule_validator("messages"), BeforeValidator(normalize_messages)]
     max_completion_tokens: Annotated[OptionalCount, _build_rule_validator("max_completion_tokens")] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[OptionalCount, _build_rule_validator("top_logprobs")] = None
     store: bool | None = Field(None, description="Whether to store the messages and the answer for later retrieval")
     metadata: Metadata | None = None
-    response_format: Annotated[object, _accept_only({"type": "text"})] = None
+    response_format: Annotated[object, _build_rule_validator("response_format")] = None
     # Parameters that are ignored, or rejected if their value would change the answer.
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     parallel_tool_calls: bool | None = None
     service_tier: Literal["auto", "default"] | None = None
-    modalities: Annotated[object, _accept_only(["text"])] = None
-    tools: Annotated[object, _accept_only([])] = None
-    tool_choice: Annotated[object, _accept_only("auto", "none")] = None
-    functions: Annotated[object, _accept_only([])] = None
-    function_call: Annotated[object, _accept_only("auto", "none")] = None
+    modalities: Annotated[object, _build_rule_validator("modalities")] = None
+    tools: Annotated[object, _build_rule_validator("tools")] = None
+    tool_choice: Annotated[object, _build_rule_validator("tool_choice")] = None
+    functions: Annotated[object, _build_rule_validator("functions")] = None
+    function_call: Annotated[object, _build_rule_validator("function_call")] = None
     audio: Unsupported = None
     moderation: Unsupported = None
     prediction: Unsupported = None
     prompt_cache_options: Unsupported = None
     prompt_cache_retention: Unsupported = None
-    reasoning_effort: Annotated[object, _accept_only("none")] = None
-    verbosity: Annotated[object, _accept_only("medium")] = None
+    reasoning_effort: Annotated[object, _build_rule_validator("reasoning_effort")] = None
+    verbosity: Annotated[object, _build_rule_validator("verbosity")] = None
     web_search_options: Unsupported = None
 
     @model_validator(mode="after")
@@ -202,9 +160,9 @@ class TextBody(CompletionBody):
 
     prompt: Annotated[str | list[str], BeforeValidator(_check_prompts)]
     logprobs: int | None = Field(None, ge=0, le=MAX_TEXT_LOGPROBS)
-    best_of: Annotated[object, _accept_only(1)] = None
-    echo: Annotated[object, _accept_only(False)] = None
-    suffix: Annotated[object, _accept_only("")] = None
+    best_of: Annotated[object, _build_rule_validator("best_of")] = None
+    echo: Annotated[object, _build_rule_validator("echo")] = None
+    suffix: Annotated[object, _build_rule_validator("suffix")] = None
 
     @model_validator(mode="after")
     def _limit_choices(self) -> Self:

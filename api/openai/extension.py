@@ -1,6 +1,6 @@
 """Our own parameter `baichuan`: fields of a job's spec for which OpenAI's API has no parameter."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -37,12 +37,12 @@ class SpecFields:
     Attributes:
         given: Values by field, from parameters of OpenAI's API.
         names: The parameter that sets each field, if its name differs from the field's.
-        protected: Fields that the extension cannot set.
+        protected: Fields that the extension cannot set, mapped to the parameters that set them, if any.
     """
 
     given: Mapping[str, Any]
     names: Mapping[str, str]
-    protected: Collection[str]
+    protected: Mapping[str, str | None]
 
     def build_spec(self, kind: type[SpecT], extension: Extension) -> SpecT:
         """Build the spec from the request's parameters and the extension.
@@ -56,8 +56,8 @@ class SpecFields:
                     "there is no such field; remove it or correct its name", param=f"{EXTENSION_NAME}.{name}"
                 )
             if name in self.protected:
-                instead = f"; use {self.names.get(name, name)} instead"
-                raise InvalidRequestError(f"cannot be set here{instead}", param=f"{EXTENSION_NAME}.{name}")
+                remedy = f"use {parameter} instead" if (parameter := self.protected[name]) else "remove it"
+                raise InvalidRequestError(f"cannot be set here; {remedy}", param=f"{EXTENSION_NAME}.{name}")
         try:
             return kind.model_validate({**extension.spec_fields, **self.given})
         except ValidationError as error:

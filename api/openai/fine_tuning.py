@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from api.dependencies import Caller, CurrentCaller
 from api.json_bodies import OpenAIRoute
-from api.openai.bodies import Metadata, RequestBody, Unsupported
+from api.openai.bodies import RequestBody, Unsupported, apply_check
 from api.openai.extension import Extension, SpecFields
 from api.openai.fine_tuning_objects import AUTO, FineTuningCheckpointObject, FineTuningEventObject, FineTuningJobObject
 from api.openai.queries import LIST_PARAMETERS, METADATA_PARAMETERS, read_query
@@ -18,11 +18,12 @@ from api.schemas.dry_runs import DryRunObject
 from api.schemas.pages import Page
 from jobs.errors import InvalidRequestError, UnknownCursorError
 from jobs.identifiers import new_id
+from jobs.inputs import make_neutral_check
 from jobs.records import JobDetails, JobFilter
 from jobs.service import jobs, openai_jobs
 from jobs.service.openai_jobs import PublishedJob
 from jobs.specs import FinetuneSpec
-from jobs.specs.fields import FileId, ModelName, Seed
+from jobs.specs.fields import FileId, Metadata, ModelName, Seed
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["openai"], route_class=OpenAIRoute)
 
@@ -37,7 +38,15 @@ PARAMETER_NAMES = {
     "epochs": "method.supervised.hyperparameters.n_epochs",
     "batch_size": "method.supervised.hyperparameters.batch_size",
 }
-PROTECTED_FIELDS = ("kind", "model", "training_file", "validation_file", "seed", *PARAMETER_NAMES)
+# Fields that `baichuan` cannot set, mapped to the parameters that set them, if any.
+PROTECTED_FIELDS = {
+    "kind": None,
+    "model": "model",
+    "training_file": "training_file",
+    "validation_file": "validation_file",
+    "seed": "seed",
+    **PARAMETER_NAMES,
+}
 
 
 def _check_auto_or_count(value: Any) -> Any:
@@ -100,7 +109,7 @@ class FineTuningBody(RequestBody):
     )
     seed: Seed | None = None
     metadata: Metadata | None = None
-    integrations: Unsupported = None
+    integrations: Annotated[object, apply_check(make_neutral_check([]))] = None
     baichuan: Extension = Field(Extension(), description="Other fields of a finetune spec, such as `lora_rank`")
 
 

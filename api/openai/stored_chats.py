@@ -7,13 +7,14 @@ from pydantic import BaseModel
 
 from api.dependencies import CurrentCaller
 from api.json_bodies import OpenAIRoute
-from api.openai.bodies import Metadata, RequestBody
+from api.openai.bodies import RequestBody
 from api.openai.completion_objects import ChatCompletionObject
 from api.openai.queries import ORDERED_PARAMETERS, OrderedQuery, read_query_as
 from api.responses import json_response
 from api.schemas.pages import IdentifiedObject, Page
 from jobs.records import ChatRecord
 from jobs.service import chats
+from jobs.specs.fields import Metadata
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["openai"], route_class=OpenAIRoute)
 

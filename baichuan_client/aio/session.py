@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,10 +36,10 @@ class AsyncSession:
 
     async def send(self, call: Call[Any]) -> httpx.Response:
         """Return a successful response; see `Session.send`."""
-        retry_state = RetryState(call, self.url)
+        request, retry_state = call.build_request(self._http), RetryState(call, self.url)
         while True:
             try:
-                response = await self._http.request(**call.arguments())
+                response = await self._http.send(request)
             except httpx.RequestError as error:
                 delay = retry_state.delay_after_error(error)
             else:
@@ -61,8 +61,9 @@ class AsyncSession:
     @asynccontextmanager
     async def stream(self, call: Call[Any]) -> AsyncIterator[httpx.Response]:
         """Yield a successful response whose body is read in chunks; see `Session.stream`."""
+        request = call.build_request(self._http)
         try:
-            async with self._http.stream(**call.arguments()) as response:
+            async with aclosing(await self._http.send(request, stream=True)) as response:
                 if response.is_error:
                     await response.aread()
                     raise ApiError.from_response(response)

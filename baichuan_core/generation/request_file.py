@@ -1,7 +1,7 @@
 """Generation requests from a JSONL file, in our own format or that of OpenAI's batch API."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,12 @@ class BatchLine:
     error: str | None = None
 
 
-def read_batch(path: Path | str) -> list[BatchLine]:
+def read_batch(path: Path | str, normalize: Callable[[Any], Any] = lambda item: item) -> list[BatchLine]:
     """Read a file in OpenAI's batch format. Unlike in `read_requests`, one malformed line does not invalidate the file.
+
+    Args:
+        path: The file.
+        normalize: Converts the JSON value of a line before it is checked, for example to drop more parameters.
 
     Raises:
         DatasetError: The file is missing, not UTF-8 or empty, or a line has no `custom_id`.
@@ -64,10 +68,10 @@ def read_batch(path: Path | str) -> list[BatchLine]:
     ]
     if not lines:
         raise DatasetError(f"the batch {path.name} has no requests; add one JSON object per line")
-    return [_read_batch_line(content, f"line {line} of the batch") for line, content in lines]
+    return [_read_batch_line(content, f"line {line} of the batch", normalize) for line, content in lines]
 
 
-def _read_batch_line(content: str, place: str) -> BatchLine:
+def _read_batch_line(content: str, place: str, normalize: Callable[[Any], Any]) -> BatchLine:
     try:
         custom_id = json.loads(content)["custom_id"]
     except (ValueError, RecursionError, KeyError, TypeError):
@@ -75,14 +79,14 @@ def _read_batch_line(content: str, place: str) -> BatchLine:
     if not isinstance(custom_id, str):
         raise DatasetError(f"{place} has no 'custom_id'; every line needs a 'custom_id' that is a string")
     try:
-        return BatchLine(custom_id, _parse_line(content, place))
+        return BatchLine(custom_id, _parse_line(content, place, normalize))
     except DatasetError as error:
         return BatchLine(custom_id, None, str(error))
 
 
-def _parse_line(content: str, place: str) -> GenerationRequest:
+def _parse_line(content: str, place: str, normalize: Callable[[Any], Any] = lambda item: item) -> GenerationRequest:
     try:
-        item = json.loads(content)
+        item = normalize(json.loads(content))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{place} is not JSON: {error.msg}; write one JSON object per line") from error
     except (ValueError, RecursionError) as error:  # a number with too many digits, or brackets nested too deeply

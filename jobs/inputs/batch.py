@@ -1,6 +1,7 @@
 """Checks a batch file: requests in the format of OpenAI's batch API, one per line.
 
-Workers read the same lines with `baichuan_core.generation.request_file`; a test compares which lines both accept.
+A line is accepted if the API's route accepts its body, except for the parameters that docs/openai.md names; a test
+compares both. Workers read the same lines with `normalize_batch_line` and `baichuan_core.generation.request_file`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.inputs.lines import InputError, read_lines
-from jobs.inputs.parameters import ENDPOINTS, LENGTH_LIMIT_PARAMETERS, LONE_SURROGATE, find_problem, has_lone_surrogate
+from jobs.inputs.messages import normalize_messages
+from jobs.inputs.parameters import (
+    CHECKS_BY_PARAMETER,
+    ENDPOINTS,
+    LONE_SURROGATE,
+    Check,
+    has_lone_surrogate,
+    make_neutral_check,
+)
 
 # OpenAI's limits: https://developers.openai.com/api/docs/guides/batch
 MAX_REQUESTS = 50_000
@@ -17,13 +26,34 @@ MAX_BYTES = 200 * 2**20
 
 LINE_KEYS = ("custom_id", "method", "url", "body")
 MAX_ID_CHARACTERS = 512
-IGNORED_PARAMETERS = ("user", "metadata", "store")  # accepted, but have no effect on the answer
-# Unsupported parameters are accepted with these values, which have no effect.
-NEUTRAL_VALUES: Mapping[str, Any] = {"stream": False, "logprobs": False, "echo": False, "best_of": 1}
+LENGTH_LIMITS = ("max_tokens", "max_completion_tokens")
 SUPPORTED_PARAMETERS = (
-    *("model", *LENGTH_LIMIT_PARAMETERS, "temperature", "top_p", "top_k", "seed", "n", "stop"),
+    *("model", "max_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop"),
     *("presence_penalty", "frequency_penalty", "logit_bias"),
 )
+PARAMETERS_BY_ENDPOINT: Mapping[str, tuple[str, ...]] = {
+    "/v1/chat/completions": (*SUPPORTED_PARAMETERS, "messages", "max_completion_tokens"),
+    "/v1/completions": (*SUPPORTED_PARAMETERS, "prompt"),
+}
+
+
+def _make_checks(*names: str, **others: Check) -> dict[str, Check]:
+    streams = {"stream": make_neutral_check(False), "stream_options": make_neutral_check()}
+    return {**{name: CHECKS_BY_PARAMETER[name] for name in names}, **streams, **others}
+
+
+# Parameters that have no effect in a batch; some are accepted only with the values that have none in a chat either.
+INEFFECTIVE_BY_ENDPOINT: Mapping[str, Mapping[str, Check]] = {
+    "/v1/chat/completions": _make_checks(
+        *("user", "store", "metadata", "prompt_cache_key", "safety_identifier", "parallel_tool_calls", "service_tier"),
+        *("response_format", "modalities", "tools", "tool_choice", "functions", "function_call", "reasoning_effort"),
+        *("verbosity", "audio", "moderation", "prediction", "prompt_cache_options", "prompt_cache_retention"),
+        "web_search_options",
+        logprobs=make_neutral_check(False),
+        top_logprobs=make_neutral_check(),
+    ),
+    "/v1/completions": _make_checks("user", "best_of", "echo", "suffix", logprobs=make_neutral_check()),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +120,45 @@ def _check_line(item: Any) -> tuple[str, str, str]:
         raise _make_input_error("url", f"must be {' or '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
         raise _make_input_error("body", f"must be an object with the parameters of {url}")
-    _check_body(body, ENDPOINTS[url])
+    _check_body(_normalize_source(body, url), url)
     return custom_id, url, body["model"]
 
 
-def _check_body(body: Mapping[str, Any], source: str) -> None:
-    for name in ("model", source):
+def normalize_batch_line(item: Any) -> Any:
+    """Return a line in the format that the engine reads: without parameters that have no effect, messages as text."""
+    url, body = (item.get("url"), item.get("body")) if isinstance(item, dict) else (None, None)
+    if not isinstance(url, str) or url not in ENDPOINTS or not isinstance(body, dict):
+        return item
+    checks, given = INEFFECTIVE_BY_ENDPOINT[url], _normalize_source(body, url)
+    kept = {name: value for name, value in given.items() if value is not None}
+    return {**item, "body": {name: value for name, value in kept.items() if name not in checks or checks[name](value)}}
+
+
+def _normalize_source(body: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Return a body whose messages, or whose only prompt, are strings."""
+    source, given = ENDPOINTS[url], dict(body)
+    value = given.get(source)
+    if source == "messages" and value is not None:
+        given[source] = normalize_messages(value)
+    elif isinstance(value, list) and len(value) == 1:
+        given[source] = value[0]
+    return given
+
+
+def _check_body(body: Mapping[str, Any], url: str) -> None:
+    supported, ineffective = PARAMETERS_BY_ENDPOINT[url], INEFFECTIVE_BY_ENDPOINT[url]
+    for name in ("model", ENDPOINTS[url]):
         if body.get(name) is None:
             raise _make_input_error(f"body.{name}", "is missing; add it")
     for name, value in body.items():
-        if value is None or name in IGNORED_PARAMETERS or (name in NEUTRAL_VALUES and value == NEUTRAL_VALUES[name]):
-            continue
-        if name not in (*SUPPORTED_PARAMETERS, source):
-            allowed = f" except {NEUTRAL_VALUES[name]!r}" if name in NEUTRAL_VALUES else ""
-            raise _make_input_error(f"body.{name}", f"is not supported{allowed}; remove it")
-        if fault := find_problem(name, value):
+        if name not in supported and name not in ineffective:
+            raise _make_input_error(f"body.{name}", "is not supported in a batch; remove it")
+        check = ineffective.get(name) or CHECKS_BY_PARAMETER[name]
+        if name == "prompt" and isinstance(value, list):
+            raise _make_input_error("body.prompt", "must be one string; write one line per prompt")
+        if value is not None and (fault := check(value)):
             raise _make_input_error(f"body.{name}", fault)
-    limits = [name for name in LENGTH_LIMIT_PARAMETERS if body.get(name) is not None]
+    limits = [name for name in LENGTH_LIMITS if body.get(name) is not None]
     if len(limits) > 1:
         raise _make_input_error(f"body.{limits[1]}", f"cannot be combined with {limits[0]}; keep one of them")
 

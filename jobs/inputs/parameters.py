@@ -7,12 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.specs.fields import Metadata
+
 ENDPOINTS: Mapping[str, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 ROLES = ("system", "user", "assistant")
 LENGTH_LIMIT_PARAMETERS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 MAX_BIASED_TOKENS = 1024  # as in `baichuan_core.generation`; OpenAI's API accepts 300
 
 LONE_SURROGATE = "an unpaired surrogate"
+METADATA_ADAPTER: TypeAdapter[Metadata] = TypeAdapter(Metadata)
 
 Check = Callable[[Any], str | None]
 
@@ -44,6 +49,35 @@ def make_integer_check(low: int, high: int) -> Check:
         return None if fits else f"must be an integer from {low} to {high}"
 
     return check
+
+
+def make_neutral_check(*neutral: object) -> Check:
+    """Return a check that an unsupported parameter has one of the values that have no effect."""
+
+    def check(value: Any) -> str | None:
+        if any(value == one and type(value) is type(one) for one in neutral):
+            return None
+        allowed = f", except for {' and '.join(map(repr, neutral))}" if neutral else ""
+        return f"is not supported here{allowed}; leave it out"
+
+    return check
+
+
+def _check_boolean(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "must be true or false"
+
+
+def _check_string(value: Any) -> str | None:
+    return None if isinstance(value, str) else "must be a string"
+
+
+def _check_metadata(value: Any) -> str | None:
+    try:
+        METADATA_ADAPTER.validate_python(value, strict=True)
+    except ValidationError as error:
+        limits = "at most 16 keys, of 1 to 64 characters, and strings of at most 512 characters"
+        return f"must be an object with {limits} ({error.errors()[0]['msg']})"
+    return None
 
 
 def _check_top_p(value: Any) -> str | None:
@@ -115,4 +149,23 @@ CHECKS_BY_PARAMETER: Mapping[str, Check] = {
     "frequency_penalty": make_number_check(-2, 2),
     "logit_bias": _check_logit_bias,
     "top_logprobs": make_integer_check(0, 20),
+    # Parameters that are ignored.
+    **dict.fromkeys(("user", "prompt_cache_key", "safety_identifier"), _check_string),
+    **dict.fromkeys(("store", "parallel_tool_calls"), _check_boolean),
+    "metadata": _check_metadata,
+    "service_tier": make_neutral_check("auto", "default"),
+    # Parameters that are accepted only with values that have no effect.
+    "response_format": make_neutral_check({"type": "text"}),
+    "modalities": make_neutral_check(["text"]),
+    "tools": make_neutral_check([]),
+    "tool_choice": make_neutral_check("auto", "none"),
+    "functions": make_neutral_check([]),
+    "function_call": make_neutral_check("auto", "none"),
+    "reasoning_effort": make_neutral_check("none"),
+    "verbosity": make_neutral_check("medium"),
+    "best_of": make_neutral_check(1),
+    "echo": make_neutral_check(False),
+    "suffix": make_neutral_check(""),
+    **dict.fromkeys(("audio", "moderation", "prediction", "web_search_options"), make_neutral_check()),
+    **dict.fromkeys(("prompt_cache_options", "prompt_cache_retention"), make_neutral_check()),
 }

@@ -23,6 +23,9 @@ FILE_ID_PATTERN = r"^file-[0-9a-z]{26}$"
 FileId = Annotated[str, StringConstraints(pattern=FILE_ID_PATTERN)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=128), NUL_VALIDATOR]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64), NUL_VALIDATOR]
+MetadataValue = Annotated[str, StringConstraints(max_length=512), NUL_VALIDATOR]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -83,9 +83,11 @@ def test_a_field_that_no_text_can_name_is_refused(shared_api: Api) -> None:
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_have(shared_api: Api, constant: str) -> None:
-    body = f'{{"kind": "generate", "model": "base", "prompts": ["a"], "temperature": {constant}}}'
+    body = f'{{"kind": "generate", "model": "base", "prompts": ["NaN \\"Infinity"], "temperature": {constant}}}'
     answer = shared_api.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
-    assert constant in problem_of(answer, 400, "malformed_json")["detail"]
+    detail = problem_of(answer, 400, "malformed_json")["detail"]
+    position = body.rindex(constant)
+    assert detail == f"the body is not valid JSON: write a number or null instead of {constant} at character {position}"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """Errors of the client: what they say, and what they carry."""
 
+import asyncio
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baichuan_client import (
     ApiError,
+    AsyncClient,
     Client,
     ClientError,
     ConfigurationError,
+    InvalidInputError,
     InvalidResponseError,
     UnreachableError,
 )
@@ -106,3 +111,63 @@ def test_another_server_answers(something_else: str) -> None:
             client.jobs.get("broken")
     assert (broken.value.status, broken.value.code) == (500, "")
     assert str(broken.value) == "Internal Server Error (status 500)"
+
+
+UNSENDABLE_SPECS: list[tuple[dict[str, Any], str]] = [
+    ({"prompts": ["a", "\ud800"]}, r"prompts\[1\] contains an unpaired surrogate; write"),
+    ({"labels": {"\ud800": "a"}}, r"the key '\\ud800' of labels contains an unpaired surrogate; write"),
+    ({"temperature": math.nan}, "temperature is nan; JSON has only finite numbers"),
+    ({"stop": {"a"}}, "stop is a set, which JSON cannot represent; use"),
+]
+
+
+@pytest.fixture(params=["sync", "async"])
+def submit(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """The method of each client that submits a job; nothing listens at its address."""
+
+    def submit(*args: Any, **kwargs: Any) -> Any:
+        if request.param == "sync":
+            with Client("http://127.0.0.1:9", "key") as client:
+                return client.jobs.submit(*args, **kwargs)
+
+        async def run() -> Any:
+            async with AsyncClient("http://127.0.0.1:9", "key") as client:
+                return await client.jobs.submit(*args, **kwargs)
+
+        return asyncio.run(run())
+
+    return submit
+
+
+@pytest.mark.parametrize(("fields", "message"), UNSENDABLE_SPECS)
+def test_a_spec_that_cannot_be_encoded(submit: Callable[..., Any], fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        submit({**SPEC, **fields})
+
+
+@pytest.mark.parametrize("key", ["a\nb", "ключ", "é", " a", "a "])
+def test_an_idempotency_key_that_cannot_be_sent(submit: Callable[..., Any], key: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"'Idempotency-Key' has the value .*; use only printable ASCII"):
+        submit(SPEC, idempotency_key=key)
+
+
+def test_other_values_that_cannot_be_sent(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    loop: list[Any] = []
+    loop.append(loop)
+    with Client("http://127.0.0.1:9", "key") as client:
+        calls: list[tuple[Callable[[], Any], str]] = [
+            (lambda: client.jobs.get("\ud800"), "the id or path"),
+            (lambda: next(client.jobs.list(label="\ud800")), "label contains an unpaired surrogate"),
+            (lambda: client.files.upload(tmp_path / "a", "\ud800"), "POST '/v1/files' cannot be sent"),
+            (lambda: client.request("GET", "/v1/\ud800"), "cannot be sent"),
+            (lambda: client.request("GET", "/v1/\n"), "cannot be sent"),
+            (lambda: client.request("GET", "/v1/jobs", headers={"a b": "c"}), "the header 'a b'"),
+            (lambda: client.request("POST", "/v1/jobs", body=loop), "cannot be sent"),
+            (lambda: client.request("POST", "/v1/jobs", body=math.inf), "the body is inf"),
+        ]
+        for call, message in calls:
+            with pytest.raises(InvalidInputError, match=message):
+                call()
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        Client("http://\ud800", "key")

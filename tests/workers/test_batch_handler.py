@@ -80,6 +80,29 @@ def test_a_batch_of_text_completions(tiny_checkpoint: Path, tmp_path: Path) -> N
     assert (answer.object, len(answer.choices)) == ("text_completion", 1)
 
 
+def test_equal_requests_have_equal_results(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    endpoint, options = "/v1/chat/completions", {"temperature": 0, "max_tokens": 3}
+    parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
+    neutral = {"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "parallel_tool_calls": True}
+    bodies: list[dict[str, Any]] = [
+        {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "hello"}], **options},
+        {"messages": [{"role": "developer", "content": "x"}, {"role": "user", "content": parts}], **options, **neutral},
+    ]
+    there = context(tmp_path, tiny_checkpoint, bodies, endpoint)
+    assert handler.run(spec_of(endpoint), there).result.rejected == 0
+    first, second = (line["response"]["body"] for line in read(there.output / OUTPUT_FILE))
+    assert (first["choices"], first["usage"]) == (second["choices"], second["usage"])
+
+
+def test_a_list_of_one_prompt(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    endpoint = "/v1/completions"
+    bodies: list[dict[str, Any]] = [{"prompt": prompt, "temperature": 0, "echo": False} for prompt in ("a", ["a"])]
+    there = context(tmp_path, tiny_checkpoint, bodies, endpoint)
+    assert handler.run(spec_of(endpoint), there).result.rejected == 0
+    first, second = (line["response"]["body"]["choices"] for line in read(there.output / OUTPUT_FILE))
+    assert first == second
+
+
 def test_requests_that_cannot_be_answered_are_in_the_error_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
     endpoint = "/v1/completions"
     bodies: list[dict[str, Any]] = [{"prompt": prompt} for prompt in ("a", "x" * 5000, "b", "c")]

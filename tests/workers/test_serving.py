@@ -133,6 +133,7 @@ def test_a_full_runner_is_busy_until_a_chat_is_aborted(asker: Asker, served: tup
     asker.read_until(lambda: asker.deltas(long))
     refused = asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2))
     assert (refused.reason, refused.number) == ("busy", 0)
+    assert "the limit is 8; wait and try again, or ask for fewer completions" in refused.message
     asker.abort(attempt_id, long)
     assert isinstance(asker.last(asker.ask(attempt_id, prompt="a", max_new_tokens=2)), ChatEnded)
     assert not isinstance(asker.replies[long][-1], ChatEnded | ChatRefused)

@@ -139,7 +139,10 @@ class ChatServer:
             return ChatRefused(ask.id, 0, "leaving", "the job that serves chats is ending or being moved")
         count, running = _count_choices(ask.request), sum(self._completions.values())
         if running and running + count > self._limit:
-            message = f"the runner already has {running} open completions, and accepts at most {self._limit}"
+            message = (
+                f"the runner already has {running} open completions, this request needs {count} more,"
+                f" and the limit is {self._limit}; wait and try again, or ask for fewer completions (prompts times n)"
+            )
             return ChatRefused(ask.id, 0, "busy", message)
         return None
 

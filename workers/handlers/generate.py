@@ -14,6 +14,7 @@ from baichuan_core.generation import (
     read_batch,
     read_requests,
 )
+from jobs.inputs import normalize_batch_line
 from jobs.results import GenerateResult
 from jobs.specs import GenerateSpec, OpenAIBatch, StoredGenerateSpec
 from workers.handlers.background_chats import answering_chats
@@ -43,7 +44,7 @@ def run(spec: GenerateSpec, context: HandlerContext) -> HandlerOutcome[GenerateR
 
 
 def _run_batch(spec: GenerateSpec, form: OpenAIBatch, context: HandlerContext) -> HandlerOutcome[GenerateResult]:
-    batch = BatchRequests(read_batch(context.files["input_file"]))
+    batch = BatchRequests(read_batch(context.files["input_file"], normalize_batch_line))
     completions = context.checkpoints / COMPLETIONS_FILE
     try:
         report = _generate(spec, batch.requests, completions, context)

@@ -112,7 +112,7 @@ def play(ask: ChatRequest) -> list[Reply]:
     special: dict[str, list[Reply]] = {
         "busy": [ChatRefused(ask.id, 0, "busy", "the runner answers 32 chats already")],
         "leaving": [ChatRefused(ask.id, 0, "leaving", "the job is about to end")],
-        "invalid": [ChatRefused(ask.id, 0, "invalid", "is longer than the window of 64 tokens", "max_new_tokens")],
+        "invalid": [ChatRefused(ask.id, 0, "invalid", "max_new_tokens 600 leaves no room", "max_new_tokens")],
         "die": [started, Delta(ask.id, 1, 0, "word"), ChatRefused(ask.id, 2, "failed", "the runner was killed")],
         "gap": [started, ChatEnded(ask.id, 7)],
         "silent": [started],

@@ -1,11 +1,15 @@
 """`client.batches`; the worker's part is tested elsewhere, with real models."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from api.openai.completion_bodies import ChatBody, TextBody
+from jobs.inputs import check_file
 from jobs.state import Event
 from tests.api.conftest import Api, serving, small
 from tests.api.openai.conftest import batch_file, client_of, lines, request_line
@@ -133,6 +137,68 @@ def test_an_unsupported_parameter_is_a_400_that_names_it(
         client.batches.create(**{**given, **changes})
     assert caught.value.param == param
     assert list(client.batches.list()) == []
+
+
+@pytest.mark.parametrize("fields", [{"prompts": ["x"]}, {"logprobs": 1}, {"kind": "generate"}, {"model": "base"}])
+def test_fields_that_no_parameter_sets(refusing_client: openai.OpenAI, fields: dict[str, Any]) -> None:
+    given: Any = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "extra_body": {"baichuan": fields}}
+    with pytest.raises(openai.BadRequestError, match=r"cannot be set here; remove it"):
+        refusing_client.batches.create(input_file_id=batch_file(refusing_client), **given)
+
+
+CHAT_URL, TEXT_URL = "/v1/chat/completions", "/v1/completions"
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, 2, 0.5, -1, "", "x", "auto", "default", "none", "medium", [], ["x"], [1], ["text"], {}),
+    *({"type": "text"}, {"type": "json_object"}, {"a": "b"}, {"": "b"}, {"a": 1}, {"a" * 65: ""}, {"5": 1}, "\ud800"),
+]
+PART = {"type": "text", "text": "x"}
+MESSAGES: list[Any] = [
+    *([{"role": "user", "content": content}] for content in ("x", [PART], [PART, PART], [], [{**PART, "a": 1}], None)),
+    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+    [{"role": "developer", "content": "x"}, {"role": "assistant", "content": "x", "tool_calls": [], "refusal": None}],
+    [{"role": "tool", "content": "x"}],
+]
+# Values that a chat or text completion accepts and a batch does not; see docs/openai.md.
+DIFFERENCES: list[tuple[str, Any]] = [
+    *((name, value) for name in ("stream", "logprobs") for value in (True, 0, 1, 2)),
+    ("baichuan", {}),
+    ("prompt", ["x", "y"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "source", "model"),
+    [(CHAT_URL, {"messages": MESSAGES[0]}, ChatBody), (TEXT_URL, {"prompt": "x"}, TextBody)],
+)
+def test_a_batch_accepts_what_the_route_accepts(
+    tmp_path: Path, url: str, source: dict[str, Any], model: type[BaseModel]
+) -> None:
+    names = {*ChatBody.model_fields, *TextBody.model_fields, "unknown", "max_new_tokens"}
+    candidates = [(name, value) for name in sorted(names) for value in (*VALUES, *MESSAGES, ["x", "y"])]
+    file = tmp_path / "batch.jsonl"
+    for name, value in candidates:
+        body = {"model": "m", **source, name: value}
+        file.write_bytes(json.dumps({"custom_id": "a", "method": "POST", "url": url, "body": body}).encode())
+        try:
+            model.model_validate(body)
+            is_accepted = True
+        except ValidationError:
+            is_accepted = False
+        result = check_file(file, "batch")
+        if is_accepted and any((name, value) == other and type(value) is type(other[1]) for other in DIFFERENCES):
+            assert result.status == "error", (name, value)
+        else:
+            assert (result.status == "processed") == is_accepted, (name, value, result.details)
+
+
+def test_neutral_values_in_a_batch_file(client: openai.OpenAI) -> None:
+    neutral = {"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "service_tier": "auto"}
+    bodies = [neutral, {"messages": MESSAGES[1]}, {"messages": MESSAGES[7]}]
+    content = lines([request_line(str(number), **body) for number, body in enumerate(bodies)])
+    file = client.files.create(file=content, purpose="batch")
+    assert (file.status, file.status_details) == ("processed", None)
+    given: Any = {"endpoint": CHAT_URL, "completion_window": "24h"}
+    assert client.batches.create(input_file_id=file.id, **given).status == "validating"
 
 
 def test_files_that_are_not_batches(client: openai.OpenAI) -> None:

@@ -155,6 +155,15 @@ def test_an_unsupported_parameter_is_a_400_that_names_it(served: Served, changes
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_refusal_names_the_parameter_that_the_client_sent(served: Served, name: str) -> None:
+    with client_of(served.api, strict=False) as client, pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "invalid", **{name: 600})
+    assert caught.value.param == name
+    assert f"{name} 600 leaves no room" in caught.value.message
+    assert "max_new_tokens" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("address", "parameters", "param"),
     [

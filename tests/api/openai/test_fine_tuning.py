@@ -198,6 +198,38 @@ def test_an_unsupported_parameter_is_a_400_that_names_it(
     assert list(client.fine_tuning.jobs.list()) == []
 
 
+@pytest.mark.parametrize("integrations", [None, []])
+def test_neutral_integrations(client: openai.OpenAI, training_file: str, integrations: Any) -> None:
+    job = client.fine_tuning.jobs.create(model="base", training_file=training_file, integrations=integrations)
+    assert job.status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "quantize"}, "cannot be set here; remove it"),
+        ({"validation_file": "file-" + "0" * 26}, "cannot be set here; use validation_file instead"),
+        ({"epochs": 1}, "cannot be set here; use method.supervised.hyperparameters.n_epochs instead"),
+    ],
+)
+def test_fields_that_the_extension_cannot_set(
+    refusing_client: openai.OpenAI, fields: dict[str, Any], message: str
+) -> None:
+    client = refusing_client
+    file = client.files.create(file=lines(EXAMPLES), purpose="fine-tune").id
+    with pytest.raises(openai.BadRequestError, match=message):
+        client.fine_tuning.jobs.create(model="base", training_file=file, extra_body={"baichuan": fields})
+
+
+@pytest.mark.parametrize("key", ["", "a" * 65])
+def test_a_metadata_key_that_cannot_be_stored(refusing_client: openai.OpenAI, key: str) -> None:
+    client = refusing_client
+    file = client.files.create(file=lines(EXAMPLES), purpose="fine-tune").id
+    with pytest.raises(openai.BadRequestError, match=f"the key '{key}' is not valid") as caught:
+        client.fine_tuning.jobs.create(model="base", training_file=file, metadata={key: "x"})
+    assert caught.value.param == "metadata"
+
+
 def test_a_file_with_errors_is_refused_with_its_line(client: openai.OpenAI) -> None:
     bad = client.files.create(file=b'{"messages": 1}', purpose="fine-tune")
     with pytest.raises(openai.BadRequestError, match="line 1: 'messages' must be") as caught:
