@@ -29,6 +29,7 @@ def test_a_complete_answer(chatter: openai.OpenAI, served: Served) -> None:
     sent = dict(served.runner.asked[-1].request)
     assert sent.pop("messages") == [{"role": "user", "content": "one two"}]
     same = {
+        "keep_messages": True,
         "n": 2,
         "max_new_tokens": 7,
         "logit_bias": {"5": -1},

@@ -21,8 +21,11 @@ def test_files_are_checked_by_their_purpose(client: openai.OpenAI) -> None:
     found = client.files.wait_for_processing(bad.id)
     assert found.status == "error"
     assert found.status_details == "line 4: 'messages' must be a list of turns with 'role' and 'content'"
-    batch = client.files.create(file=lines([request_line("a"), request_line("b", tools=[])]), purpose="batch")
-    assert (batch.status, batch.status_details) == ("error", "line 2: body.tools is not supported; remove it")
+    batch = client.files.create(file=lines([request_line("a"), request_line("b", tools=[1])]), purpose="batch")
+    assert (batch.status, batch.status_details) == (
+        "error",
+        "line 2: body.tools is not supported here, except for []; leave it out",
+    )
     assert client.files.create(file=b"\xff\x00", purpose="user_data").status == "processed"
 
 
