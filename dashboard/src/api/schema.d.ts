@@ -7633,7 +7633,8 @@ export interface operations {
             query?: {
                 /** @description The id of the last item seen */
                 after?: string | null;
-                limit?: number;
+                /** @description By default, all models are returned */
+                limit?: number | null;
             };
             header?: never;
             path?: never;
