@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from baichuan_client import InvalidInputError
 from cli.commands import (
     artifacts,
     chat,
@@ -100,17 +101,17 @@ def run() -> None:
     except CommandError as error:
         print_message(f"error: {error}")
         sys.exit(error.code)
-    except UnicodeEncodeError as error:
-        print_message(f"error: {_explain_encoding_error(error)}")
+    except (InvalidInputError, UnicodeEncodeError) as error:
+        print_message(f"error: {_find_undecodable_argument() or error}")
         sys.exit(ExitCode.USAGE)
 
 
-def _explain_encoding_error(error: UnicodeEncodeError) -> str:
-    """Explain why text cannot be sent; in arguments, bytes that are not UTF-8 appear as surrogates."""
+def _find_undecodable_argument() -> str | None:
+    """Describe an argument whose bytes are not UTF-8, which Python represents as surrogates; None if there is none."""
     for argument in sys.argv[1:]:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             return (
                 f"the argument {argument!a} is not valid UTF-8; set the terminal to UTF-8, or write the job into a "
                 "UTF-8 file and use `baichuan submit --file`"
             )
-    return f"{error.object[error.start : error.end]!a} cannot be sent as {error.encoding}; remove it"
+    return None

@@ -5,7 +5,14 @@ from contextlib import contextmanager
 
 import httpx
 
-from baichuan_client import ApiError, ClientError, ConfigurationError, InvalidResponseError, UnreachableError
+from baichuan_client import (
+    ApiError,
+    ClientError,
+    ConfigurationError,
+    InvalidInputError,
+    InvalidResponseError,
+    UnreachableError,
+)
 from cli.errors import CommandError
 from cli.exit_codes import ExitCode
 
@@ -17,12 +24,14 @@ def translate_client_errors() -> Iterator[None]:
     """Turn the client's errors into `CommandError`s.
 
     Raises:
-        CommandError: The block raised a `ClientError`.
+        CommandError: The block raised another `ClientError` than `InvalidInputError`.
     """
     try:
         yield
     except UnreachableError as error:
         raise CommandError(f"{error}; {START_HINT}", ExitCode.UNREACHABLE) from error
+    except InvalidInputError:
+        raise  # `cli.main.run` knows the arguments that may be at fault
     except ClientError as error:
         raise CommandError(str(error), _to_exit_code(error)) from error
 

@@ -7,7 +7,7 @@ def test_a_file_is_gone_when_it_expires(either_api: Api) -> None:
     api = either_api
     api.register_model()
     expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    answer = api.client.post("/v1/files", data={"purpose": "batch", **expiry}, files={"file": ("a", b"{}")})
+    answer = api.client.post("/v1/files", data={"purpose": "user_data", **expiry}, files={"file": ("a", b"{}")})
     file = answer.json()
     assert file["expires_at"] == file["created_at"] + 3600
     assert api.client.get("/v1/files").json()["data"] == [file]

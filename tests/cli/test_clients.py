@@ -238,7 +238,7 @@ def test_an_argument_from_a_gbk_terminal_is_one_readable_line(service: Shell, mo
 def test_a_key_that_no_header_can_carry_is_one_readable_line(service: Shell, model: str) -> None:
     done = service("submit", "generate", "--model", model, "--prompt", "x", "--idempotency-key", "键")
     assert (done.code, done.err.count("\n")) == (ExitCode.USAGE, 1)
-    assert "cannot be sent as ascii" in done.err
+    assert "use only printable ASCII characters" in done.err
 
 
 def test_a_terminal_without_these_characters_shows_their_codes(service: Shell, model: str) -> None:
