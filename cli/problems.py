@@ -24,7 +24,7 @@ def translate_client_errors() -> Iterator[None]:
     """Turn the client's errors into `CommandError`s.
 
     Raises:
-        CommandError: The block raised another `ClientError` than `InvalidInputError`.
+        CommandError: The block raised a `ClientError` other than `InvalidInputError`.
     """
     try:
         yield

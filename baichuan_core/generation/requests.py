@@ -20,8 +20,8 @@ class GenerationRequest:
         prompt: Text to continue. Names of control tokens in this text, such as `</s>`, are encoded as control tokens.
         messages: A chat instead of `prompt`; the text of its messages is never encoded as control tokens.
         keep_messages: Whether a chat that fits in the model's context is used as a whole, so that its answer may get
-            fewer than `max_new_tokens`. Otherwise, old turns are dropped to leave room for `max_new_tokens`, as in the
-            published code; so are those of a chat that does not fit.
+            fewer than `max_new_tokens`. In all other chats, old turns are dropped to leave room for `max_new_tokens`,
+            as in the published code.
         id: The caller's id for the request; it is returned with each completion.
         max_new_tokens, temperature, top_k, top_p, presence_penalty, frequency_penalty, logit_bias, stop, n, logprobs:
             Override the run's options for this request, see `GenerationOptions`.

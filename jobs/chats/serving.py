@@ -32,7 +32,7 @@ BEAT_INTERVAL_SECONDS = 1.0  # time between two `ChatsAlive` messages
 # more than one, because keys are lost when Redis restarts.
 MAX_MISSED_BEATS = 4
 MAX_STREAM_ENTRIES = 10_000
-STREAM_TTL_SECONDS = 60  # a stream expires after this long without other replies than `Delta`s
+STREAM_TTL_SECONDS = 60  # a stream expires this long after the last reply that is not a `Delta`
 REFUSAL_PERIOD_SECONDS = 5.0  # calls are refused for this long after the attempt has ended; later ones expire unread
 MAX_CALLS_PER_READ = 256
 CONNECT_TIMEOUT_SECONDS = 1.0

@@ -42,8 +42,8 @@ class CallBatcher:
     Args:
         name: The thread's name.
         begin: Returns a context manager that opens a transaction and commits it at the end of the block.
-        after_commit: Called after every batch that contains an operation other than the quiet ones.
-        quiet: Operations that concern nobody else, see `after_commit`.
+        after_commit: Called after every batch, unless it contains only `quiet` operations.
+        quiet: Operations after which `after_commit` need not be called.
         repeatable: Idempotent operations: a second run with the same items has no effect. Only these are
             run again if the database's reply to a commit was lost.
         read_only: Whether no operation changes anything, so that it does not matter whether a commit succeeded.

@@ -17,7 +17,8 @@ from baichuan_core.generation.engines.waiting import WaitingQueue
 from baichuan_core.generation.transcript import Transcript
 from baichuan_core.tokenizer import BaichuanTokenizer
 
-MIN_READ_INTERVAL_SECONDS = 0.04
+BASE_READ_INTERVAL_SECONDS = 0.04
+READ_INTERVAL_SECONDS_PER_STREAM = 0.005
 MAX_READ_INTERVAL_SECONDS = 0.1
 
 
@@ -125,7 +126,8 @@ class LlamaCppEngine:
 
     def _get_read_interval(self) -> float:
         """Return the seconds between two reads of a stream: the more streams, the slower each of them is."""
-        return min(MIN_READ_INTERVAL_SECONDS + 0.005 * len(self._running), MAX_READ_INTERVAL_SECONDS)
+        interval = BASE_READ_INTERVAL_SECONDS + READ_INTERVAL_SECONDS_PER_STREAM * len(self._running)
+        return min(interval, MAX_READ_INTERVAL_SECONDS)
 
     def _ensure_server(self, needed: Capacity) -> None:
         """Start a server with the needed capacity, unless such a server is already running."""
